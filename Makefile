@@ -1,0 +1,46 @@
+# `make sft` on a fresh clone sets everything up and trains; see README.md.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup sft dpo pipeline test check clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+ACCELERATE ?= configs/accelerate/cpu.yaml
+OVERRIDES ?=
+PYTEST ?=
+LAUNCH = $(BIN)/accelerate launch --quiet --config_file $(ACCELERATE) -m olmoe_ft train
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@echo 'Variables: RECIPE=recipes/….yaml  ACCELERATE=configs/accelerate/….yaml  OVERRIDES="training.max_steps=10"'
+
+setup: .venv/installed  ## a virtual environment with the pinned dependencies (every other target does this first)
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+sft: RECIPE ?= recipes/tiny/sft.yaml
+sft: setup  ## supervised fine-tuning (default: a tiny OLMoE on data/skills, minutes on a CPU)
+	$(LAUNCH) $(RECIPE) $(OVERRIDES)
+
+dpo: RECIPE ?= recipes/tiny/dpo.yaml
+dpo: setup  ## preference optimisation (default: starts from the run of `make sft`)
+	$(LAUNCH) $(RECIPE) $(OVERRIDES)
+
+pipeline: RECIPE ?= recipes/tiny/pipeline.yaml
+pipeline: setup  ## SFT, then DPO, from one recipe
+	$(LAUNCH) $(RECIPE) $(OVERRIDES)
+
+test: setup  ## the tests that take seconds each (PYTEST='-m slow' runs the long ones)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST)
+
+check: setup  ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:  ## remove runs and caches (not the virtual environment)
+	rm -rf runs wandb .pytest_cache .mypy_cache .ruff_cache

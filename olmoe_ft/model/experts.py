@@ -1,0 +1,41 @@
+"""The experts: E feed-forward networks whose weights are stacked into two 3-D tensors.
+
+Shapes: T tokens, H hidden, I intermediate, E experts, K experts per token.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+from transformers.integrations import use_experts_implementation
+
+from olmoe_ft.model.config import OlmoeConfig
+
+
+@use_experts_implementation
+class OlmoeExperts(nn.Module):
+    """`y_t = sum_k w_tk * down_e(act(gate_e(x_t)) * up_e(x_t))` with e = experts_tk (OLMoE, eq. 1; SwiGLU, Shazeer 2020).
+
+    The `forward` below is the plain loop, one matrix product per expert: easy to read, slow to train. The decorator
+    replaces it by the back end named in `config._experts_implementation` ("grouped_mm" by default: tokens sorted by
+    expert, one grouped matrix product per projection); "eager" keeps the loop.
+    """
+
+    def __init__(self, config: OlmoeConfig) -> None:
+        super().__init__()
+        self.num_experts = config.num_experts
+        gate_up_shape = (config.num_experts, 2 * config.intermediate_size, config.hidden_size)
+        down_shape = (config.num_experts, config.hidden_size, config.intermediate_size)
+        self.gate_up_proj = nn.Parameter(torch.empty(gate_up_shape))  # (E, 2I, H), gate rows first
+        self.down_proj = nn.Parameter(torch.empty(down_shape))  # (E, H, I)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """x (T, H), expert indices (T, K), their weights (T, K) -> (T, H)."""
+        y = torch.zeros_like(x)
+        for expert in experts.unique():
+            token, slot = torch.where(experts == expert)
+            gate, up = F.linear(x[token], self.gate_up_proj[expert]).chunk(2, dim=-1)
+            output = F.linear(self.act_fn(gate) * up, self.down_proj[expert])
+            y = y.index_add(0, token, output * weights[token, slot, None])
+        return y

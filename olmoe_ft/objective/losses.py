@@ -1,0 +1,65 @@
+"""Load balancing and router z-loss. L layers, T tokens, E experts, K experts per token."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from olmoe_ft.objective.routing import Routing
+
+Scope = Literal["layer", "pooled"]
+
+
+def load_balancing_loss(
+    router_logits: Sequence[Tensor],
+    num_experts_per_tok: int,
+    token_mask: Tensor | None = None,
+    scope: Scope = "layer",
+) -> Tensor:
+    """`E * sum_e f_e P_e` (Switch Transformer, Fedus et al. 2021, eq. 4-6; OLMoE, eq. 3), averaged over layers.
+
+    `f_e` is the share of the T·K assignments that went to expert e, `P_e` the mean router probability of e. Balanced
+    routing gives 1.0, collapse onto the same K experts E / K. Gradient flows through `P_e` only.
+
+    Args:
+        router_logits: one (T, E) tensor a layer, pre-softmax, any float dtype; computed in fp32.
+        num_experts_per_tok: K.
+        token_mask: (T,), 1 for tokens that count. None counts all.
+        scope: "layer" balances each layer, as OLMoE was pretrained. "pooled" sums all layers before multiplying:
+            transformers' value divided by K, which cannot see layers that collapse onto different experts.
+    Returns:
+        fp32 scalar; 0 where no token counts.
+    Raises:
+        ValueError: on an unknown scope, an empty sequence, K outside 1 to E, or a mask of another length than T.
+    """
+    return balance(Routing.of(router_logits, num_experts_per_tok, token_mask), num_experts_per_tok, scope)
+
+
+def router_z_loss(router_logits: Sequence[Tensor], token_mask: Tensor | None = None) -> Tensor:
+    """Mean squared log-partition of the router logits (ST-MoE, Zoph et al. 2022, eq. 5), averaged over layers.
+
+    Args:
+        router_logits: one (T, E) tensor a layer, pre-softmax, any float dtype; computed in fp32.
+        token_mask: (T,), 1 for tokens that count. None counts all.
+    Returns:
+        fp32 scalar, >= 0; 0 where no token counts.
+    Raises:
+        ValueError: if the sequence is empty or the mask's length differs from T.
+    """
+    return z(Routing.of(router_logits, 1, token_mask))
+
+
+def balance(routing: Routing, num_experts_per_tok: int, scope: Scope) -> Tensor:
+    """The formula of `load_balancing_loss` over sums that were taken before."""
+    if scope not in ("layer", "pooled"):
+        raise ValueError(f"scope={scope!r} is not known: use 'layer' or 'pooled'")
+    rows = routing.pooled() if scope == "pooled" else routing
+    tokens = rows.tokens.clamp(min=1)
+    share = rows.assignments / (tokens * num_experts_per_tok)  # f, (L, E)
+    probability = rows.probabilities / tokens  # P, (L, E)
+    return share.shape[-1] * (share * probability).sum(dim=-1).mean()
+
+
+def z(routing: Routing) -> Tensor:
+    """The formula of `router_z_loss` over sums that were taken before."""
+    return (routing.squared_log_partition / routing.tokens.clamp(min=1)).mean()

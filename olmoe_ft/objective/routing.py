@@ -1,0 +1,85 @@
+"""What the routers of all layers did with some tokens, as sums over those tokens.
+
+Every router loss and statistic is a formula over these sums, so they are taken once, in one pass over the logits, and
+can be added over micro-batches and summed over ranks before the formula is applied.
+
+Shapes: L layers, T tokens, E experts, K experts per token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Sums over the tokens that count, one row a layer, all fp32.
+
+    `probabilities` and `squared_log_partition` carry the gradient; the others are counts and diagnostics without one.
+    """
+
+    assignments: Tensor  # (L, E) how many tokens chose the expert among their K
+    probabilities: Tensor  # (L, E) sum over tokens of the softmax probability
+    squared_log_partition: Tensor  # (L,) sum over tokens of logsumexp(logits)^2
+    entropy: Tensor  # (L,) sum over tokens of the entropy of the softmax, in nats
+    tokens: Tensor  # () how many tokens counted
+
+    @classmethod
+    def of(
+        cls, router_logits: Sequence[Tensor], num_experts_per_tok: int, token_mask: Tensor | None = None
+    ) -> "Routing":
+        """Sum over the tokens of every layer.
+
+        Args:
+            router_logits: one (T, E) tensor a layer, pre-softmax, any float dtype; computed in fp32.
+            num_experts_per_tok: K, how many experts each token is sent to.
+            token_mask: (T,), 1 for tokens that count. None counts all.
+        Raises:
+            ValueError: if there is no layer, K is not in 1 to E, or the mask's length differs from T.
+        """
+        weight = _token_weights(router_logits, num_experts_per_tok, token_mask)
+        layers = [_sum_layer(logits.float(), num_experts_per_tok, weight) for logits in router_logits]
+        return cls(*(torch.stack(sums) for sums in zip(*layers, strict=True)), weight.sum())
+
+    def detach(self) -> "Routing":
+        return Routing(*(getattr(self, name).detach() for name in self.__dataclass_fields__))
+
+    def __add__(self, other: "Routing") -> "Routing":
+        return Routing(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+    def pooled(self) -> "Routing":
+        """All layers summed into a single row, as if one router had seen the tokens of all of them."""
+        assignments, probabilities = (
+            self.assignments.sum(0, keepdim=True),
+            self.probabilities.sum(0, keepdim=True),
+        )
+        squares, entropy = self.squared_log_partition.sum(0, keepdim=True), self.entropy.sum(0, keepdim=True)
+        return Routing(assignments, probabilities, squares, entropy, self.tokens * len(self.assignments))
+
+
+def _token_weights(router_logits: Sequence[Tensor], num_experts_per_tok: int, token_mask: Tensor | None) -> Tensor:
+    if not router_logits:
+        raise ValueError("router_logits is empty: give one (tokens, experts) tensor a layer")
+    tokens, experts = router_logits[0].shape
+    if not 1 <= num_experts_per_tok <= experts:
+        raise ValueError(f"num_experts_per_tok={num_experts_per_tok} must lie in 1 to {experts}, the number of experts")
+    if token_mask is None:
+        return torch.ones(tokens, device=router_logits[0].device)
+    if token_mask.shape != (tokens,):
+        raise ValueError(f"token_mask has shape {tuple(token_mask.shape)}; the router logits need ({tokens},)")
+    return token_mask.float()
+
+
+def _sum_layer(logits: Tensor, num_experts_per_tok: int, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    log_partition = logits.logsumexp(dim=-1)  # (T,)
+    probabilities = logits.softmax(dim=-1)  # (T, E)
+    with torch.no_grad():
+        chosen = logits.topk(num_experts_per_tok, dim=-1).indices  # (T, K)
+        assignments = torch.zeros_like(logits[0]).index_add_(
+            0, chosen.flatten(), weight.repeat_interleave(num_experts_per_tok)
+        )
+        # -sum p log p = logsumexp - sum p·logit
+        entropy = (log_partition - (probabilities * logits).sum(dim=-1)) @ weight
+    return assignments, weight @ probabilities, weight @ log_partition.square(), entropy
