@@ -54,6 +54,7 @@ class OlmoeConfig(PreTrainedConfig):
         self._check_sizes()
 
     def _check_sizes(self) -> None:
+        assert self.num_key_value_heads is not None
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={self.num_attention_heads}"

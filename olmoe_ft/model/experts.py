@@ -14,7 +14,7 @@ from olmoe_ft.model.config import OlmoeConfig
 
 @use_experts_implementation
 class OlmoeExperts(nn.Module):
-    """`y_t = sum_k w_tk * down_e(act(gate_e(x_t)) * up_e(x_t))` with e = experts_tk (OLMoE, eq. 1; SwiGLU, Shazeer 2020).
+    """`y_t = sum_k w_tk · down_e(act(gate_e(x_t)) · up_e(x_t))`, e = experts_tk (OLMoE, eq. 1; SwiGLU: Shazeer 2020).
 
     The `forward` below is the plain loop, one matrix product per expert: easy to read, slow to train. The decorator
     replaces it by the back end named in `config._experts_implementation` ("grouped_mm" by default: tokens sorted by

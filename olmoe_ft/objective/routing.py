@@ -41,7 +41,8 @@ class Routing:
         """
         weight = _token_weights(router_logits, num_experts_per_tok, token_mask)
         layers = [_sum_layer(logits.float(), num_experts_per_tok, weight) for logits in router_logits]
-        return cls(*(torch.stack(sums) for sums in zip(*layers, strict=True)), weight.sum())
+        assignments, probabilities, squares, entropy = map(torch.stack, zip(*layers, strict=True))
+        return cls(assignments, probabilities, squares, entropy, weight.sum())
 
     def detach(self) -> "Routing":
         return Routing(*(getattr(self, name).detach() for name in self.__dataclass_fields__))
