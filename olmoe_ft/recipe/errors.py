@@ -1,0 +1,28 @@
+"""The one error class that users see."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+
+class RecipeError(ValueError):
+    """A recipe, a data file or an argument is wrong: everything that was found, one message a line.
+
+    Attributes:
+        messages: at least one sentence, each naming the place, what was found there and what is allowed.
+    """
+
+    def __init__(self, messages: str | Sequence[str]) -> None:
+        self.messages = [messages] if isinstance(messages, str) else list(messages)
+        super().__init__(self.messages)  # one argument, so that the error survives pickling between processes
+
+    def __str__(self) -> str:
+        return "\n".join(self.messages)
+
+
+@contextmanager
+def gathered(messages: list[str]) -> Iterator[None]:
+    """Add the messages of a RecipeError in the block to the list and go on behind the block."""
+    try:
+        yield
+    except RecipeError as error:
+        messages += error.messages

@@ -1,0 +1,79 @@
+"""From a file and overrides to a recipe."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from olmoe_ft.recipe.document import OVERRIDE, Document, assign
+from olmoe_ft.recipe.errors import RecipeError, gathered
+from olmoe_ft.recipe.messages import check
+from olmoe_ft.recipe.rules import nearest
+from olmoe_ft.recipe.schema import Recipe
+from olmoe_ft.recipe.stages import check_pipeline
+from olmoe_ft.recipe.yaml_file import parse_value, read_document
+
+
+class Override(NamedTuple):
+    """A value from the command line and the dotted key it replaces."""
+
+    key: str
+    value: Any
+
+
+def load_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe, lay it over what it extends, apply overrides, resolve a pipeline, check everything.
+
+    Paths inside a recipe are relative to the working directory, except `extends`, which is relative to its own file.
+
+    Args:
+        path: the YAML file.
+        overrides: `section.key=value` each, the value as YAML; `data.train.0.weight=0.5` reaches into a list. In a
+            pipeline `training.max_steps=2` reaches every stage and `stages.0.training.max_steps=2` only the first.
+    Raises:
+        RecipeError: the file cannot be read, or with every mistake in the recipe and the overrides.
+    """
+    document = read_document(Path(path))
+    messages: list[str] = []
+    assignments: list[Override] = []
+    for text in overrides:
+        with gathered(messages):
+            assignments.append(parse_override(text))
+    with gathered(messages):
+        recipe = _recipe(document, assignments)
+    if messages:
+        raise RecipeError(list(dict.fromkeys(messages)))  # the stages of a pipeline share sections, and their mistakes
+    return recipe
+
+
+def parse_override(text: str) -> Override:
+    """Split `section.key=value`.
+
+    Raises:
+        RecipeError: no `=`, no such section, or a value that is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise RecipeError(f'{OVERRIDE}: found "{text}"; write section.key=value, such as training.learning_rate=1e-5')
+    section = key.partition(".")[0]
+    known = list(Recipe.model_fields)
+    if section not in known:
+        raise RecipeError(f"{OVERRIDE}: {key}: unknown section{nearest(section, known)}; allowed: {', '.join(known)}")
+    try:
+        return Override(key, parse_value(value))
+    except ValueError as error:
+        raise RecipeError(f'{OVERRIDE}: {key}: found "{value}", which is not valid YAML ({error})') from None
+
+
+def _recipe(document: Document, assignments: list[Override]) -> Recipe:
+    if document.values.get("stage") == "pipeline":
+        return check_pipeline(document, assignments)
+    messages: list[str] = []
+    for key, value in assignments:
+        with gathered(messages):
+            document = assign(document, key, value)
+    with gathered(messages):
+        recipe = check(document)
+    if messages:
+        raise RecipeError(messages)
+    return recipe

@@ -1,0 +1,93 @@
+"""Check a document against schema and rules, and say everything that is wrong with it in sentences."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from olmoe_ft.recipe.document import Document
+from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.rules import Problem, broken_rules, nearest, shown
+from olmoe_ft.recipe.schema import Recipe
+
+# What a field needs, by pydantic's name of the error; braces are filled from the error's context.
+NEEDED = {
+    "int_type": "a whole number is needed (no quotes)",
+    "float_type": "a number is needed (no quotes)",
+    "finite_number": "a finite number is needed",
+    "bool_type": "true or false is needed (no quotes)",
+    "string_type": "a text is needed (put it in quotes)",
+    "string_too_short": "a text that is not empty is needed",
+    "tuple_type": "a list is needed (`- ...` on each line)",
+    "model_type": "a section is needed (`key: value` on each line)",
+    "dict_type": "a section is needed (`key: value` on each line)",
+    "literal_error": "allowed: {expected}",
+    "greater_than": "it must be greater than {gt:g}",
+    "greater_than_equal": "it must be at least {ge:g}",
+    "less_than": "it must be less than {lt:g}",
+}
+
+
+def check(document: Document) -> Recipe:
+    """The recipe that a document holds.
+
+    Raises:
+        RecipeError: with every mistake in it, in the order of the file.
+    """
+    try:
+        return Recipe.model_validate(document.values)
+    except ValidationError as error:
+        problems = [*broken_rules(document.values), *shape_problems(error)]
+        raise RecipeError(located(document, problems)) from None
+
+
+def located(document: Document, problems: Iterable[Problem]) -> list[str]:
+    """Problems as messages `file:line: key: what is wrong`, in the order of the file, overrides first."""
+    ordered = sorted(problems, key=lambda problem: document.place(problem[0]))
+    return [f"{document.place(key)}: {key}: {text}" for key, text in ordered]
+
+
+def shape_problems(error: ValidationError) -> Iterable[Problem]:
+    """What pydantic found, in our words."""
+    for found in error.errors(include_url=False):
+        key, name = ".".join(str(part) for part in found["loc"]), str(found["loc"][-1]) if found["loc"] else ""
+        match found["type"]:
+            case "rules":  # `check` names them one by one
+                continue
+            case "missing":
+                yield key, f"is missing; {_meaning(found['loc'])}"
+            case "extra_forbidden":
+                section = _model_at(found["loc"][:-1])
+                known = [*section.model_fields, *(["extends"] if section is Recipe else [])]
+                yield key, f"unknown key{nearest(name, known)}; allowed: {', '.join(known)}"
+            case "expected":
+                yield key, f"found {shown(found['input'])}; allowed: {found['msg']}"
+            case kind if kind in NEEDED:
+                context = found.get("ctx", {})
+                if "expected" in context:  # pydantic quotes the names and joins them by commas and "or"
+                    context["expected"] = ", ".join(re.findall(r"'(.*?)'", context["expected"]))
+                needed = NEEDED[kind].format_map(context)
+                yield key, f"found {shown(found['input'])}; {needed}"
+            case _:
+                yield key, f"found {shown(found['input'])}; {found['msg']}"
+
+
+def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The section that a place in the recipe holds; a number in the location is an item of a list."""
+    model: type[BaseModel] = Recipe
+    for part in location:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            model = next(kind for kind in (annotation, *get_args(annotation)) if _is_section(kind))
+    return model
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _meaning(location: tuple[int | str, ...]) -> str:
+    *section, name = location
+    description = _model_at(tuple(section)).model_fields[str(name)].description or ""
+    return description[:1].lower() + description[1:].rstrip(".")

@@ -1,0 +1,195 @@
+"""The sections of a recipe and what each field may hold. What fields say about each other is in `rules`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from olmoe_ft.recipe.rules import broken_rules, stage_of, without_absent
+from olmoe_ft.recipe.yaml_file import dump_yaml
+
+Text = Annotated[str, Field(min_length=1)]
+Format = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "preference"]
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
+
+# Only a pipeline lacks the sections that every stage must have, and only its stages are run. Typed Any, so that code
+# that runs a stage need not ask whether its model is there.
+ABSENT: Any = None
+
+
+class Section(BaseModel):
+    """No unknown keys, no conversions (a text is no number, true is no 1; a whole number is a number), no changes.
+
+    A null is as if it were not written: it takes away what a file below has set.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
+
+
+class Model(Section):
+    """The network to start from: exactly one of `path` and `config`. Paths are relative to the working directory."""
+
+    path: Text | None = None
+    """Checkpoint folder, run directory or Hub name."""
+    config: Text | None = None
+    """Model JSON whose network starts from random weights."""
+    tokenizer: Text | None = None
+    """Folder or Hub name of the tokenizer; needed beside `config`, otherwise by default the one at `path`."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of the weights in memory, by torch's name."""
+    attn_implementation: Attention = "sdpa"
+    """Attention back end, by transformers' name."""
+
+
+class Router(Section):
+    """The router's part of the objective. Never defaulted: published recipes disagree, so each says what it wants."""
+
+    load_balancing_coef: float = Field(ge=0)
+    """Weight of the load balancing loss, which is 1.0 at balance; pretraining used 0.01."""
+    z_loss_coef: float = Field(ge=0)
+    """Weight of the router z-loss; pretraining used 0.001."""
+    scope: Literal["layer", "pooled"] = "layer"
+    """Balance every layer (as in pretraining), or all layers pooled (as transformers does)."""
+    train: Literal["full", "frozen", "lora"]
+    """The router's own weights: `full` trains them, `frozen` leaves them alone, `lora` adapts them."""
+
+
+class Lora(Section):
+    """Low-rank adapters, by PEFT. Without this section all weights are trained."""
+
+    r: int = Field(ge=1)
+    """Rank of the factors."""
+    alpha: float = Field(gt=0)
+    """The update is scaled by alpha / r, or alpha / sqrt(r) with `use_rslora`."""
+    attention: bool
+    """Adapt the four projections of every attention layer."""
+    experts: bool
+    """Adapt the weights of every expert."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability of dropping an adapter's input; 0 with experts or an adapted router."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(r), which keeps updates alike over ranks."""
+    init_lora_weights: bool | str = True
+    """PEFT's name of an initialisation (`gaussian`, ...); true is PEFT's default, whose update starts at 0."""
+
+    @field_validator("init_lora_weights", mode="before")
+    @classmethod
+    def _bool_or_name(cls, value: object) -> object:
+        if not isinstance(value, bool | str):
+            raise PydanticCustomError("expected", "true, false or the name of an initialisation")
+        return value
+
+
+class Source(Section):
+    """Rows to train or evaluate on."""
+
+    path: Text
+    """File (.jsonl, .json, .parquet, .csv; relative to the working directory) or Hub name."""
+    weight: float = Field(1.0, gt=0)
+    """Share of the rows drawn per epoch: 0.2 is a seeded fifth, 2.0 every row twice."""
+    split: Text = "train"
+    """Split of a Hub data set."""
+    format: Format | None = None
+    """How a row is read; by default recognised by its keys."""
+    max_rows: int | None = Field(None, ge=1)
+    """Read only the first rows of the source."""
+
+
+class Answers(Section):
+    """Held-out prompts with checkable answers, generated greedily before and after training."""
+
+    path: Text
+    """File of rows with a prompt and an `answer`."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest completion, in tokens."""
+    batch_size: int = Field(128, ge=1)
+    """Prompts generated at once by each process."""
+    limit: int | None = Field(None, ge=1)
+    """Use only the first prompts of the file."""
+
+
+class Data(Section):
+    """What the stage learns from and is measured on."""
+
+    train: tuple[Source, ...] = Field(strict=False)
+    """Sources that are mixed for training; at least one."""
+    eval: tuple[Source, ...] = Field((), strict=False)
+    """Sources of the evaluation loss."""
+    answers: Answers | None = None
+    """Held-out prompts whose answers are generated and compared."""
+
+
+class Tracking(Section):
+    """Where the records go beside `metrics.jsonl`."""
+
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    """Weights & Biases: `auto` is online where a key is found, otherwise offline."""
+    project: Text = "olmoe_ft"
+    """Name of the W&B project."""
+
+    @field_validator("wandb", mode="before")
+    @classmethod
+    def _bare_off(cls, value: object) -> object:
+        return "off" if value is False else value  # YAML 1.1 reads a bare `off` as false
+
+
+class Recipe(Section):
+    """One run, fully checked: a single stage, or the stages of a pipeline in order."""
+
+    name: Text
+    """Name of the run directory `runs/<name>/`: letters, digits, `.`, `_`, `-`. A pipeline names its stages."""
+    stage: Literal["sft", "dpo", "pipeline"]
+    """Supervised fine-tuning, direct preference optimisation, or several stages one after the other."""
+    model: Model = ABSENT
+    """The network to start from."""
+    data: Data = ABSENT
+    """What the stage learns from."""
+    router: Router = ABSENT
+    """The router's part of the objective."""
+    lora: Lora | None = None
+    """Adapters; without them all weights are trained."""
+    training: Mapping[str, Any] = Field(default_factory=dict)
+    """Arguments of the trainer, by the names of TRL's `SFTConfig` or `DPOConfig`."""
+    tracking: Tracking = Tracking()
+    """Where the records go."""
+    stages: tuple["Recipe", ...] = Field((), strict=False)
+    """The stages of a pipeline, resolved; empty in every other recipe."""
+
+    @field_validator("training")
+    @classmethod
+    def _without_absent(cls, training: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        stage = stage_of(info.data)
+        return training if stage is None else without_absent(stage, training)
+
+    @model_validator(mode="after")
+    def _keeps_the_rules(self) -> "Recipe":
+        broken = [f"{key}: {text}" for key, text in broken_rules(self.model_dump(exclude_none=True))]
+        if broken:
+            raise PydanticCustomError("rules", "{broken}", {"broken": "; ".join(broken)})
+        return self
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory, relative to the working directory."""
+        return Path("runs") / self.name
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, all defaults filled in; `load_recipe` reads it back to an equal one."""
+        return dump_yaml(self._written())
+
+    def _written(self) -> dict[str, Any]:
+        if self.stages:
+            return {"name": self.name, "stage": self.stage, "stages": [stage._written() for stage in self.stages]}
+        values = self.model_dump(mode="json", exclude={"stages", "training"}, exclude_none=True)
+        return values | {"training": dict(self.training)}  # where null is a value: `max_length: null` truncates nothing

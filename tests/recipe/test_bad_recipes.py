@@ -1,0 +1,194 @@
+"""Recipes that are wrong: what is said, where, and that everything is said at once."""
+
+from pathlib import Path
+
+import pytest
+
+from olmoe_ft.recipe import RecipeError, load_recipe
+
+LORA = "lora={r: 8, alpha: 16, attention: true, experts: true}"
+
+
+def messages(path, overrides=()):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    return caught.value.messages
+
+
+# One change to a good recipe, and the one message it must give.
+TRAPS = [
+    ("training.learnig_rate=1", "training.learnig_rate: unknown key (did you mean `learning_rate`?)"),
+    ("training.warmup_ratio=0.1", "did you mean `warmup_steps`?"),
+    ("training.beta=0.1", "training.beta: is a field of DPOConfig (stage dpo) only"),
+    ("training.learning_rate=fast", 'training.learning_rate: found "fast"; a number is needed'),
+    ("training.learning_rate=.nan", "training.learning_rate: found NaN; a number is needed"),
+    ("training.max_steps=2.5", "training.max_steps: found 2.5; a whole number is needed"),
+    ("training.max_steps=true", "training.max_steps: found true; a whole number is needed"),
+    ("training.max_steps='3'", 'training.max_steps: found "3"; a whole number is needed'),
+    ("training.packing='yes'", 'training.packing: found "yes"; true or false is needed'),
+    ("training.output_dir=x", 'training.output_dir: found "x"; the pipeline sets this field: the run directory is'),
+    ("training.report_to=null", "set `tracking.wandb` instead"),
+    ("training.router_aux_loss_coef=0.1", "set `router.load_balancing_coef` instead"),
+    ("training.assistant_only_loss=true", "always on the assistant's turns only"),
+    ("training=3", "training: found 3; a section is needed"),
+    ("name=a/b", 'name: found "a/b"; it names a folder in runs/'),
+    ("name=good/dpo", "it names a folder in runs/"),  # of a pipeline's DPO stage, but this one is SFT
+    ("name=..", "it names a folder in runs/"),
+    ("name=3", "name: found 3; a text is needed (put it in quotes)"),
+    ("stage=rlvr", 'stage: found "rlvr"; allowed: sft, dpo, pipeline'),
+    ("stage=[sft]", 'stage: found ["sft"]; allowed: sft, dpo, pipeline'),
+    ("stage=null", "stage: is missing; supervised fine-tuning"),
+    ("stages=[{name: a, stage: sft}]", "stages: only a recipe with `stage: pipeline` has stages"),
+    ("model=null", "model: this section is missing"),
+    ("model={dtype: float32}", "model: found neither `path`"),
+    ("model={path: a, config: b, tokenizer: c}", "model: found both `path` and `config`"),
+    ("model={config: b}", "model.tokenizer: is missing"),
+    ("model.path=''", 'model.path: found ""; a text that is not empty is needed'),
+    ("model.dtype=float16", 'model.dtype: found "float16"; allowed: float32, bfloat16'),
+    ("model.attn_implementation=flash", "allowed: eager, sdpa, flash_attention_2, flash_attention_3, flex_attention"),
+    ("router=null", "router: this section is missing; it is never defaulted"),
+    ("router.z_loss_coef=null", "router.z_loss_coef: is missing; weight of the router z-loss"),
+    ("router.z_loss_coef=-1", "router.z_loss_coef: found -1; it must be at least 0"),
+    ("router.z_loss_coef=.inf", "router.z_loss_coef: found Infinity; a finite number is needed"),
+    ("router.scope=layers", 'router.scope: found "layers"; allowed: layer, pooled'),
+    ("router.train=lora", 'router.train: found "lora" without a `lora` section'),
+    ("lora.r=8", "lora.alpha: is missing"),
+    ("data=null", "data: this section is missing"),
+    ("data.train=[]", "data.train: found an empty list"),
+    ("data.train=a.jsonl", 'data.train: found "a.jsonl"; a list is needed'),
+    ("data.train.0=a.jsonl", 'data.train.0: found "a.jsonl"; a section is needed'),
+    ("data.train.0.wieght=2", "data.train.0.wieght: unknown key (did you mean `weight`?)"),
+    ("data.train.0.weight=0", "data.train.0.weight: found 0; it must be greater than 0"),
+    ("data.train.0.max_rows=0", "data.train.0.max_rows: found 0; it must be at least 1"),
+    ("data.train.0.format=json", "allowed: messages, prompt_completion, alpaca, sharegpt, preference"),
+    ("data.train.2.weight=1", "data.train.2.weight: `2` is no item of this list; it has 2"),
+    ("data.train.first.weight=1", "`first` is no item of this list"),
+    ("data.evl=null", "data.evl: unknown key (did you mean `eval`?)"),
+    ("model={}", "model: found neither `path`"),
+    ("data.evl=[]", "data.evl: unknown key (did you mean `eval`?)"),
+    ("data.answers={path: a, limit: true}", "data.answers.limit: found true; a whole number is needed"),
+    ("tracking.wandb=true", "tracking.wandb: found true; allowed: auto, online, offline, off"),
+    ("name.first=x", "name.first: `first` would be a key of 'good', which is no section"),
+    ("trainin.max_steps=2", "trainin.max_steps: unknown section (did you mean `training`?)"),
+    ("extends=other.yaml", "extends: unknown section"),
+    ("training.max_steps", "write section.key=value"),
+    ("training..max_steps=2", "write section.key=value"),
+    ("training.max_steps=[", 'training.max_steps: found "[", which is not valid YAML'),
+]
+
+
+@pytest.mark.parametrize(("override", "fragment"), TRAPS, ids=[override for override, _ in TRAPS])
+def test_a_wrong_value_is_named_with_what_is_allowed(good, override, fragment):
+    found = messages(good, [override])
+    assert any(message.startswith("override: ") and fragment in message for message in found), found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fragment"),
+    [
+        (["lora.experts=false", "lora.attention=false"], "lora: nothing is adapted"),
+        (["lora.dropout=0.1"], "lora.dropout: found 0.1; PEFT's adapters on parameters (experts) have no dropout"),
+        (["lora.dropout=0.1", "lora.experts=false", "router.train=lora"], "parameters (router) have no dropout"),
+        (["lora.dropout=1.0", "lora.experts=false"], "lora.dropout: found 1.0; it must be less than 1"),
+        (["lora.r=0"], "lora.r: found 0; it must be at least 1"),
+        (["lora.alpha=0"], "lora.alpha: found 0; it must be greater than 0"),
+        (["lora.attention=1"], "lora.attention: found 1; true or false is needed"),
+        (["lora.init_lora_weights=3"], "lora.init_lora_weights: found 3; allowed: true, false or the name"),
+    ],
+)
+def test_adapters(good, overrides, fragment):
+    found = messages(good, [LORA, *overrides])
+    assert len(found) == 1 and fragment in found[0], found
+
+
+@pytest.mark.parametrize("overrides", [["lora.dropout=0.1", "lora.experts=false"], ["lora.init_lora_weights=gaussian"]])
+def test_adapters_that_are_right(good, overrides):
+    assert load_recipe(good, [LORA, *overrides]).lora is not None
+
+
+def test_all_mistakes_at_once_in_the_order_of_the_file(write):
+    path = write(
+        "bad.yaml",
+        "name: a b\n"
+        "stage: dpo\n"
+        "model:\n"
+        "  path: x\n"
+        "  dtype: fp32\n"
+        "router: {load_balancing_coef: '1', z_loss_coef: 0}\n"
+        "data:\n"
+        "  train:\n"
+        "    - path: a.jsonl\n"
+        "      weigth: 1\n"
+        "training:\n"
+        "  packing: true\n"
+        "  betta: 0.1\n"
+        "trackng: {}\n",
+    )
+    found = messages(path, ["tracking.wandb=maybe"])
+    starts = [": ".join(message.split(": ")[:2]) for message in found]
+    assert starts == [
+        "override: tracking.wandb",
+        "bad.yaml:1: name",
+        "bad.yaml:5: model.dtype",
+        "bad.yaml:6: router.load_balancing_coef",
+        "bad.yaml:6: router.train",
+        "bad.yaml:10: data.train.0.weigth",
+        "bad.yaml:12: training.packing",
+        "bad.yaml:13: training.betta",
+        "bad.yaml:14: trackng",
+    ]
+    assert "did you mean `beta`?" in found[7]
+    assert "did you mean `tracking`?" in found[8]
+
+
+def test_a_mistake_is_found_in_the_file_that_has_it(write, good):
+    write("base/parent.yaml", "extends: ../good.yaml\n\nrouter:\n  scope: wide\ntraining: {packin: true}\n")
+    child = write("child.yaml", "extends: base/parent.yaml\nname: child\ntraining: {max_steps: x}\n")
+    found = messages(child)
+    assert [message.split(": ")[0] for message in found] == ["base/parent.yaml:4", "base/parent.yaml:5", "child.yaml:3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [
+        ("", "file.yaml:1: the file is empty"),
+        ("# nothing\n", "file.yaml:1: the file is empty"),
+        ("- a\n- b\n", "file.yaml:1: a recipe is a mapping of sections"),
+        ("name: a\nname: b\n", "file.yaml:2: `name` stands in line 1 and again in line 2; remove one"),
+        ("name: a\ndata:\n  x: 1\n  y: 2\n  x: 3\n", "file.yaml:5: `x` stands in line 3 and again in line 5"),
+        ("model:\n\tpath: x\n", "file.yaml:2: a tab; YAML takes spaces only"),
+        ("name: a\nmodel: {path: x\nstage: sft\n", "file.yaml:3: not valid YAML"),
+        ("name: a\n---\nname: b\n", "file.yaml:2: not valid YAML"),
+        ("name: a: b\n", "file.yaml:1: not valid YAML"),
+        ("name: !!python/object:os.system x\n", "file.yaml:1: not valid YAML (an alias or a tag"),
+        ("name: &n a\nstage: *n\n", "file.yaml:2: not valid YAML (an alias or a tag"),
+        ("name: a\n1: b\n", "file.yaml:2: found 1 as a key"),
+        ("name: a\non: b\n", "file.yaml:2: found on as a key"),
+        ("? [a]\n: b\n", "file.yaml:1: found a list or mapping as a key"),
+        ("name: a\x07\n", "file.yaml:1: a character that YAML does not allow"),
+        ("name: a\nextends: gone.yaml\n", "file.yaml:2: extends: there is no file gone.yaml"),
+        ("name: a\nextends: [x.yaml]\n", "file.yaml:2: extends: found ['x.yaml']; give the path of one YAML file"),
+        (
+            "extends: file.yaml\n",
+            "file.yaml:1: extends: the files extend each other in a circle, file.yaml -> file.yaml",
+        ),
+    ],
+)
+def test_files_that_are_no_recipe(write, text, fragment):
+    [message] = messages(write("file.yaml", text))
+    assert message.startswith(fragment)
+
+
+def test_a_circle_of_two(write):
+    write("b.yaml", "name: b\nextends: a.yaml\n")
+    [message] = messages(write("a.yaml", "extends: b.yaml\n"))
+    assert message.startswith("b.yaml:2: extends:") and "a.yaml -> b.yaml -> a.yaml" in message
+
+
+def test_files_that_cannot_be_read(write, tmp_path):
+    write("here.yaml", "name: a\n")
+    Path("latin.yaml").write_bytes("name: a\nstage: é\n".encode("latin-1"))
+    [missing], [folder], [latin] = messages("gone.yaml"), messages(tmp_path), messages("latin.yaml")
+    assert missing.startswith("gone.yaml: there is no such file") and str(tmp_path) in missing
+    assert "is a folder" in folder
+    assert latin.startswith("latin.yaml:2: not UTF-8 text")
