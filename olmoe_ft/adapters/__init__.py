@@ -1,0 +1,1 @@
+"""LoRA: what is adapted, and checkpoints that are a base and an adapter."""

@@ -1,0 +1,71 @@
+"""Load and write checkpoints: plain ones, adapters on a base, and run directories that hold either."""
+
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.recipe import RecipeError
+
+
+def resolve_checkpoint(path: str) -> str:
+    """The folder (or Hub name) that holds the weights: `final/` of a run directory, otherwise the path itself.
+
+    Raises:
+        RecipeError: a local path is missing, the run has not finished, or the folder holds no weights.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        if path.startswith((".", "/", "runs/")) or path.count("/") > 1:
+            raise RecipeError(
+                f"{path} does not exist; train it first (`make sft` makes runs/tiny-sft) or mend the path"
+            )
+        return path
+    if (folder / "recipe.yaml").exists():
+        if not (folder / "final").exists():
+            raise RecipeError(f"{path} has no final/: that run has not finished; start it again to finish it")
+        folder = folder / "final"
+    if not (is_adapter(str(folder)) or (folder / "config.json").exists()):
+        raise RecipeError(f"{folder} holds neither config.json nor adapter_config.json; name a checkpoint folder")
+    return str(folder)
+
+
+def is_adapter(path: str) -> bool:
+    return (Path(path) / "adapter_config.json").exists()
+
+
+def load_config(path: str) -> OlmoeConfig:
+    """The model configuration behind a checkpoint (an adapter's is its base's); reads no weights."""
+    try:
+        base = PeftConfig.from_pretrained(path).base_model_name_or_path if is_adapter(path) else path
+        config = OlmoeConfig.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path}: no model can be loaded from there ({str(error).splitlines()[0]})") from None
+    if config.model_type != "olmoe":
+        raise RecipeError(f"{path} is a {config.model_type!r} model; this pipeline trains 'olmoe' only")
+    return config
+
+
+def load_whole(path: str, dtype: str = "auto") -> OlmoeForCausalLM:
+    """The model in a checkpoint folder, an adapter folded into its base.
+
+    Args:
+        dtype: "float32", "bfloat16", or "auto" for the checkpoint's own.
+    """
+    path = resolve_checkpoint(path)
+    load_config(path)  # a clear sentence instead of a traceback
+    torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
+    if not is_adapter(path):
+        return OlmoeForCausalLM.from_pretrained(path, dtype=torch_dtype)
+    base = OlmoeForCausalLM.from_pretrained(PeftConfig.from_pretrained(path).base_model_name_or_path, dtype=torch_dtype)
+    return PeftModel.from_pretrained(base, path).merge_and_unload()
+
+
+def save_whole(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write model and tokenizer in the layout stock transformers loads; the folder appears only when it is complete."""
+    partial = folder.with_name(folder.name + ".partial")
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(folder)

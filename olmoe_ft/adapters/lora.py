@@ -1,0 +1,30 @@
+"""Which weights LoRA adapts, as a PEFT configuration (Hu et al. 2021, https://arxiv.org/abs/2106.09685)."""
+
+from peft import LoraConfig
+
+from olmoe_ft.recipe.schema import Lora
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]  # stacked 3-D weights: PEFT adapts them as parameters
+ROUTER_MODULE, ROUTER_WEIGHT = "mlp.gate", "mlp.gate.weight"
+
+
+def lora_config(lora: Lora, router_train: str) -> LoraConfig:
+    """PEFT's configuration for a recipe's `lora` section and `router.train` policy.
+
+    Args:
+        router_train: "frozen" leaves the routers alone, "full" trains and saves them whole beside the adapter,
+            "lora" adapts them like the experts.
+    """
+    parameters = [*(EXPERTS if lora.experts else ()), *([ROUTER_WEIGHT] if router_train == "lora" else ())]
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        use_rslora=lora.use_rslora,
+        init_lora_weights=lora.init_lora_weights,
+        target_modules=ATTENTION if lora.attention else [],
+        target_parameters=parameters or None,
+        modules_to_save=[ROUTER_MODULE] if router_train == "full" else None,
+    )

@@ -1,0 +1,106 @@
+"""The command line: one short function a command. Heavy imports stand where they are used, so `--help` is instant."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from olmoe_ft.recipe import RecipeError, load_recipe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Fine-tune OLMoE with YAML recipes: SFT, then DPO, on one CPU, one GPU or many machines.",
+    epilog="Start here: olmoe-ft train recipes/tiny/sft.yaml, then olmoe-ft chat runs/tiny-sft",
+)
+
+RecipePath = Annotated[str, typer.Argument(help="A recipe, e.g. recipes/tiny/sft.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Values to change, as section.key=value, e.g. training.learning_rate=1e-5.", show_default=False
+    ),
+]
+
+
+@app.command()
+def train(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Train a recipe into runs/<name>/, going on from its last checkpoint where it was stopped.
+
+    On several devices: accelerate launch --config_file configs/accelerate/zero3.yaml -m olmoe_ft train RECIPE …
+    """
+    loaded = load_recipe(recipe, overrides or ())
+    from olmoe_ft import pipeline
+
+    pipeline.run(loaded)
+
+
+@app.command()
+def validate(recipes: Annotated[list[str], typer.Argument(help="Recipes to check.")]) -> None:
+    """Check recipes without loading anything: keys, types, combinations; says all that is wrong at once."""
+    wrong = []
+    for path in recipes:
+        try:
+            load_recipe(path)
+        except RecipeError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise RecipeError(wrong)
+    print(f"{len(recipes)} recipe(s) are right")
+
+
+@app.command()
+def plan(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Say what a recipe would train on and for how long: rows, tokens, steps. Loads no weights, trains nothing."""
+    loaded = load_recipe(recipe, overrides or ())
+    from olmoe_ft.planning import print_plan
+
+    for stage in loaded.stages or (loaded,):
+        print_plan(stage)
+
+
+@app.command()
+def merge(
+    checkpoint: Annotated[str, typer.Argument(help="A run directory or checkpoint folder, with or without adapter.")],
+    to: Annotated[Path, typer.Option(help="The folder to write; must not exist.")],
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto for the checkpoint's own.")] = "auto",
+) -> None:
+    """Fold adapters into their base and write a checkpoint that stock transformers loads."""
+    if to.exists():
+        raise RecipeError(f"{to} exists already; name a new folder")
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise RecipeError(f"--dtype {dtype} is not known: use auto, float32 or bfloat16")
+    from olmoe_ft.adapters.checkpoints import load_whole, resolve_checkpoint, save_whole
+    from olmoe_ft.data.tokenizer import load_tokenizer
+
+    model = load_whole(checkpoint, dtype)
+    save_whole(model, load_tokenizer(resolve_checkpoint(checkpoint), model.config.vocab_size), to)
+    print(f"merged into {to}/")
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="A run directory or checkpoint folder, with or without adapter.")],
+    prompt: Annotated[str | None, typer.Option(help="Answer this one prompt and exit.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 256,
+) -> None:
+    """Talk to a model; greedy decoding. Without --prompt it asks for turns until an empty line."""
+    from olmoe_ft.chat import answer_once, converse
+
+    if prompt is not None:
+        print(answer_once(model, prompt, max_new_tokens))
+    else:
+        converse(model, max_new_tokens)
+
+
+def main() -> None:
+    """Run the command line; a mistake in a recipe, its data or the arguments is one sentence and exit code 2."""
+    try:
+        app()
+    except RecipeError as error:
+        if os.environ.get("RANK", "0") == "0":  # every process of a launch finds the same mistake
+            print(error, file=sys.stderr)
+        sys.exit(2)

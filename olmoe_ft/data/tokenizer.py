@@ -1,0 +1,76 @@
+"""Load a tokenizer with OLMoE's conventions and a chat template that marks what the assistant says."""
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from olmoe_ft.recipe import RecipeError
+
+CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
+PROBE = [
+    {"role": "system", "content": "a"},
+    {"role": "user", "content": "b"},
+    {"role": "assistant", "content": "c"},
+    {"role": "user", "content": "d"},
+    {"role": "assistant", "content": "e"},
+]
+
+
+def load_tokenizer(path: str, vocab_size: int) -> PreTrainedTokenizerBase:
+    """The tokenizer in `path` (a folder or a Hub name), ready for chat.
+
+    What a bare `tokenizer.json` leaves open is filled in as OLMoE was pretrained: pad `<|padding|>`, EOS and BOS
+    `<|endoftext|>`. A template without `{% generation %}` marks is replaced by ours where both write the same text.
+
+    Args:
+        vocab_size: of the model, which may be larger than the tokenizer's but not smaller.
+    Raises:
+        RecipeError: no tokenizer is there, pad equals EOS, it does not fit the model, or its template differs from
+            OLMoE's and marks nothing.
+    """
+    tokenizer = _read(path)
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = "<|endoftext|>"
+    if tokenizer.bos_token is None:
+        tokenizer.bos_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = "<|padding|>"
+    for name in ("eos_token", "pad_token"):
+        if (token := getattr(tokenizer, name)) not in tokenizer.get_vocab():
+            raise RecipeError(f"{path}: the {name} {token!r} is not in the tokenizer's vocabulary; set it there")
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise RecipeError(f"{path}: pad and EOS are both {tokenizer.eos_token!r}, so EOS would never be learned")
+    if len(tokenizer) > vocab_size:
+        raise RecipeError(
+            f"{path}: the tokenizer has {len(tokenizer)} tokens and the model's vocab_size is {vocab_size}; "
+            "use the model's own tokenizer or a larger vocabulary"
+        )
+    tokenizer.chat_template = _marked_template(tokenizer, path)
+    return tokenizer
+
+
+def _read(path: str) -> PreTrainedTokenizerBase:
+    folder = Path(path)
+    try:
+        if folder.is_dir() and not (folder / "tokenizer_config.json").exists():
+            return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+        return AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # the `tokenizers` library raises bare Exception on a file it cannot parse
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"{path}: no tokenizer can be loaded from there ({reason}); set model.tokenizer") from None
+
+
+def _marked_template(tokenizer: PreTrainedTokenizerBase, path: str) -> str:
+    own = tokenizer.chat_template
+    if own is None:
+        return CHAT_TEMPLATE
+    if "{% generation %}" in own or "{%- generation" in own:
+        return own
+    if tokenizer.apply_chat_template(PROBE, tokenize=False) == tokenizer.apply_chat_template(
+        PROBE, tokenize=False, chat_template=CHAT_TEMPLATE
+    ):
+        return CHAT_TEMPLATE
+    raise RecipeError(
+        f"{path}: its chat template has no {{% generation %}} marks, so the assistant's tokens cannot be told from the "
+        "rest; add them around the assistant's text and EOS, or remove the template to use OLMoE's"
+    )

@@ -1,0 +1,11 @@
+"""The stages of a recipe, in order."""
+
+from typing import Any
+
+from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.stage import run_stage
+
+
+def run(recipe: Recipe) -> list[dict[str, Any]]:
+    """Run a recipe: its one stage, or every stage of a pipeline; returns their summaries."""
+    return [run_stage(stage) for stage in recipe.stages or (recipe,)]

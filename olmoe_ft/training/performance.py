@@ -1,0 +1,74 @@
+"""How fast a run is: tokens per second, share of the device's matrix rate, peak memory."""
+
+import resource
+import time
+
+import torch
+from transformers import TrainerCallback
+
+from olmoe_ft.model import OlmoeConfig
+from olmoe_ft.model.size import training_flops_per_token
+
+GIB = 2**30
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large square matrix product on this device in this dtype: the best of five, measured now."""
+    size = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):  # the first warms up
+        _synchronise(device)
+        start = time.perf_counter()
+        torch.mm(left, right)
+        _synchronise(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Largest memory so far, in GiB: of the CUDA allocator, or of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+
+class PerformanceCallback(TrainerCallback):
+    """Adds `perf/…` to every record of training steps; must stand before the callbacks that write records.
+
+    Time spent in evaluation and in saving is not counted; waiting for data is. `perf/mfu` counts the matrix products
+    of the weights a token uses and no attention scores, against the matrix rate measured when the run started.
+    """
+
+    def __init__(self, config: OlmoeConfig, device: torch.device, dtype: torch.dtype, processes: int) -> None:
+        self.flops_per_token, self.device = training_flops_per_token(config), device
+        self.rate = matrix_rate(device, dtype) * processes  # FLOP/s of all processes together
+        self.tokens, self.seconds = 0.0, 0.0
+        self.mark = time.perf_counter()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.mark = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now = time.perf_counter()
+        self.seconds, self.mark = self.seconds + now - self.mark, now
+
+    def on_save(self, args, state, control, **kwargs):
+        self.mark = time.perf_counter()
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.mark = time.perf_counter()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" not in logs:
+            return
+        tokens_per_second = (logs["num_tokens"] - self.tokens) / max(self.seconds, 1e-9)
+        self.tokens, self.seconds = logs["num_tokens"], 0.0
+        logs["perf/tokens_per_second"] = tokens_per_second
+        logs["perf/mfu"] = tokens_per_second * self.flops_per_token / self.rate
+        logs["perf/peak_memory_gib"] = peak_memory_gib(self.device)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

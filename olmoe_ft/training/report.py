@@ -1,0 +1,57 @@
+"""What a run prints for people: a line before it trains, a table when it has."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.run_directory import RunDirectory
+
+console = Console()
+
+
+def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, resume: Path | None) -> None:
+    parameters = list(trainer.model.parameters())
+    # under ZeRO-3 a parameter's own size is that of this process's shard
+    total = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters)
+    trained = sum(
+        getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters if parameter.requires_grad
+    )
+    console.print(
+        f"[bold]{recipe.name}[/bold] ({recipe.stage.upper()}): {len(trainer.train_dataset):,} rows, "
+        f"{trained:,} of {total:,} parameters trained, {trainer.accelerator.num_processes} process(es), into {run.path}/"
+    )
+    if resume is not None:
+        console.print(f"going on from {resume}")
+
+
+def print_finished(run: RunDirectory, summary: dict[str, Any]) -> None:
+    print_summary(run, summary)
+    console.print(f"{run.path}/ had finished before; remove it to train again (make clean removes all runs)")
+
+
+def print_summary(run: RunDirectory, summary: dict[str, Any]) -> None:
+    console.print(
+        f"{summary['name']}: {summary['steps']} steps in {summary['train_seconds']:.0f} s, "
+        f"loss {summary['train_loss']:.4f}; the model is in {run.final}/"
+    )
+    if "after" in summary:
+        console.print(answers_table(summary["before"], summary["after"]))
+
+
+def answers_table(before: dict[str, Any], after: dict[str, Any]) -> Table:
+    """Exact match per skill and the share of each style, before and after training."""
+    table = Table(title=f"{after['count']} held-out prompts, greedy generation")
+    table.add_column("exact match")
+    for column in ("before", "after"):
+        table.add_column(column, justify="right")
+    for skill in after["skills"]:
+        table.add_row(skill, f"{before['skills'][skill]:.1%}", f"{after['skills'][skill]:.1%}")
+    table.add_section()
+    table.add_row("[bold]all[/bold]", f"{before['exact_match']:.1%}", f"[bold]{after['exact_match']:.1%}[/bold]")
+    table.add_section()
+    for style in after["styles"]:
+        table.add_row(f"style: {style}", f"{before['styles'][style]:.1%}", f"{after['styles'][style]:.1%}")
+    return table

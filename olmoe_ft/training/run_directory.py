@@ -1,0 +1,116 @@
+"""`runs/<name>/`: what a run leaves behind, and how the same command goes on where it stopped."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from olmoe_ft.recipe import Recipe, RecipeError
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "tokenizers", "wandb")
+
+
+class RunDirectory:
+    """Paths of a run and the few files of its own. Only rank 0 writes."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.path = recipe.run_dir
+        self.checkpoints = self.path / "checkpoints"
+        self.base = self.path / "base"  # the starting weights, where no checkpoint elsewhere holds them
+        self.final = self.path / "final"
+        self.metrics = self.path / "metrics.jsonl"
+        self.summary = self.path / "summary.json"
+
+    def check(self) -> None:
+        """Refuse a directory that holds something else.
+
+        Raises:
+            RecipeError: it holds another recipe, naming what differs, or files that are no run's.
+        """
+        stored = self.path / "recipe.yaml"
+        if not stored.exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise RecipeError(f"{self.path} holds files but no recipe.yaml; move it away or change `name`")
+            return
+        before = yaml.safe_load(stored.read_text(encoding="utf-8"))
+        differing = sorted(_differences(before, yaml.safe_load(self.recipe.to_yaml())))
+        if differing:
+            raise RecipeError(
+                f"{self.path} holds the run of another recipe (it differs in {', '.join(differing)}); "
+                f"change `name`, or remove {self.path} to start over"
+            )
+
+    def create(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / "recipe.yaml", self.recipe.to_yaml())
+
+    def record_launch(self, **facts: Any) -> None:
+        """Write `run.json`: what this run stood on, once for each launch that worked on it."""
+        file = self.path / "run.json"
+        launches = json.loads(file.read_text())["launches"] if file.exists() else []
+        launch = {
+            "python": platform.python_version(),
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "git_revision": git_revision(),
+            **facts,
+        }
+        write_text(file, json.dumps({"launches": [*launches, launch]}, indent=2) + "\n")
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint; one that was being written when the run died does not count."""
+        complete = [folder.parent for folder in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
+        return max(complete, key=_step, default=None)
+
+    def forget_after(self, checkpoint: Path | None) -> None:
+        """Drop what a killed launch left beyond the checkpoint: half-written checkpoints, records of lost steps."""
+        step = _step(checkpoint) if checkpoint else 0
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            if _step(folder) > step:
+                shutil.rmtree(folder)
+        if self.metrics.exists():
+            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_text(self.metrics, "".join(kept) if checkpoint else "")
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        write_text(self.summary, json.dumps(summary, indent=2) + "\n")
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The summary of a finished run, None while it has not finished."""
+        return json.loads(self.summary.read_text()) if self.summary.exists() else None
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)
+
+
+def git_revision() -> str | None:
+    """The commit of the checkout the command runs in, with "-dirty" behind it where files differ; None outside one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False) if shutil.which("git") else None
+    return result.stdout.strip() if result is not None and result.returncode == 0 else None
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _differences(before: Any, after: Any, key: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = before.keys() | after.keys()
+        return [
+            found
+            for name in names
+            for found in _differences(before.get(name), after.get(name), f"{key}.{name}" if key else name)
+        ]
+    return [] if before == after else [key]

@@ -1,0 +1,57 @@
+"""What a stage runs on: processes, device, precision, and the arguments TRL's trainers take."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers.integrations import deepspeed as hf_deepspeed
+from trl import DPOConfig, SFTConfig
+
+from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.training.run_directory import RunDirectory
+
+# What the pipeline itself decides; the recipe's `training` section may not name these (olmoe_ft.recipe refuses them).
+OWNED = {
+    "report_to": "none",  # olmoe_ft.training.tracking writes the records
+    "router_aux_loss_coef": 0.0,  # olmoe_ft.objective adds the router losses
+}
+
+
+def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConfig:
+    """TRL's configuration of a stage: the recipe's `training` section and what follows from the machine.
+
+    Building it starts the process group, and under ZeRO-3 makes every later `from_pretrained` load shards.
+
+    Raises:
+        RecipeError: TRL or transformers refuses a combination of values.
+    """
+    accelerator_there = torch.accelerator.is_available()
+    under_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    processes_talk = under_deepspeed or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    machine: dict[str, Any] = {
+        "ddp_backend": "gloo" if processes_talk and not accelerator_there else None,
+        # DeepSpeed refuses transformers' CPU switch, and runs on a CPU without it
+        "use_cpu": not accelerator_there and not under_deepspeed,
+        "dataloader_pin_memory": accelerator_there,
+    }
+    stage: dict[str, Any] = {"bf16": recipe.model.dtype == "bfloat16"}
+    if recipe.stage == "sft":
+        stage["assistant_only_loss"] = True
+    config = SFTConfig if recipe.stage == "sft" else DPOConfig
+    try:
+        return config(output_dir=str(run.checkpoints), **{**machine, **stage, **recipe.training, **OWNED})
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"training: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def whole_weights(arguments: SFTConfig | DPOConfig) -> Iterator[None]:
+    """Within the block `from_pretrained` gives each process a whole model, under ZeRO-3 too."""
+    hf_deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if (config := getattr(arguments, "hf_deepspeed_config", None)) is not None:
+            hf_deepspeed.set_hf_deepspeed_config(config)

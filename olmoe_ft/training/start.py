@@ -1,0 +1,61 @@
+"""The checkpoint a stage starts from: always a folder on disk (or a Hub name), the same for every process."""
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from olmoe_ft.adapters.checkpoints import is_adapter, load_config, load_whole, resolve_checkpoint, save_whole
+from olmoe_ft.data.tokenizer import load_tokenizer
+from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.training.run_directory import RunDirectory
+
+
+def model_config(recipe: Recipe) -> OlmoeConfig:
+    """The network of a recipe: of `model.path`'s checkpoint, or read from `model.config`; no weights.
+
+    Raises:
+        RecipeError: there is no such checkpoint or file, or its sizes contradict each other.
+    """
+    if recipe.model.path is not None:
+        return load_config(resolve_checkpoint(recipe.model.path))
+    try:
+        return OlmoeConfig.from_json_file(recipe.model.config)
+    except (OSError, ValueError, TypeError) as error:
+        raise RecipeError(f"{recipe.model.config}: no model configuration ({str(error).splitlines()[0]})") from None
+
+
+def stage_tokenizer(recipe: Recipe, config: OlmoeConfig) -> PreTrainedTokenizerBase:
+    if recipe.model.tokenizer is not None:
+        return load_tokenizer(recipe.model.tokenizer, config.vocab_size)
+    assert recipe.model.path is not None  # the schema asks for a tokenizer beside `config`
+    return load_tokenizer(resolve_checkpoint(recipe.model.path), config.vocab_size)
+
+
+def needs_base(recipe: Recipe) -> bool:
+    """Whether the starting weights stand nowhere as a plain checkpoint: random ones, or an adapter to be merged."""
+    return recipe.model.path is None or is_adapter(resolve_checkpoint(recipe.model.path))
+
+
+def starting_checkpoint(recipe: Recipe, run: RunDirectory) -> str:
+    """Where every process loads the weights from."""
+    if needs_base(recipe):
+        return str(run.base)
+    assert recipe.model.path is not None
+    return resolve_checkpoint(recipe.model.path)
+
+
+def write_base(recipe: Recipe, run: RunDirectory, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the starting weights to `base/`, once and by one process: so all machine shapes start from the same.
+
+    Random weights are drawn with `training.seed`; an SFT adapter is merged into its base, so that the reference of
+    the DPO that follows is the SFT model and not the model before it.
+    """
+    if not needs_base(recipe) or run.base.exists():
+        return
+    dtype = getattr(torch, recipe.model.dtype)
+    if recipe.model.path is not None:
+        model = load_whole(recipe.model.path, recipe.model.dtype)
+    else:
+        torch.manual_seed(recipe.training.get("seed", 42))
+        model = OlmoeForCausalLM(model_config(recipe)).to(dtype)
+    save_whole(model, tokenizer, run.base)

@@ -1,0 +1,82 @@
+"""Where a run's records go: `metrics.jsonl` always, Weights & Biases by recipe. Rank 0 alone writes."""
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import wandb
+from transformers import TrainerCallback
+
+from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.run_directory import RunDirectory
+
+
+def wandb_mode(setting: str) -> str:
+    """Online, offline or off: `auto` is online where a key is found (environment or netrc), else offline."""
+    if setting != "auto":
+        return setting
+    if mode := os.environ.get("WANDB_MODE"):
+        return {"disabled": "off"}.get(mode, mode)
+    return "online" if wandb.api.api_key else "offline"
+
+
+class Tracking:
+    """One record at a time, under the same names in both places."""
+
+    def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
+        self.metrics_file = run.metrics
+        self.wandb_run = None
+        mode = wandb_mode(recipe.tracking.wandb)
+        if mode != "off":
+            self.wandb_run = wandb.init(
+                project=recipe.tracking.project,
+                name=recipe.name,
+                id=_wandb_id(run.path / "wandb_id"),
+                resume="allow",
+                mode="offline" if mode == "offline" else "online",
+                settings=wandb.Settings(silent=mode == "offline"),
+                dir=str(run.path),
+                config=recipe.model_dump(mode="json"),
+            )
+            # records are drawn over the optimizer step; W&B's own counter would refuse the steps a resume repeats
+            self.wandb_run.define_metric("*", step_metric="step")
+
+    def record(self, step: int, values: dict[str, Any]) -> None:
+        values = {"step": step, **values}
+        with self.metrics_file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(values) + "\n")
+        if self.wandb_run is not None:
+            self.wandb_run.log({name: _for_wandb(value) for name, value in values.items()})
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        if self.wandb_run is not None:
+            self.wandb_run.summary.update(summary)
+            self.wandb_run.finish()
+
+
+class TrackingCallback(TrainerCallback):
+    """Passes every record of the trainer on."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        self.tracking = tracking
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero:
+            self.tracking.record(state.global_step, logs)
+
+
+def _for_wandb(value: Any) -> Any:
+    """A layer's load is one bar an expert."""
+    if isinstance(value, list):
+        return wandb.Histogram(np_histogram=(np.array(value), np.arange(len(value) + 1)))
+    return value
+
+
+def _wandb_id(file: Path) -> str:
+    """The id of this run in W&B, made once: a resumed run goes on in the same one."""
+    if not file.exists():
+        file.write_text(uuid.uuid4().hex[:8])
+    return file.read_text()

@@ -1,0 +1,88 @@
+"""A thin trainer per stage, and the one function that builds it."""
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PreTrainedTokenizerBase, ProgressCallback
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from olmoe_ft.adapters.lora import lora_config
+from olmoe_ft.model import OlmoeForCausalLM
+from olmoe_ft.objective import RouterObjective
+from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.training.performance import PerformanceCallback
+from olmoe_ft.training.progress import ProgressBar
+from olmoe_ft.training.router_loss import RouterLossMixin
+
+
+class OlmoeSFTTrainer(RouterLossMixin, SFTTrainer):
+    """Supervised fine-tuning on assistant turns, plus the router objective."""
+
+
+class OlmoeDPOTrainer(RouterLossMixin, DPOTrainer):
+    """Direct preference optimisation (Rafailov et al. 2023), plus the router objective on the policy's tokens."""
+
+
+def build_trainer(
+    recipe: Recipe,
+    arguments: SFTConfig | DPOConfig,
+    checkpoint: str,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    evaluation: Dataset | None,
+) -> OlmoeSFTTrainer | OlmoeDPOTrainer:
+    """The trainer of a stage, its model loaded from `checkpoint`.
+
+    Full DPO gets a second, frozen copy as reference; with LoRA the reference is the model with its adapters off.
+
+    Raises:
+        RecipeError: after tokenization and truncation no row with anything to learn is left.
+    """
+    model = _load(recipe, checkpoint)
+    config = model.config
+    coefficient = config.router_aux_loss_coef
+    if recipe.router.train == "frozen":
+        for name, parameter in model.named_parameters():
+            if name.endswith("mlp.gate.weight"):
+                parameter.requires_grad_(False)
+    adapter: LoraConfig | None = lora_config(recipe.lora, recipe.router.train) if recipe.lora else None
+    common: dict[str, Any] = {
+        "model": model,
+        "args": arguments,
+        "train_dataset": train,
+        "eval_dataset": evaluation,
+        "processing_class": tokenizer,
+        "peft_config": adapter,
+        "router_objective": RouterObjective(
+            num_experts_per_tok=config.num_experts_per_tok,
+            load_balancing_coef=recipe.router.load_balancing_coef,
+            z_loss_coef=recipe.router.z_loss_coef,
+            scope=recipe.router.scope,
+        ),
+    }
+    trainer: OlmoeSFTTrainer | OlmoeDPOTrainer
+    if recipe.stage == "sft":
+        trainer = OlmoeSFTTrainer(**common)
+    else:
+        own_reference = adapter is None and not arguments.precompute_ref_log_probs
+        reference = _load(recipe, checkpoint).requires_grad_(False) if own_reference else None
+        trainer = OlmoeDPOTrainer(ref_model=reference, **common)
+    if not len(trainer.train_dataset):
+        raise RecipeError("no row is left after truncation: every answer lies beyond training.max_length; raise it")
+    config.router_aux_loss_coef = coefficient  # TRL sets it to 0; a saved model keeps what it was trained with
+    trainer.remove_callback(ProgressCallback)
+    dtype = torch.bfloat16 if arguments.bf16 else model.dtype
+    processes = trainer.accelerator.num_processes
+    trainer.add_callback(PerformanceCallback(config, trainer.accelerator.device, dtype, processes))
+    trainer.add_callback(ProgressBar())
+    return trainer
+
+
+def _load(recipe: Recipe, checkpoint: str) -> OlmoeForCausalLM:
+    return OlmoeForCausalLM.from_pretrained(
+        checkpoint,
+        dtype=getattr(torch, recipe.model.dtype),
+        attn_implementation=recipe.model.attn_implementation,
+    )
