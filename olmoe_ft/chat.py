@@ -6,14 +6,13 @@ from transformers import PreTrainedTokenizerBase
 from olmoe_ft.adapters.checkpoints import load_whole, resolve_checkpoint
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.model import OlmoeForCausalLM
-
-Messages = list[dict[str, str]]
+from olmoe_ft.model.generate import Messages, complete
 
 
 def answer_once(path: str, prompt: str, max_new_tokens: int) -> str:
     """The model's greedy answer to one user turn."""
     model, tokenizer = _load(path)
-    return _answer(model, tokenizer, [{"role": "user", "content": prompt}], max_new_tokens)
+    return complete(model, tokenizer, [[{"role": "user", "content": prompt}]], max_new_tokens)[0]
 
 
 def converse(path: str, max_new_tokens: int) -> None:
@@ -23,8 +22,9 @@ def converse(path: str, max_new_tokens: int) -> None:
     print("An empty line ends the conversation.")
     while turn := _read_turn():
         messages.append({"role": "user", "content": turn})
-        messages.append({"role": "assistant", "content": _answer(model, tokenizer, messages, max_new_tokens)})
-        print(messages[-1]["content"])
+        (answer,) = complete(model, tokenizer, [messages], max_new_tokens)
+        messages.append({"role": "assistant", "content": answer})
+        print(answer)
 
 
 def _read_turn() -> str:
@@ -38,20 +38,3 @@ def _load(path: str) -> tuple[OlmoeForCausalLM, PreTrainedTokenizerBase]:
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     model = load_whole(path).to(device).eval()
     return model, load_tokenizer(resolve_checkpoint(path), model.config.vocab_size)
-
-
-@torch.no_grad()
-def _answer(
-    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, messages: Messages, max_new_tokens: int
-) -> str:
-    inputs = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    ).to(model.device)
-    output = model.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -36,11 +36,27 @@ def is_adapter(path: str) -> bool:
     return (Path(path) / "adapter_config.json").exists()
 
 
+def base_of(adapter: str) -> str:
+    """The checkpoint an adapter was trained on; a run that was moved still finds its own `base/`.
+
+    Raises:
+        RecipeError: it is a local folder that is no longer there.
+    """
+    named = PeftConfig.from_pretrained(adapter).base_model_name_or_path or ""
+    beside = Path(adapter).resolve().parent / "base"
+    if not Path(named).exists() and beside.exists():
+        return str(beside)
+    if Path(named).is_absolute() and not Path(named).exists():
+        raise RecipeError(f"{adapter}: its base {named} is gone; an adapter is nothing without it")
+    return named
+
+
 def load_config(path: str) -> OlmoeConfig:
     """The model configuration behind a checkpoint (an adapter's is its base's); reads no weights."""
     try:
-        base = PeftConfig.from_pretrained(path).base_model_name_or_path if is_adapter(path) else path
-        config = OlmoeConfig.from_pretrained(base)
+        config = OlmoeConfig.from_pretrained(base_of(path) if is_adapter(path) else path)
+    except RecipeError:
+        raise
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: no model can be loaded from there ({str(error).splitlines()[0]})") from None
     if config.model_type != "olmoe":
@@ -59,7 +75,7 @@ def load_whole(path: str, dtype: str = "auto") -> OlmoeForCausalLM:
     torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
     if not is_adapter(path):
         return OlmoeForCausalLM.from_pretrained(path, dtype=torch_dtype)
-    base = OlmoeForCausalLM.from_pretrained(PeftConfig.from_pretrained(path).base_model_name_or_path, dtype=torch_dtype)
+    base = OlmoeForCausalLM.from_pretrained(base_of(path), dtype=torch_dtype)
     return PeftModel.from_pretrained(base, path).merge_and_unload()
 
 

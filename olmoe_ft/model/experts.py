@@ -29,6 +29,7 @@ class OlmoeExperts(nn.Module):
         self.gate_up_proj = nn.Parameter(torch.empty(gate_up_shape))  # (E, 2I, H), gate rows first
         self.down_proj = nn.Parameter(torch.empty(down_shape))  # (E, H, I)
         self.act_fn = ACT2FN[config.hidden_act]
+        self.register_load_state_dict_pre_hook(stack_published_experts)
 
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """x (T, H), expert indices (T, K), their weights (T, K) -> (T, H)."""
@@ -39,3 +40,19 @@ class OlmoeExperts(nn.Module):
             output = F.linear(self.act_fn(gate) * up, self.down_proj[expert])
             y = y.index_add(0, token, output * weights[token, slot, None])
         return y
+
+
+def stack_published_experts(module: OlmoeExperts, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
+    """Let `load_state_dict` take the published layout, one tensor per expert and projection, as `from_pretrained` does.
+
+    Trainer resumes through `load_state_dict(strict=False)`, from files in that layout: without this it would leave
+    every expert as it was, with no more than a warning.
+    """
+
+    def take(projection: str) -> list[Tensor]:
+        return [state_dict.pop(f"{prefix}{expert}.{projection}.weight") for expert in range(module.num_experts)]
+
+    if f"{prefix}0.gate_proj.weight" in state_dict:
+        gate, up, down = take("gate_proj"), take("up_proj"), take("down_proj")
+        state_dict[f"{prefix}gate_up_proj"] = torch.cat([torch.stack(gate), torch.stack(up)], dim=1)  # (E, 2I, H)
+        state_dict[f"{prefix}down_proj"] = torch.stack(down)  # (E, H, I)

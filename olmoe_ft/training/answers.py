@@ -4,7 +4,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
@@ -13,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from olmoe_ft.data.formats import RowError, conversation_prompt
 from olmoe_ft.data.sources import read_rows
 from olmoe_ft.model import OlmoeForCausalLM
+from olmoe_ft.model.generate import complete
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Answers
 
@@ -75,26 +75,9 @@ def score(
     model.eval()
     marks: list[tuple[int, bool, str | None]] = []
     for batch in tqdm(batches, desc=label, disable=not state.is_main_process, leave=False):
-        completions = _generate(model, tokenizer, [questions[index].prompt for index in batch], answers.max_new_tokens)
+        completions = complete(model, tokenizer, [questions[index].prompt for index in batch], answers.max_new_tokens)
         marks += [(index, *questions[index].mark(text)) for index, text in zip(batch, completions, strict=True)]
     return _shares(questions, gather_object(marks))
-
-
-@torch.no_grad()
-def _generate(
-    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: list, max_new_tokens: int
-) -> list[str]:
-    inputs = tokenizer.apply_chat_template(
-        prompts, add_generation_prompt=True, padding=True, padding_side="left", return_tensors="pt", return_dict=True
-    ).to(model.device)
-    output = model.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 def _shares(questions: list[Question], marks: list[tuple[int, bool, str | None]]) -> dict[str, Any]:

@@ -13,15 +13,16 @@ console = Console()
 
 
 def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, resume: Path | None) -> None:
-    parameters = list(trainer.model.parameters())
     # under ZeRO-3 a parameter's own size is that of this process's shard
-    total = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters)
-    trained = sum(
-        getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters if parameter.requires_grad
-    )
+    sizes = [
+        (getattr(weight, "ds_numel", weight.numel()), weight.requires_grad) for weight in trainer.model.parameters()
+    ]
+    total, trained = sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
     console.print(
         f"[bold]{recipe.name}[/bold] ({recipe.stage.upper()}): {len(trainer.train_dataset):,} rows, "
-        f"{trained:,} of {total:,} parameters trained, {trainer.accelerator.num_processes} process(es), into {run.path}/"
+        f"{trained:,} of {total:,} parameters trained, {trainer.accelerator.num_processes} process(es), "
+        f"into {run.path}/",
+        soft_wrap=True,
     )
     if resume is not None:
         console.print(f"going on from {resume}")

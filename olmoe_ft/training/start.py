@@ -1,5 +1,7 @@
 """The checkpoint a stage starts from: always a folder on disk (or a Hub name), the same for every process."""
 
+from pathlib import Path
+
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -39,9 +41,10 @@ def needs_base(recipe: Recipe) -> bool:
 def starting_checkpoint(recipe: Recipe, run: RunDirectory) -> str:
     """Where every process loads the weights from."""
     if needs_base(recipe):
-        return str(run.base)
+        return str(run.base.resolve())  # absolute: an adapter names its base, and is loaded from anywhere
     assert recipe.model.path is not None
-    return resolve_checkpoint(recipe.model.path)
+    checkpoint = resolve_checkpoint(recipe.model.path)
+    return str(Path(checkpoint).resolve()) if Path(checkpoint).exists() else checkpoint
 
 
 def write_base(recipe: Recipe, run: RunDirectory, tokenizer: PreTrainedTokenizerBase) -> None:

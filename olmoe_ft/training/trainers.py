@@ -71,7 +71,8 @@ def build_trainer(
         trainer = OlmoeDPOTrainer(ref_model=reference, **common)
     if not len(trainer.train_dataset):
         raise RecipeError("no row is left after truncation: every answer lies beyond training.max_length; raise it")
-    config.router_aux_loss_coef = coefficient  # TRL sets it to 0; a saved model keeps what it was trained with
+    # TRL changes these for training; a saved model keeps what stock transformers expects of it
+    config.router_aux_loss_coef, config.use_cache = coefficient, True
     trainer.remove_callback(ProgressCallback)
     dtype = torch.bfloat16 if arguments.bf16 else model.dtype
     processes = trainer.accelerator.num_processes

@@ -1,0 +1,32 @@
+"""Greedy answers to conversations."""
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from olmoe_ft.model.olmoe import OlmoeForCausalLM
+
+Messages = list[dict[str, str]]
+
+
+@torch.no_grad()
+def complete(
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, conversations: list[Messages], max_new_tokens: int
+) -> list[str]:
+    """What the model says next in each conversation: greedy, up to EOS or `max_new_tokens`, in one left-padded batch."""
+    texts = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
+    inputs = tokenizer(
+        texts,
+        add_special_tokens=False,  # the template has written them
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+        return_token_type_ids=False,
+    ).to(model.device)
+    output = model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

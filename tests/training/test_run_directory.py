@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from olmoe_ft.recipe import RecipeError, load_recipe
+from olmoe_ft.training.run_directory import RunDirectory
+
+RECIPE = """
+name: here
+stage: sft
+model: {config: m.json, tokenizer: t}
+router: {load_balancing_coef: 0.01, z_loss_coef: 0.001, train: full}
+data: {train: [{path: rows.jsonl}]}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return lambda *overrides: load_recipe("recipe.yaml", overrides)
+
+
+def test_the_same_recipe_may_go_on_and_another_may_not(recipe):
+    run = RunDirectory(recipe())
+    run.check()
+    run.create()
+    RunDirectory(recipe()).check()
+    with pytest.raises(RecipeError, match="differs in training.max_steps.*change `name`"):
+        RunDirectory(recipe("training.max_steps=3")).check()
+
+
+def test_a_folder_of_other_files_is_not_touched(recipe, tmp_path):
+    (tmp_path / "runs/here").mkdir(parents=True)
+    (tmp_path / "runs/here/thesis.txt").write_text("x")
+    with pytest.raises(RecipeError, match="holds files but no recipe.yaml"):
+        RunDirectory(recipe()).check()
+
+
+def test_a_half_written_checkpoint_is_not_resumed_from_and_its_records_go(recipe):
+    run = RunDirectory(recipe())
+    run.create()
+    for step in (8, 16, 24):
+        (run.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
+    for step in (8, 16):
+        (run.checkpoints / f"checkpoint-{step}/trainer_state.json").write_text("{}")
+    run.metrics.write_text("".join(json.dumps({"step": step}) + "\n" for step in (5, 10, 16, 20)) + '{"step": 2')
+    resume = run.last_checkpoint()
+    assert resume is not None and resume.name == "checkpoint-16"
+    run.forget_after(resume)
+    assert sorted(folder.name for folder in run.checkpoints.iterdir()) == ["checkpoint-16", "checkpoint-8"]
+    assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [5, 10, 16]
+
+
+def test_without_a_checkpoint_a_run_starts_over(recipe):
+    run = RunDirectory(recipe())
+    run.create()
+    run.metrics.write_text('{"step": 1}\n')
+    assert run.last_checkpoint() is None
+    run.forget_after(None)
+    assert run.metrics.read_text() == ""
