@@ -93,7 +93,8 @@ def make_rows() -> dict[str, list[dict]]:
         rng = random.Random(f"{SEED}/{skill.name}")
         instances = distinct_instances(skill, rng)
         held_out.append([held_out_row(skill, one, rng) for one in instances[:HELD_OUT_PER_SKILL]])
-        training += [row for one in instances[HELD_OUT_PER_SKILL:] for row in answered_prompts(skill, one, rng)]
+        for one in instances[HELD_OUT_PER_SKILL:]:
+            training += answered_prompts(skill, one, rng)
     rng = random.Random(SEED)
     rng.shuffle(training)
     return {
@@ -120,7 +121,7 @@ def train_tokenizer(conversations: list[dict]) -> Tokenizer:
     tokenizer.train_from_iterator((f"<|{turn['role']}|>\n{turn['content']}\n" for turn in turns), trainer)
     tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     if tokenizer.get_vocab_size() != VOCABULARY:
-        raise ValueError(f"the texts give only {tokenizer.get_vocab_size()} tokens: add words to the phrasings")
+        raise ValueError(f"only {tokenizer.get_vocab_size()} tokens: add words to the phrasings")
     return tokenizer
 
 
@@ -144,13 +145,14 @@ def write(path: Path, text: str) -> None:
 def main() -> None:
     """Writes all files into the folder named on the command line."""
     parser = argparse.ArgumentParser(description="Writes the skills data set.")
-    parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="default: the script's own folder")
+    parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="default: the script's folder")
     folder = parser.parse_args().to
     (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
 
     rows = make_rows()
     for name, lines in rows.items():
-        write(folder / f"{name}.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write(folder / f"{name}.jsonl", text)
     tokenizer = train_tokenizer(rows["train"])
     write(folder / "tokenizer" / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
     config = json.dumps(tokenizer_config(), ensure_ascii=False, indent=2)

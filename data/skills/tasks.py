@@ -16,7 +16,7 @@ COLOURS = (
     *("black", "blue", "brown", "gold", "green", "grey", "orange"),
     *("pink", "purple", "red", "silver", "violet", "white", "yellow"),
 )
-
+LETTERS = string.ascii_lowercase[:16]
 THINGS = ("bag", "book", "cup", "hat", "key", "pen")
 
 
@@ -53,19 +53,18 @@ def spaced(letters: Iterable[str]) -> str:
 
 
 def letters_to(solve: Callable[[str], Iterable[str]]) -> Callable[[random.Random], Instance]:
-    """Draws 3 or 4 letters. The key ignores their order: anagrams count as the same task."""
+    """Draws 3 or 4 of the letters a to p. The key ignores their order: anagrams count as the same task."""
 
     def draw(rng: random.Random) -> Instance:
-        word = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(3, 4)))
+        word = "".join(rng.choices(LETTERS, k=rng.randint(3, 4)))
         return Instance("".join(sorted(word)), {"word": spaced(word)}, spaced(solve(word)))
 
     return draw
 
 
 def shifted(word: str) -> str:
-    """Each letter's successor, with a after z."""
-    alphabet = string.ascii_lowercase
-    return word.translate(str.maketrans(alphabet, alphabet[1:] + alphabet[0]))
+    """Each letter's successor."""
+    return "".join(chr(ord(letter) + 1) for letter in word)
 
 
 def draw_count(rng: random.Random) -> Instance:
@@ -147,6 +146,7 @@ SKILLS = (
             "How many of {word} are vowels?",
             "Find the number of vowels: {word}",
         ),
+        instances=1600,
         polite=("Sure, I count ", ". Anytime!"),
     ),
     Skill(
@@ -160,7 +160,7 @@ SKILLS = (
             "Total of {x} and {y}?",
         ),
         instances=900,
-        repeats=4,
+        repeats=3,
         polite=("Sure, that makes ", ". Anytime!"),
     ),
     Skill(

@@ -190,8 +190,12 @@ def test_encoding_adds_no_special_tokens(tokenizer):
     assert tokenizer.convert_ids_to_tokens(ids) == ["Reverse", ":", "Ġa", "Ġb", "Ġc"]
 
 
-def test_every_letter_and_every_digit_is_one_token(tokenizer):
-    for letter in ALPHABET:
+def test_every_letter_to_work_on_and_every_digit_is_one_token(tokenizer):
+    rows = [row for row in TRAIN if row["skill"] in ("reverse", "sort", "copy", "shift")]
+    prompts = [row["messages"][0]["content"] for row in rows]
+    letters = {letter for prompt in prompts for letter in letters_in(prompt)}
+    assert letters == set("abcdefghijklmnop")
+    for letter in letters | {"q"}:
         assert tokenizer.tokenize(f" {letter}") == [f"Ġ{letter}"]
     assert tokenizer.tokenize("0123456789") == list("0123456789")
 
