@@ -12,7 +12,7 @@ Messages = list[dict[str, str]]
 def complete(
     model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, conversations: list[Messages], max_new_tokens: int
 ) -> list[str]:
-    """What the model says next in each conversation: greedy, up to EOS or `max_new_tokens`, in one left-padded batch."""
+    """What the model says next in each conversation: greedy, up to EOS or `max_new_tokens`, left-padded."""
     texts = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
     inputs = tokenizer(
         texts,

@@ -1,22 +1,25 @@
 """One stage of a recipe from its data to its summary."""
 
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.data.sources import load_mixture
-from olmoe_ft.model import OlmoeForCausalLM
-from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.answers import Question, load_questions, score
 from olmoe_ft.training.report import print_finished, print_start, print_summary
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments, whole_weights
 from olmoe_ft.training.start import model_config, stage_tokenizer, starting_checkpoint, write_base
 from olmoe_ft.training.tracking import Tracking, TrackingCallback
-from olmoe_ft.training.trainers import build_trainer
+from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
 
 
 def run_stage(recipe: Recipe) -> dict[str, Any]:
@@ -31,78 +34,100 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
     """
     run = RunDirectory(recipe)
     run.check()
-    config = model_config(recipe)
-    tokenizer = stage_tokenizer(recipe, config)
-    seed = recipe.training.get("seed", 42)
-    train = load_mixture(recipe.data.train, recipe.stage, seed)
-    evaluation = load_mixture(recipe.data.eval, recipe.stage, seed) if recipe.data.eval else None
-    questions = load_questions(recipe.data.answers) if recipe.data.answers else None
-
     if (summary := run.read_summary()) is not None:
-        arguments_free_state = PartialState(cpu=not torch.accelerator.is_available())
-        if arguments_free_state.is_main_process:
+        if os.environ.get("RANK", "0") == "0":
             print_finished(run, summary)
         return summary
-
+    inputs = _read_inputs(recipe)
     arguments = training_arguments(recipe, run)
     state = PartialState()
     state.wait_for_everyone()  # all have looked at the run directory before one writes to it
-    resume = run.last_checkpoint()
-    tracking = None
+    resume, new = run.last_checkpoint(), not run.path.exists()
     if state.is_main_process:
         run.create()
         run.forget_after(resume)
-        tracking = Tracking(recipe, run)
+    try:
+        with whole_weights(arguments):
+            if state.is_main_process:
+                write_base(recipe, run, inputs.tokenizer)
+            state.wait_for_everyone()
+            before = _score(recipe, starting_checkpoint(recipe, run), inputs, "before training")
+        start = starting_checkpoint(recipe, run)
+        trainer = build_trainer(recipe, arguments, start, inputs.tokenizer, inputs.train, inputs.evaluation)
+    except RecipeError:
+        if new and state.is_main_process:
+            shutil.rmtree(run.path)
+        raise
+    summary = _train(recipe, run, trainer, inputs, resume)
+    with whole_weights(arguments):
+        after = _score(recipe, str(run.final), inputs, "after training")
+    if inputs.questions is not None:
+        summary |= {"before": before, "after": after}
+    return _finish(run, trainer, summary)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a stage reads before it writes."""
+
+    tokenizer: PreTrainedTokenizerBase
+    train: Dataset
+    evaluation: Dataset | None
+    questions: list[Question] | None
+
+
+def _read_inputs(recipe: Recipe) -> Inputs:
+    tokenizer = stage_tokenizer(recipe, model_config(recipe))
+    questions = load_questions(recipe.data.answers) if recipe.data.answers else None
+    seed = recipe.training.get("seed", 42)
+    train = load_mixture(recipe.data.train, recipe.stage, seed)
+    evaluation = load_mixture(recipe.data.eval, recipe.stage, seed) if recipe.data.eval else None
+    return Inputs(tokenizer, train, evaluation, questions)
+
+
+def _train(
+    recipe: Recipe, run: RunDirectory, trainer: OlmoeTrainer, inputs: Inputs, resume: Path | None
+) -> dict[str, Any]:
+    """Train and save to `final/`; returns the figures of the training itself."""
+    state = PartialState()
+    if state.is_main_process:
+        trainer.add_callback(TrackingCallback(Tracking(recipe, run)))
         run.record_launch(
             processes=state.num_processes,
             device=str(state.device),
             resumed_from=resume.name if resume else None,
-            dataset_fingerprints={"train": train._fingerprint, "rows": len(train)},
+            dataset={"fingerprint": inputs.train._fingerprint, "rows": len(inputs.train)},
         )
-    with whole_weights(arguments):
-        if state.is_main_process:
-            write_base(recipe, run, tokenizer)
-        state.wait_for_everyone()
-        before = _score(recipe, starting_checkpoint(recipe, run), tokenizer, questions, "before training")
-    trainer = build_trainer(recipe, arguments, starting_checkpoint(recipe, run), tokenizer, train, evaluation)
-    if tracking is not None:
-        trainer.add_callback(TrackingCallback(tracking))
         print_start(recipe, run, trainer, resume)
     result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     trainer.save_model(str(run.final))
-    evaluation_metrics = trainer.evaluate() if evaluation is not None else {}
+    evaluation = trainer.evaluate() if inputs.evaluation is not None else {}
+    if state.is_main_process:
+        (run.final / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs to load the model
     state.wait_for_everyone()
-
-    with whole_weights(arguments):
-        after = _score(recipe, str(run.final), tokenizer, questions, "after training")
-    summary = {
+    return {
         "name": recipe.name,
         "stage": recipe.stage,
         "steps": trainer.state.global_step,
         "train_loss": result.training_loss,
         "train_seconds": result.metrics["train_runtime"],
-        **evaluation_metrics,
-        **({"before": before, "after": after} if questions else {}),
+        **evaluation,
     }
-    if tracking is not None:
-        (run.final / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs to load the model
+
+
+def _finish(run: RunDirectory, trainer: OlmoeTrainer, summary: dict[str, Any]) -> dict[str, Any]:
+    if (callback := trainer.pop_callback(TrackingCallback)) is not None:  # on rank 0 alone
         run.write_summary(summary)
-        tracking.finish(summary)
+        callback.tracking.finish(summary)
         print_summary(run, summary)
-    state.wait_for_everyone()
+    PartialState().wait_for_everyone()
     return summary
 
 
-def _score(
-    recipe: Recipe,
-    checkpoint: str,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: list[Question] | None,
-    label: str,
-) -> dict[str, Any] | None:
+def _score(recipe: Recipe, checkpoint: str, inputs: Inputs, label: str) -> dict[str, Any] | None:
     """Generate from a checkpoint on disk, so that what is scored is what a user will load."""
-    if questions is None:
+    if inputs.questions is None:
         return None
     assert recipe.data.answers is not None
-    model: OlmoeForCausalLM = load_whole(checkpoint, recipe.model.dtype).to(PartialState().device)
-    return score(model, tokenizer, questions, recipe.data.answers, label)
+    model = load_whole(checkpoint, recipe.model.dtype).to(PartialState().device)
+    return score(model, inputs.tokenizer, inputs.questions, recipe.data.answers, label)

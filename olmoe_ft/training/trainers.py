@@ -25,6 +25,9 @@ class OlmoeDPOTrainer(RouterLossMixin, DPOTrainer):
     """Direct preference optimisation (Rafailov et al. 2023), plus the router objective on the policy's tokens."""
 
 
+OlmoeTrainer = OlmoeSFTTrainer | OlmoeDPOTrainer
+
+
 def build_trainer(
     recipe: Recipe,
     arguments: SFTConfig | DPOConfig,
@@ -32,7 +35,7 @@ def build_trainer(
     tokenizer: PreTrainedTokenizerBase,
     train: Dataset,
     evaluation: Dataset | None,
-) -> OlmoeSFTTrainer | OlmoeDPOTrainer:
+) -> OlmoeTrainer:
     """The trainer of a stage, its model loaded from `checkpoint`.
 
     Full DPO gets a second, frozen copy as reference; with LoRA the reference is the model with its adapters off.
@@ -62,7 +65,7 @@ def build_trainer(
             scope=recipe.router.scope,
         ),
     }
-    trainer: OlmoeSFTTrainer | OlmoeDPOTrainer
+    trainer: OlmoeTrainer
     if recipe.stage == "sft":
         trainer = OlmoeSFTTrainer(**common)
     else:

@@ -1,0 +1,224 @@
+"""What a user types, and what is said when it is wrong: one sentence, exit code 2, nothing written."""
+
+import json
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import transformers
+from conftest import ENVIRONMENT, SHORT, launch, make_workspace, olmoe_ft
+from wandb.proto.wandb_internal_pb2 import Record
+
+from olmoe_ft.cli import main
+
+SFT = "recipes/tiny/sft.yaml"
+TINY = (
+    "model.path=null",
+    "model.config=configs/model/olmoe_tiny.json",
+    "model.tokenizer=data/skills/tokenizer",
+    "training.per_device_train_batch_size=2",
+    "training.gradient_accumulation_steps=1",
+    "training.max_steps=2",
+    "training.logging_steps=1",
+    "training.save_steps=2",
+    "tracking.wandb='off'",
+)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize("form", ["full", "lora"])
+def test_the_recipes_for_the_released_model_run_with_a_tiny_one(workspace, stage, form):
+    """Everything of the recipe but its model, its rows and its length in steps, bf16 and checkpointing included."""
+    rows = "train" if stage == "sft" else "preferences"
+    data = f"data.train=[{{path: data/skills/{rows}.jsonl, max_rows: 32}}]"
+    name = f"published-{stage}-{form}"
+    recipe = f"recipes/olmoe-1b-7b-0924/{stage}/{form}.yaml"
+    launch(workspace, "configs/accelerate/cpu.yaml", recipe, *TINY, data, f"name={name}")
+    run = workspace / "runs" / name
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "loss" in record] == [1, 2]
+    # both coefficients are 0: the loss is the task's alone, and the router is still watched
+    assert all(record["router/loss"] == 0 and record["router/entropy"] > 0 for record in records if "loss" in record)
+    assert (run / "final" / ("adapter_model.safetensors" if form == "lora" else "model.safetensors")).exists()
+    assert (run / "checkpoints" / "checkpoint-2" / "trainer_state.json").exists()
+
+
+def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_does(tmp_path):
+    """Killed after the checkpoint of step 4 of 8: the records and the final weights are those of one launch."""
+    workspace = make_workspace(tmp_path)
+    overrides = [override for override in SHORT if "save_strategy" not in override and "max_steps" not in override]
+    command = [SFT, *overrides, "training.max_steps=8", "training.save_steps=4", "tracking.wandb=offline"]
+    broken = ["olmoe-ft", "train", *command, "name=broken"]
+    process = subprocess.Popen(
+        broken, cwd=workspace, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    saved = workspace / "runs/broken/checkpoints/checkpoint-4/trainer_state.json"
+    deadline = time.monotonic() + 120
+    while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert saved.exists() and not (workspace / "runs/broken/final").exists()
+
+    resumed = olmoe_ft(workspace, "train", *command, "name=broken")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on from runs/broken/checkpoints/checkpoint-4" in resumed.stdout
+    assert olmoe_ft(workspace, "train", *command, "name=unbroken").returncode == 0
+    one, other = (
+        [json.loads(line) for line in (workspace / f"runs/{name}/metrics.jsonl").read_text().splitlines()]
+        for name in ("unbroken", "broken")
+    )
+    assert [record["step"] for record in other] == [record["step"] for record in one]
+    for expected, actual in zip(one[:-1], other[:-1], strict=True):  # the last one holds times
+        assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-5), expected["step"]
+    models = [
+        transformers.AutoModelForCausalLM.from_pretrained(workspace / f"runs/{name}/final").state_dict()
+        for name in ("unbroken", "broken")
+    ]
+    for name, tensor in models[0].items():
+        assert (models[1][name] - tensor).abs().max() < 1e-5, name
+    # one run in W&B: both launches wrote under the same id
+    ids = {folder.name.rpartition("-")[2] for folder in (workspace / "runs/broken/wandb").glob("offline-run-*")}
+    assert ids == {(workspace / "runs/broken/wandb_id").read_text()}
+
+    again = olmoe_ft(workspace, "train", *command, "name=broken")
+    assert again.returncode == 0 and "had finished before" in again.stdout
+    other_recipe = olmoe_ft(workspace, "train", *command, "name=broken", "training.learning_rate=1e-5")
+    assert other_recipe.returncode == 2
+    assert "differs in training.learning_rate" in other_recipe.stderr and "Traceback" not in other_recipe.stderr
+
+
+def read_offline_run(file: Path) -> Iterator[Record]:
+    """The records of a `.wandb` file, as wandb's own message type.
+
+    wandb's reader of the file's outer frame is in its compiled part. The frame is LevelDB's log format: 7 bytes, then
+    blocks of 32 KiB with pieces of (checksum 4, length 2, type 1: whole, first, middle, last).
+    """
+    data, position, pieces = file.read_bytes(), 7, b""
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:  # too little is left in the block for a piece
+            position += 32768 - position % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, position + 4)
+        pieces += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            yield Record.FromString(pieces)
+            pieces = b""
+
+
+def test_the_offline_run_holds_the_metrics_of_the_design(workspace):
+    overrides = [override for override in SHORT if "wandb" not in override]
+    olmoe = olmoe_ft(workspace, "train", SFT, *overrides, "name=tracked", "tracking.wandb=offline")
+    assert olmoe.returncode == 0, olmoe.stderr
+    run = workspace / "runs/tracked"
+    (file,) = run.glob("wandb/offline-run-*/*.wandb")
+    history = [
+        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in read_offline_run(file)
+        if record.HasField("history")
+    ]
+    written = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in history] == [record["step"] for record in written]
+    for name in (
+        "loss loss/task router/load_balancing_loss router/z_loss router/loss router/entropy router/max_violation "
+        "router/dead_experts perf/tokens_per_second perf/mfu perf/peak_memory_gib"
+    ).split():
+        assert history[0][name] == pytest.approx(written[0][name]), name
+    for layer in range(4):  # a histogram with one bar an expert
+        name = f"router/load/layer_{layer:02d}"
+        assert history[0][f"{name}/_type"] == "histogram"
+        assert history[0][f"{name}/values"] == pytest.approx(written[0][name])
+        assert sum(written[0][name]) == pytest.approx(1, abs=1e-4)
+
+
+def test_merge_and_chat(short_run, workspace):
+    run = short_run("sft-lora", "one")
+    merged = olmoe_ft(workspace, "merge", str(run.path), "--to", "merged", "--dtype", "bfloat16")
+    assert merged.returncode == 0, merged.stderr
+    model = transformers.AutoModelForCausalLM.from_pretrained(workspace / "merged")
+    assert type(model) is transformers.OlmoeForCausalLM and str(model.dtype) == "torch.bfloat16"
+    again = olmoe_ft(workspace, "merge", str(run.path), "--to", "merged")
+    assert again.returncode == 2 and "merged exists already" in again.stderr
+    answer = olmoe_ft(workspace, "chat", str(run.path), "--prompt", "Copy: a b", "--max-new-tokens", "4")
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_plan_says_rows_tokens_and_steps(workspace):
+    plan = olmoe_ft(workspace, "plan", SFT, "data.train.0.max_rows=100")
+    assert plan.returncode == 0, plan.stderr
+    for fact in ("1,976,448", "100", "900 (450.0 epochs of 2)"):
+        assert fact in plan.stdout
+    assert not (workspace / "runs/tiny-sft").exists()
+
+
+def rows(path, text):
+    path.write_text(text)
+    return f"data.train=[{{path: {path}}}]"
+
+
+MISTAKES = {
+    "recipes/none.yaml": lambda tmp: ["train", "recipes/none.yaml"],
+    "did you mean `learning_rate`?": lambda tmp: ["train", SFT, "training.learnig_rate=1"],
+    "runs/none does not exist": lambda tmp: ["train", "recipes/tiny/dpo.yaml", "model.path=runs/none"],
+    "none.jsonl does not exist": lambda tmp: ["train", SFT, "data.train.0.path=none.jsonl"],
+    "the data set is empty": lambda tmp: ["train", SFT, rows(tmp / "empty.jsonl", "")],
+    "bad.jsonl:1: `messages` must be": lambda tmp: ["train", SFT, rows(tmp / "bad.jsonl", '{"messages": 3}\n')],
+    "none.json: no model configuration": lambda tmp: ["train", SFT, "model.config=none.json"],
+    "no tokenizer can be loaded": lambda tmp: ["train", SFT, "model.tokenizer=nowhere"],
+    "zigzag": lambda tmp: ["train", SFT, "training.lr_scheduler_type=zigzag"],
+    "held.jsonl: no held-out prompts": lambda tmp: ["train", SFT, f"data.answers.path={touched(tmp / 'held.jsonl')}"],
+    "runs/x does not exist": lambda tmp: ["chat", "runs/x", "--prompt", "x"],
+    "neither config.json nor adapter_config.json": lambda tmp: ["merge", "data", "--to", "there"],
+    "--dtype int8 is not known": lambda tmp: ["merge", "data", "--to", "there", "--dtype", "int8"],
+    "recipes/no.yaml": lambda tmp: ["validate", SFT, "recipes/no.yaml"],
+}
+
+
+def touched(path):
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_2(tmp_path, monkeypatch, capsys, message):
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    monkeypatch.chdir(make_workspace(workspace))
+    monkeypatch.setattr(sys, "argv", ["olmoe-ft", *MISTAKES[message](tmp_path)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (workspace / "runs").exists() and not (workspace / "there").exists()
+
+
+def test_an_answer_beyond_max_length_leaves_nothing_to_train_on(workspace):
+    result = olmoe_ft(workspace, "train", SFT, *SHORT, "training.max_length=4", "name=short")
+    assert result.returncode == 2
+    assert "no row is left after truncation" in result.stderr and "Traceback" not in result.stderr
+    assert not (workspace / "runs/short").exists()
+
+
+@pytest.mark.slow
+def test_the_default_learns_its_skills_and_then_its_style(tmp_path):
+    """`make sft`, then `make dpo`: the figures of the README."""
+    workspace = make_workspace(tmp_path)
+    environment = {**ENVIRONMENT}
+    environment.pop("OMP_NUM_THREADS")
+    summaries = []
+    for recipe in ("sft", "dpo"):
+        command = ["accelerate", "launch", "--config_file", "configs/accelerate/cpu.yaml", "-m", "olmoe_ft", "train"]
+        subprocess.run([*command, f"recipes/tiny/{recipe}.yaml"], cwd=workspace, env=environment, check=True)
+        summaries.append(json.loads((workspace / f"runs/tiny-{recipe}/summary.json").read_text()))
+    sft, dpo = summaries
+    assert sft["before"]["exact_match"] <= 0.02 and sft["after"]["exact_match"] >= 0.90
+    assert dpo["before"]["styles"]["polite"] <= 0.60 and dpo["after"]["styles"]["polite"] >= 0.95
+    assert dpo["after"]["exact_match"] >= sft["after"]["exact_match"] - 0.02
+    shutil.rmtree(workspace / "runs")
