@@ -106,6 +106,7 @@ def short_run(workspace) -> Callable[[str, str], Run]:
                 overrides.append("training.gradient_accumulation_steps=2")
             if recipe.startswith("dpo"):
                 overrides.append(f"model.path={run(recipe.replace('dpo', 'sft'), 'one').path}")
+                overrides += ["training.loss_type=[sigmoid]", "training.loss_weights=null"]  # DPO alone starts at ln 2
             output = launch(workspace, CONFIGS[shape], f"recipes/tiny/{recipe}.yaml", *overrides)
             made[recipe, shape] = Run(workspace / "runs" / name, output)
         return made[recipe, shape]
