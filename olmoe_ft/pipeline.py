@@ -4,11 +4,13 @@ import warnings
 from typing import Any
 
 from olmoe_ft.recipe import Recipe
-from olmoe_ft.training.stage import run_stage
+from olmoe_ft.training.stage import read_data, run_stage
 
 
 def run(recipe: Recipe) -> list[dict[str, Any]]:
     """Run a recipe: its one stage, or every stage of a pipeline; returns their summaries."""
     # libraries announce to each other what they will rename; nothing a user could mend
     warnings.filterwarnings("ignore", category=FutureWarning)
+    for stage in recipe.stages[1:]:  # a mistake in a later stage's files is found before the first one trains
+        read_data(stage)
     return [run_stage(stage) for stage in recipe.stages or (recipe,)]

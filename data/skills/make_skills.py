@@ -25,7 +25,7 @@ CHAT_TEMPLATE = HERE.parents[1] / "olmoe_ft" / "data" / "chat_template.jinja"
 
 SEED = "olmoe-skills-1"
 HELD_OUT_PER_SKILL = 69
-PREFERENCES = 1500
+PREFERENCES = 6000
 POLITE_SHARE = 0.38
 
 VOCABULARY = 512

@@ -76,13 +76,21 @@ class Inputs:
     questions: list[Question] | None
 
 
-def _read_inputs(recipe: Recipe) -> Inputs:
-    tokenizer = stage_tokenizer(recipe, model_config(recipe))
+def read_data(recipe: Recipe) -> tuple[Dataset, Dataset | None, list[Question] | None]:
+    """Training rows, evaluation rows and held-out prompts of a stage; reading them again is answered from a cache.
+
+    Raises:
+        RecipeError: a file is missing, empty or malformed.
+    """
     questions = load_questions(recipe.data.answers) if recipe.data.answers else None
     seed = recipe.training.get("seed", 42)
     train = load_mixture(recipe.data.train, recipe.stage, seed)
     evaluation = load_mixture(recipe.data.eval, recipe.stage, seed) if recipe.data.eval else None
-    return Inputs(tokenizer, train, evaluation, questions)
+    return train, evaluation, questions
+
+
+def _read_inputs(recipe: Recipe) -> Inputs:
+    return Inputs(stage_tokenizer(recipe, model_config(recipe)), *read_data(recipe))
 
 
 def _train(

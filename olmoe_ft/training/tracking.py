@@ -1,10 +1,12 @@
 """Where a run's records go: `metrics.jsonl` always, Weights & Biases by recipe. Rank 0 alone writes."""
 
 import json
+import netrc
 import os
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import wandb
@@ -20,7 +22,18 @@ def wandb_mode(setting: str) -> str:
         return setting
     if mode := os.environ.get("WANDB_MODE"):
         return {"disabled": "off"}.get(mode, mode)
-    return "online" if wandb.api.api_key else "offline"
+    return "online" if _has_key() else "offline"
+
+
+def _has_key() -> bool:
+    """Whether W&B has a key for its server. Looked up here, since `wandb.login` would ask the server about it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 class Tracking:

@@ -99,7 +99,7 @@ def test_the_script_writes_the_committed_files_byte_for_byte(tmp_path):
 
 def test_the_files_are_as_large_as_the_recipes_count_on():
     assert 20_000 <= len(TRAIN) <= 25_000
-    assert len(PREFERENCES) == 1500
+    assert len(PREFERENCES) == 6000
     assert Counter(row["skill"] for row in HELD_OUT) == dict.fromkeys(FRAMES, 69)
     assert len(FRAMES) == 7
 

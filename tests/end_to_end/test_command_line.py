@@ -153,7 +153,7 @@ def test_merge_and_chat(short_run, workspace):
 def test_plan_says_rows_tokens_and_steps(workspace):
     plan = olmoe_ft(workspace, "plan", SFT, "data.train.0.max_rows=100")
     assert plan.returncode == 0, plan.stderr
-    for fact in ("1,976,448", "100", "900 (450.0 epochs of 2)"):
+    for fact in ("1,976,448", "100", "1,100 (550.0 epochs of 2)"):
         assert fact in plan.stdout
     assert not (workspace / "runs/tiny-sft").exists()
 
