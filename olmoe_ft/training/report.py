@@ -36,7 +36,8 @@ def print_finished(run: RunDirectory, summary: dict[str, Any]) -> None:
 def print_summary(run: RunDirectory, summary: dict[str, Any]) -> None:
     console.print(
         f"{summary['name']}: {summary['steps']} steps in {summary['train_seconds']:.0f} s, "
-        f"loss {summary['train_loss']:.4f}; the model is in {run.final}/"
+        f"loss {summary['train_loss']:.4f}; the model is in {run.final}/",
+        soft_wrap=True,
     )
     if "after" in summary:
         console.print(answers_table(summary["before"], summary["after"]))
