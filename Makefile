@@ -1,7 +1,7 @@
 # `make sft` on a fresh clone sets everything up and trains; see README.md.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup sft dpo pipeline test check bench clean
+.PHONY: help setup sft dpo pipeline test check clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,9 +41,6 @@ check: setup  ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-
-bench: setup  ## this network beside transformers', in one table
-	$(BIN)/python benchmarks/forward_backward.py
 
 clean:  ## remove runs and caches (not the virtual environment)
 	rm -rf runs wandb .pytest_cache .mypy_cache .ruff_cache
