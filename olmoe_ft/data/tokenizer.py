@@ -56,7 +56,7 @@ def _read(path: str) -> PreTrainedTokenizerBase:
             return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
         return AutoTokenizer.from_pretrained(path)
     except Exception as error:  # the `tokenizers` library raises bare Exception on a file it cannot parse
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise RecipeError(f"{path}: no tokenizer can be loaded from there ({reason}); set model.tokenizer") from None
 
 

@@ -66,9 +66,9 @@ def olmoe_ft(workspace: Path, *arguments: str, timeout: float = 300) -> subproce
     )
 
 
-def launch(workspace: Path, config: str, recipe: str, *overrides: str, port: int = 0) -> str:
+def launch(workspace: Path, config: str, recipe: str, *overrides: str) -> str:
     """`accelerate launch` in the workspace; returns what it printed, and fails with it."""
-    command = ["accelerate", "launch", "--config_file", config, "--main_process_port", str(port), "-m", "olmoe_ft"]
+    command = ["accelerate", "launch", "--config_file", config, "--main_process_port", "0", "-m", "olmoe_ft"]
     result = subprocess.run(
         [*command, "train", recipe, *overrides],
         cwd=workspace,
