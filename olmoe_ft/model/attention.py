@@ -5,8 +5,9 @@ Shapes: B batch, S query positions, C key positions (cache included), H hidden, 
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
+from transformers import AttentionInterface
 from transformers.cache_utils import Cache
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.norm import OlmoeRMSNorm
@@ -41,6 +42,49 @@ def eager_attention(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+def varlen_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    scaling: float,
+    *,
+    cu_seq_lens_q: Tensor,
+    cu_seq_lens_k: Tensor,
+    max_length_q: int,
+    max_length_k: int,
+    **_,
+) -> tuple[Tensor, None]:
+    """Causal attention within each of several documents laid end to end, by torch's FlashAttention kernel (CUDA).
+
+    Args:
+        query: (B, N, S, D); key and value: (B, M, S, D), fp16 or bf16.
+        cu_seq_lens_q, …: as from `packing.varlen_arguments`.
+    Returns:
+        (B, S, N, D), and no weights.
+    """
+    flat_query, flat_key, flat_value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
+    output = varlen_attn(
+        flat_query,  # (B·S, N, D)
+        flat_key,
+        flat_value,
+        cu_seq_q=cu_seq_lens_q,
+        cu_seq_k=cu_seq_lens_k,
+        max_q=max_length_q,
+        max_k=max_length_k,
+        scale=scaling,
+        window_size=(-1, 0),  # every earlier key, no later one
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(output, Tensor)  # a pair only where the log-partition is asked for
+    return output.unflatten(0, (query.shape[0], -1)), None
+
+
+ATTENTION = AttentionInterface()  # transformers' back ends, and ours
+ATTENTION["varlen"] = varlen_attention
+
+
 class OlmoeAttention(nn.Module):
     """Attention of one layer. OLMoE normalises queries and keys over all heads together (paper, section 4.2.5)."""
 
@@ -71,9 +115,13 @@ class OlmoeAttention(nn.Module):
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
+        attn_implementation: str | None = None,
         **kwargs,
     ) -> tuple[Tensor, Tensor | None]:
-        """x (B, S, H) -> (B, S, H), and the attention weights (B, N, S, C) where the back end has them."""
+        """x (B, S, H) -> (B, S, H), and the attention weights (B, N, S, C) where the back end has them.
+
+        `attn_implementation` is the back end that `attention_mask` was made for; None: the config's.
+        """
         query, key, value = self.q_norm(self.q_proj(x)), self.k_norm(self.k_proj(x)), self.v_proj(x)
         if (limit := self.config.clip_qkv) is not None:
             query, key, value = (states.clamp(-limit, limit) for states in (query, key, value))
@@ -81,7 +129,7 @@ class OlmoeAttention(nn.Module):
         query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        attend = ATTENTION.get_interface(attn_implementation or self.config._attn_implementation, eager_attention)
         dropout = self.config.attention_dropout if self.training else 0.0
         attended, weights = attend(
             self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout, **kwargs

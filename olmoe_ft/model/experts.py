@@ -8,8 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.integrations import use_experts_implementation
+from transformers.integrations.moe import ExpertsInterface
 
 from olmoe_ft.model.config import OlmoeConfig
+from olmoe_ft.model.grouped import grouped_experts
+
+OLMOE_GROUPED = "olmoe_grouped"  # the default back end; transformers' own are "grouped_mm", "batched_mm", …
+ExpertsInterface.register(OLMOE_GROUPED, grouped_experts)
 
 
 @use_experts_implementation
@@ -17,8 +22,8 @@ class OlmoeExperts(nn.Module):
     """`y_t = sum_k w_tk · down_e(act(gate_e(x_t)) · up_e(x_t))`, e = experts_tk (OLMoE, eq. 1; SwiGLU: Shazeer 2020).
 
     The `forward` below is the plain loop, one matrix product per expert: easy to read, slow to train. The decorator
-    replaces it by the back end named in `config._experts_implementation` ("grouped_mm" by default: tokens sorted by
-    expert, one grouped matrix product per projection); "eager" keeps the loop.
+    replaces it by the back end named as `experts_implementation` ("olmoe_grouped" by default, see `grouped.py`; or one
+    of transformers'); "eager" keeps the loop, the oracle of all back ends.
     """
 
     def __init__(self, config: OlmoeConfig) -> None:
@@ -28,17 +33,17 @@ class OlmoeExperts(nn.Module):
         down_shape = (config.num_experts, config.hidden_size, config.intermediate_size)
         self.gate_up_proj = nn.Parameter(torch.empty(gate_up_shape))  # (E, 2I, H), gate rows first
         self.down_proj = nn.Parameter(torch.empty(down_shape))  # (E, H, I)
-        self.act_fn = ACT2FN[config.hidden_act]
+        self.act_fn = ACT2FN[config.hidden_act] if isinstance(config.hidden_act, str) else config.hidden_act
         self.register_load_state_dict_pre_hook(stack_published_experts)
 
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """x (T, H), expert indices (T, K), their weights (T, K) -> (T, H)."""
         y = torch.zeros_like(x)
-        for expert in experts.unique():
+        for expert, (gate_up, down) in enumerate(zip(self.gate_up_proj.unbind(), self.down_proj.unbind(), strict=True)):
             token, slot = torch.where(experts == expert)
-            gate, up = F.linear(x[token], self.gate_up_proj[expert]).chunk(2, dim=-1)
-            output = F.linear(self.act_fn(gate) * up, self.down_proj[expert])
-            y = y.index_add(0, token, output * weights[token, slot, None])
+            gate, up = F.linear(x[token], gate_up).chunk(2, dim=-1)
+            output = F.linear(self.act_fn(gate) * up, down)
+            y = y.index_add(0, token, (output * weights[token, slot, None]).to(y.dtype))
         return y
 
 

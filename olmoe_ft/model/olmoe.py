@@ -1,75 +1,28 @@
 """OLMoE: the decoder (`OlmoeModel`) and the language model on top of it (`OlmoeForCausalLM`).
 
-Shapes: B batch, S sequence, H hidden, T = B·S tokens, E experts, V vocabulary.
+Shapes: B batch, S sequence, C cached positions, H hidden, N heads, T = B·S tokens, E experts, V vocabulary.
 """
 
-import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
-from transformers import initialization as init
+from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.conversion_mapping import (
-    get_checkpoint_conversion_mapping,
-    register_checkpoint_conversion_mapping,
-)
-from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.utils import can_return_tuple
 
+from olmoe_ft.model.cache import LegacyCache, from_legacy, next_positions, to_legacy
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.decoder import OlmoeDecoderLayer
-from olmoe_ft.model.experts import OlmoeExperts
+from olmoe_ft.model.masks import packed_documents, plan_attention
 from olmoe_ft.model.norm import OlmoeRMSNorm
+from olmoe_ft.model.pretrained import OlmoePreTrainedModel
 from olmoe_ft.model.rope import OlmoeRotaryEmbedding
-from olmoe_ft.model.router import OlmoeTopKRouter
 from olmoe_ft.objective import load_balancing_loss
-
-# transformers stacks per-expert checkpoints into our 3-D weights on load and splits them on save, by model type. For
-# classes outside its own package it does so only where the mapping was registered: this registers its own, unchanged.
-register_checkpoint_conversion_mapping("olmoe", get_checkpoint_conversion_mapping("olmoe"), overwrite=True)
-
-
-class OlmoePreTrainedModel(PreTrainedModel):
-    """What transformers must know to initialise, load, save, checkpoint and dispatch the classes below."""
-
-    config: OlmoeConfig
-    config_class = OlmoeConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["OlmoeDecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
-    _supports_flash_attn = True
-    _supports_sdpa = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-
-    @classmethod
-    def _can_set_experts_implementation(cls) -> bool:
-        return True  # transformers looks for its decorator in this file's text; ours stands in experts.py
-
-    def _grouped_mm_can_dispatch(self) -> bool:
-        """Grouped matrix products need rows of a multiple of 16 bytes, in bf16 too; other sizes run the plain loop."""
-        sizes = (self.config.hidden_size, self.config.intermediate_size)
-        if any(size % 8 for size in sizes):
-            raise ValueError(
-                f"experts_implementation='grouped_mm' needs hidden_size and intermediate_size to be multiples of 8, "
-                f"and {sizes} are not: use experts_implementation='eager'"
-            )
-        return super()._grouped_mm_can_dispatch()
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        std = self.config.initializer_range
-        if isinstance(module, OlmoeExperts):
-            init.normal_(module.gate_up_proj, mean=0.0, std=std)
-            init.normal_(module.down_proj, mean=0.0, std=std)
-        elif isinstance(module, OlmoeTopKRouter):
-            init.normal_(module.weight, mean=0.0, std=std)
 
 
 class OlmoeModel(OlmoePreTrainedModel):
     """Embedding, decoder layers, final norm."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]  # the decoder of a whole checkpoint
 
     def __init__(self, config: OlmoeConfig) -> None:
         super().__init__(config)
@@ -86,55 +39,73 @@ class OlmoeModel(OlmoePreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        past_key_values: Cache | LegacyCache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         output_router_logits: bool | None = None,
+        cache_position: Tensor | None = None,
         **kwargs,
     ) -> MoeModelOutputWithPast:
-        """Token ids (B, S) or embeddings (B, S, H) -> hidden states (B, S, H) and what the `output_` flags ask for.
+        """Token ids (B, S) or embeddings (B, S, H) -> hidden states (B, S, H) and what the flags ask for.
+
+        A flag that is None takes the config's value; `return_dict=False` gives a tuple.
 
         Args:
-            attention_mask: (B, S + cached), 1 for tokens, 0 for padding; None where documents are packed, which
-                `position_ids` that start again at 0 then keep apart.
+            attention_mask: (B, C), 1 for tokens, 0 for padding; or a (B, 1, S, C) mask made for the back end.
+            position_ids: (B, S), counted from the cached positions if None. Where they start again within a row, a
+                new document starts, which does not see those before it.
+            past_key_values: a `Cache`, or the older tuple of (keys, values); it comes back in the same format. None
+                with `use_cache`: a new `DynamicCache`, except for packed rows, checkpointing and training's recompute.
+            cache_position: (S,), the places in the cache that the new tokens take: those behind the cached ones.
         Returns:
-            `router_logits` is a tuple of one (T, E) tensor a layer, pre-softmax, with gradient.
+            `hidden_states`: the embeddings and each layer's output (B, S, H), the last one normalised. `attentions`:
+            (B, N, S, C) a layer. `router_logits`: (T, E) a layer, pre-softmax, with gradient.
         Raises:
-            ValueError: unless exactly one of `input_ids` and `inputs_embeds` is given.
+            ValueError: unless exactly one of `input_ids` and `inputs_embeds` is given; if documents are packed in a
+                row that continues a cache or is to be cached; if `cache_position` contradicts the cache.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         config = self.config
-        use_cache = config.use_cache if use_cache is None else use_cache
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         output_router_logits = config.output_router_logits if output_router_logits is None else output_router_logits
-        if use_cache and past_key_values is None and not (self.gradient_checkpointing and self.training):
-            past_key_values = DynamicCache(config=config)
+
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        if position_ids is None:
-            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
-            position_ids = torch.arange(seen, seen + x.shape[1], device=x.device).unsqueeze(0)
-        mask = create_causal_mask(config, x, attention_mask, past_key_values, position_ids)
+        legacy = not isinstance(past_key_values, Cache | None)
+        cache = past_key_values if isinstance(past_key_values, Cache | None) else from_legacy(past_key_values, config)
+        documents, attention_mask = packed_documents(position_ids, attention_mask, x, cache, use_cache)
+        wanted = config.use_cache if use_cache is None else use_cache
+        if wanted and cache is None and documents is None and not (self.gradient_checkpointing and self.training):
+            cache = DynamicCache(config=config)
+        places = next_positions(cache, cache_position, x)
+        position_ids = places if position_ids is None else position_ids
+        plan = plan_attention(config, x, attention_mask, cache, position_ids, documents, output_attentions)
         cos_sin = self.rotary_emb(x, position_ids)
 
         hidden_states, router_logits, attentions = [], [], []
         for layer in self.layers:
             hidden_states.append(x)
             x, logits, weights = layer(
-                x, cos_sin, mask, past_key_values=past_key_values, position_ids=position_ids, **kwargs
+                x,
+                cos_sin,
+                plan.mask,
+                past_key_values=cache,
+                attn_implementation=plan.implementation,
+                position_ids=position_ids,
+                **plan.arguments | kwargs,
             )
             router_logits.append(logits)
             attentions.append(weights)
             if not output_hidden_states:  # keep nothing alive that nobody asked for
                 hidden_states.clear()
         x = self.norm(x)
-        hidden_states.append(x)  # the last entry is the normalised output, as in transformers
+        hidden_states.append(x)
         return MoeModelOutputWithPast(
             last_hidden_state=x,
-            past_key_values=past_key_values,
+            past_key_values=to_legacy(cache) if legacy else cache,
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
             router_logits=tuple(router_logits) if output_router_logits else None,
@@ -159,12 +130,16 @@ class OlmoeForCausalLM(OlmoePreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        past_key_values: Cache | LegacyCache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         output_router_logits: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
+        cache_position: Tensor | None = None,
+        num_logits_to_keep: int = 0,
+        logits_to_keep: int | slice | Tensor = 0,
         **kwargs,
     ) -> MoeCausalLMOutputWithPast:
         """Next-token logits (B, S, V), and the loss where `labels` (B, S; -100 is ignored) are given.
@@ -175,6 +150,10 @@ class OlmoeForCausalLM(OlmoePreTrainedModel, GenerationMixin):
 
         Args:
             logits_to_keep: how many last positions get logits (0: all), or the positions themselves.
+            num_logits_to_keep: its older name.
+            **kwargs: for the loss: `num_items_in_batch`, by which the sum over tokens is divided in the place of the
+                number of labels here; and for the attention back end.
+        Other arguments, outputs and errors: see `OlmoeModel`.
         """
         config = self.config
         if output_router_logits is None:
@@ -186,21 +165,25 @@ class OlmoeForCausalLM(OlmoePreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
             output_router_logits=output_router_logits,
+            cache_position=cache_position,
+            return_dict=True,
             **kwargs,
         )
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, keep])
+        x = outputs.last_hidden_state
+        if isinstance(logits_to_keep, int):
+            logits_to_keep = slice(-(logits_to_keep or num_logits_to_keep), None)
+        logits = self.lm_head(x[:, logits_to_keep])
 
         loss = aux_loss = None
         if labels is not None:
-            loss = self.loss_function(logits, labels, config.vocab_size, **kwargs)
+            loss = self.loss_function(logits, labels[:, logits_to_keep], config.vocab_size, **kwargs)
         if output_router_logits:
+            tokens = None if attention_mask is None else attention_mask[:, -x.shape[1] :].flatten()
             aux_loss = config.num_experts_per_tok * load_balancing_loss(
-                outputs.router_logits,
-                config.num_experts_per_tok,
-                None if attention_mask is None else attention_mask.flatten(),
-                scope="pooled",
+                outputs.router_logits, config.num_experts_per_tok, tokens, scope="pooled"
             )
             if loss is not None:
                 loss = loss + config.router_aux_loss_coef * aux_loss

@@ -5,7 +5,7 @@ Shapes: B batch, S sequence, N heads, D head size.
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from olmoe_ft.model.config import OlmoeConfig
 
@@ -14,35 +14,45 @@ def default_inverse_frequencies(config: OlmoeConfig, device=None, **_) -> tuple[
     """`theta^(-2i/D)` for i = 0 … D/2 - 1 (RoFormer, section 3.2.2), and a factor of 1 on cos and sin."""
     head_size = config.hidden_size // config.num_attention_heads
     exponents = torch.arange(0, head_size, 2, dtype=torch.float32, device=device) / head_size
-    assert config.rope_parameters is not None
-    return 1.0 / config.rope_parameters["rope_theta"] ** exponents, 1.0
+    return 1.0 / config.rope_theta**exponents, 1.0
 
 
 class OlmoeRotaryEmbedding(nn.Module):
-    """Cosines and sines of every position's angles; scaling strategies (linear, dynamic, …) are transformers'."""
+    """Cosines and sines of every position's angles.
+
+    The formulas of the scaling strategies (`rope_scaling`: linear, dynamic, …) are transformers'. "dynamic" stretches
+    the angles once a batch holds positions beyond `max_position_embeddings`, by the longest row of the batch, as in
+    transformers; unlike there, what earlier batches held does not matter.
+    """
 
     inv_freq: Tensor
 
     def __init__(self, config: OlmoeConfig) -> None:
         super().__init__()
         self.config = config
-        assert config.rope_parameters is not None
-        self.rope_type = config.rope_parameters["rope_type"]
-        frequencies = ROPE_INIT_FUNCTIONS.get(self.rope_type, default_inverse_frequencies)
-        inv_freq, self.attention_scaling = frequencies(config, None)
-        self.register_buffer("inv_freq", inv_freq, persistent=False)
-        # what `dynamic_rope_update` compares lengths with, and returns to after a long sequence
-        self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)
-        self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
+        rope = config.rope_parameters
+        assert rope is not None
+        self.rope_type = rope["rope_type"]
+        self.unscaled_length = config.max_position_embeddings
+        if self.rope_type == "longrope":
+            self.unscaled_length = rope["original_max_position_embeddings"]
+        inv_freq, self.attention_scaling = self.inverse_frequencies()
+        self.register_buffer("inv_freq", inv_freq, persistent=False)  # (D/2,)
 
-    # transformers' name for the unscaled frequencies; its weight initialisation calls it
-    compute_default_rope_parameters = staticmethod(default_inverse_frequencies)
+    def inverse_frequencies(self, longest: Tensor | None = None, device=None) -> tuple[Tensor, float]:
+        """(D/2,) angles per position, and the factor on cos and sin, for rows of up to `longest` positions."""
+        formula = ROPE_INIT_FUNCTIONS.get(self.rope_type, default_inverse_frequencies)
+        return formula(self.config, device, seq_len=longest)
 
     @torch.no_grad()
-    @dynamic_rope_update
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """position_ids (B, S) -> cos, sin, each (B, S, D) in the dtype of `x`; angles are computed in fp32."""
-        angles = position_ids[..., None].float() * self.inv_freq.float()  # (B, S, D/2)
+        inv_freq = self.inv_freq
+        if self.rope_type in ("dynamic", "longrope"):  # the two that depend on the length
+            longest = position_ids.max() + 1
+            stretched, _ = self.inverse_frequencies(longest, x.device)
+            inv_freq = torch.where(longest > self.unscaled_length, stretched, inv_freq)
+        angles = position_ids[..., None].float() * inv_freq.float()  # (B, S, D/2)
         angles = torch.cat((angles, angles), dim=-1)  # (B, S, D)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return cos.to(x.dtype), sin.to(x.dtype)

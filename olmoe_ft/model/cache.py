@@ -1,0 +1,49 @@
+"""The key/value cache in both documented formats, and the positions of new tokens behind it.
+
+Shapes: B batch, S new tokens, M key heads, C cached positions, D head size.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache
+
+from olmoe_ft.model.config import OlmoeConfig
+
+LegacyCache = Sequence[Sequence[Tensor]]  # keys and values of each layer, (B, M, C, D) each
+
+
+def from_legacy(past_key_values: LegacyCache, config: OlmoeConfig) -> Cache:
+    """The older tuple of (keys, values) tuples as a `Cache`.
+
+    Raises:
+        ValueError: unless there is a pair for every layer.
+    """
+    if len(past_key_values) != config.num_hidden_layers or any(len(layer) != 2 for layer in past_key_values):
+        raise ValueError(
+            f"past_key_values as a tuple must hold a (keys, values) pair for each of the {config.num_hidden_layers} "
+            f"layers, got {[len(layer) for layer in past_key_values]} tensors"
+        )
+    return DynamicCache(past_key_values, config=config)
+
+
+def to_legacy(cache: Cache) -> tuple[tuple[Tensor, Tensor], ...]:
+    """A `Cache` as a tuple of (keys, values) tuples, (B, M, C, D) each."""
+    return tuple((layer.keys, layer.values) for layer in cache.layers)
+
+
+def next_positions(cache: Cache | None, cache_position: Tensor | None, tokens: Tensor) -> Tensor:
+    """Positions (1, S) of new tokens (B, S, …): those that follow the cached ones.
+
+    Raises:
+        ValueError: if `cache_position` names other positions than the cache is about to fill.
+    """
+    seen = cache.get_seq_length() if cache is not None else 0
+    positions = torch.arange(tokens.shape[1], device=tokens.device) + seen
+    if cache_position is not None and not torch.equal(cache_position.to(positions), positions):
+        raise ValueError(
+            f"cache_position={cache_position.tolist()} must be {positions.tolist()}: {int(seen)} positions are cached, "
+            f"and new tokens are written behind them"
+        )
+    return positions.unsqueeze(0)
