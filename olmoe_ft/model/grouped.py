@@ -25,47 +25,67 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
     ends = torch.searchsorted(  # (E,): where each expert's rows end
         by_expert, torch.arange(module.gate_up_proj.shape[0], device=x.device), right=True, out_int32=True
     )
-    rows = TakeRows.apply(x, order // per_token, place)  # (R, H), sorted by expert
+    rows = Dispatch.apply(x, order, place)  # (R, H), sorted by expert
     gate, up = grouped_linear(rows, module.gate_up_proj, ends).chunk(2, dim=-1)
     output = grouped_linear(module.act_fn(gate) * up, module.down_proj, ends)  # (R, H)
-    output = TakeRows.apply(output, place, order).view(tokens, per_token, -1)  # back in the order of (T, K)
-    return (weights.to(output.dtype).unsqueeze(1) @ output).squeeze(1).to(x.dtype)
+    return Combine.apply(output, weights.to(output.dtype), order, place).to(x.dtype)
 
 
 def grouped_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     """`rows @ weight[e].T` for each expert's rows. rows (R, in), weight (E, out, in), ends (E,) -> (R, out).
 
     Under autocast the product is taken in autocast's dtype, which neither kernel does by itself. Where `F.grouped_mm`
-    cannot work, transformers' loop behind one operator does: rows that are no multiple of 16 bytes, and dtypes other
-    than bf16 while compiling.
+    cannot work, transformers' loop behind one operator does: rows that are no multiple of 16 bytes, fp64, and while
+    compiling every dtype but bf16.
     """
     device = rows.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     rows, weight = rows.to(dtype), weight.to(dtype).transpose(-2, -1)  # (E, in, out)
     aligned = all(size * dtype.itemsize % 16 == 0 for size in weight.shape[1:])
-    if aligned and (dtype == torch.bfloat16 or not torch.compiler.is_compiling()):
+    known = (torch.bfloat16,) if torch.compiler.is_compiling() else (torch.bfloat16, torch.float16, torch.float32)
+    if aligned and dtype in known:
         return F.grouped_mm(rows, weight, offs=ends)
     return torch.ops.transformers.grouped_mm_fallback(rows, weight, ends)
 
 
-class TakeRows(torch.autograd.Function):
-    """`x[source]`, where every row of x is taken equally often: `inverse` lists where, row by row.
+class Dispatch(torch.autograd.Function):
+    """Each token's row, once per expert, sorted by expert: `rows[r] = x[order[r] // K]`.
 
-    The gradient of a row is the sum of the gradients it was copied to. Reading them through `inverse` needs no atomic
-    addition: it is deterministic, and bf16 sums are taken in fp32.
+    A token's gradient is the sum over its K rows. Reading them through `place` needs no atomic additions: it is
+    deterministic, and bf16 sums are taken in fp32.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, source: Tensor, inverse: Tensor) -> Tensor:
-        """x (N, H), source (R,) into N, inverse (R,) into R -> (R, H)."""
-        ctx.save_for_backward(inverse)
-        ctx.rows = x.shape[0]
-        return x.index_select(0, source)
+    def forward(ctx, x: Tensor, order: Tensor, place: Tensor) -> Tensor:
+        """x (T, H), order (R,), place (R,) its inverse -> (R, H)."""
+        ctx.save_for_backward(place)
+        ctx.tokens = x.shape[0]
+        return x.index_select(0, order // (order.numel() // x.shape[0]))
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        (inverse,) = ctx.saved_tensors
-        gathered = gradient.index_select(0, inverse)
-        if inverse.numel() > ctx.rows:
-            gathered = gathered.view(ctx.rows, -1, gathered.shape[-1]).sum(dim=1)
-        return gathered, None, None
+        (place,) = ctx.saved_tensors
+        return gradient.index_select(0, place).unflatten(0, (ctx.tokens, -1)).sum(dim=1), None, None
+
+
+class Combine(torch.autograd.Function):
+    """`y_t = sum_k w_tk · rows[place[t, k]]`: the experts' outputs back in the order of the tokens, weighted and summed.
+
+    Products are rounded before they are summed (in fp32), as in transformers: in bf16 later layers then route alike.
+    """
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, weights: Tensor, order: Tensor, place: Tensor) -> Tensor:
+        """rows (R, H) sorted by expert, weights (T, K), order (R,), place (R,) its inverse -> (T, H)."""
+        ctx.save_for_backward(rows, weights, order, place)
+        by_token = rows.index_select(0, place).unflatten(0, weights.shape)  # (T, K, H)
+        return by_token.mul_(weights.unsqueeze(-1)).sum(dim=1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        rows, weights, order, place = ctx.saved_tensors
+        by_token = rows.index_select(0, place).unflatten(0, weights.shape)  # (T, K, H)
+        to_weights = (by_token @ gradient.unsqueeze(-1)).squeeze(-1)  # (T, K)
+        to_rows = gradient.index_select(0, order // weights.shape[1])  # (R, H)
+        to_rows.mul_(weights.flatten().index_select(0, order).unsqueeze(-1))
+        return to_rows, to_weights, None, None

@@ -1,39 +1,133 @@
+"""The grouped experts beside the plain loop, at any size, dtype and gradient layout, compiled or not."""
+
+import pytest
 import torch
-from safetensors.torch import load_file
+from networks import SMALL, assert_close, ours, pair
 
-from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM, OlmoeModel
+from olmoe_ft.model.experts import OlmoeExperts
+from olmoe_ft.model.grouped import grouped_experts
 
-TINY = OlmoeConfig(
-    vocab_size=64,
-    hidden_size=16,
-    intermediate_size=8,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_experts=4,
-    num_experts_per_tok=2,
+
+def experts(**options) -> OlmoeExperts:
+    module = OlmoeExperts(OlmoeConfig(**{**SMALL, **options}, experts_implementation="eager"))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.2)
+    return module
+
+
+def routed(tokens: int, num_experts: int, per_token: int) -> tuple[torch.Tensor, torch.Tensor]:
+    chosen = torch.rand(tokens, num_experts).topk(per_token).indices
+    return chosen, torch.rand(tokens, per_token)
+
+
+def results(implementation, module, x, chosen, weights) -> dict[str, torch.Tensor]:
+    """Output and gradients, under an incoming gradient of stride 0, as `.sum()` makes it."""
+    x, weights = x.clone().requires_grad_(), weights.clone().requires_grad_()
+    module.zero_grad()
+    y = implementation(module, x, chosen, weights)
+    y.sum().backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
+    return {"y": y.detach(), "x": x.grad, "weights": weights.grad, **gradients}
+
+
+def loop(module, *arguments):
+    return module(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "intermediate", "num_experts", "per_token"),
+    [(32, 24, 8, 2), (32, 24, 8, 8), (32, 24, 1, 1), (20, 5, 6, 3), (6, 2, 64, 8)],
 )
+def test_grouped_products_equal_the_loop(hidden, intermediate, num_experts, per_token):
+    options = {"hidden_size": hidden, "num_attention_heads": 1, "intermediate_size": intermediate}
+    module = experts(num_experts=num_experts, num_experts_per_tok=per_token, **options)
+    x, (chosen, weights) = torch.randn(11, hidden), routed(11, num_experts, per_token)
+    assert_close(results(grouped_experts, module, x, chosen, weights), results(loop, module, x, chosen, weights), 1e-5)
 
 
-def test_load_state_dict_takes_a_published_checkpoint(tmp_path):
-    """What Trainer does on resume: the file's tensors, one per expert, straight into the model, not strictly."""
-    trained, fresh = OlmoeForCausalLM(TINY), OlmoeForCausalLM(TINY)
-    trained.save_pretrained(tmp_path)
-    published = load_file(tmp_path / "model.safetensors")
-    assert "model.layers.1.mlp.experts.3.up_proj.weight" in published
-    result = fresh.load_state_dict(published, strict=False)
-    assert not result.missing_keys and not result.unexpected_keys
-    for name, tensor in trained.state_dict().items():
-        assert torch.equal(fresh.state_dict()[name], tensor), name
+def test_an_expert_nobody_chose_gets_a_zero_gradient():
+    module = experts()
+    chosen = torch.tensor([[0, 7], [7, 0], [0, 7]])
+    gradient = results(grouped_experts, module, torch.randn(3, 32), chosen, torch.rand(3, 2))["down_proj"]
+    assert not gradient[1:7].any() and gradient[0].any() and gradient[7].any()
 
 
-def test_a_published_checkpoint_with_an_expert_missing_is_an_error(tmp_path):
-    model = OlmoeForCausalLM(TINY)
-    model.save_pretrained(tmp_path)
-    published = load_file(tmp_path / "model.safetensors")
-    del published["model.layers.0.mlp.experts.2.down_proj.weight"]
-    try:
-        model.load_state_dict(published, strict=False)
-    except KeyError as error:
-        assert "model.layers.0.mlp.experts.2.down_proj.weight" in str(error)
-    else:
-        raise AssertionError("a missing expert was not noticed")
+def test_gradients_by_finite_differences():
+    module = experts(hidden_size=4, num_attention_heads=1, intermediate_size=2, num_experts=3).double()
+    x, (chosen, weights) = torch.randn(5, 4, dtype=torch.double), routed(5, 3, 2)
+    x.requires_grad_()
+    weights = weights.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, weights: grouped_experts(module, x, chosen, weights), (x, weights))
+
+
+def test_autocast_takes_the_products_in_its_dtype():
+    """As it does for linear layers: operands rounded to bf16, which the products of exact bf16 operands show."""
+    module = experts()
+    x, (chosen, weights) = torch.randn(11, 32), routed(11, 8, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = grouped_experts(module, x, chosen, weights)
+    exact = grouped_experts(module, x, chosen, weights)
+    assert mixed.dtype == torch.float32
+    assert_close(mixed, exact, 0.1)
+    assert not torch.equal(mixed, exact)
+    assert torch.equal(mixed, grouped_experts(module.bfloat16(), x.bfloat16(), chosen, weights.bfloat16()).float())
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("back_end", ["eager", "olmoe_grouped", "grouped_mm", "batched_mm"])
+def test_back_ends_agree_in_loss_and_gradients(back_end, attention):
+    _, oracle = pair(num_key_value_heads=2, experts_implementation="eager", attn_implementation="eager")
+    options = {"experts_implementation": back_end, "attn_implementation": attention}
+    other = OlmoeForCausalLM(OlmoeConfig(**SMALL, num_key_value_heads=2, **options))
+    other.load_state_dict(oracle.state_dict())
+    ids = torch.randint(3, 97, (2, 20))
+    mask = torch.ones_like(ids)
+    mask[1, 13:] = 0
+    losses = [model(ids, attention_mask=mask, labels=ids).loss for model in (oracle, other)]
+    for loss in losses:
+        loss.backward()
+    assert_close(losses[1], losses[0])
+    gradients = [{name: value.grad for name, value in model.named_parameters()} for model in (oracle, other)]
+    assert_close(gradients[1], gradients[0])
+
+
+def test_the_default_back_end_and_what_is_refused():
+    assert ours().config._experts_implementation == "olmoe_grouped"
+    with pytest.raises(ValueError, match=r"multiples of 8, and \(32, 5\) are not: use 'olmoe_grouped'"):
+        OlmoeModel(OlmoeConfig(**{**SMALL, "intermediate_size": 5}, experts_implementation="grouped_mm"))
+    with pytest.raises(ValueError, match="nonsense"):
+        OlmoeModel(OlmoeConfig(**SMALL, experts_implementation="nonsense"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("intermediate", [24, 5])
+def test_a_decoder_layer_compiles_without_graph_breaks(intermediate, dtype):
+    model = ours(intermediate_size=intermediate).to(dtype)
+    x = torch.randn(2, 12, 32, dtype=dtype, requires_grad=True)
+    position_embeddings = model.model.rotary_emb(x, torch.arange(12).unsqueeze(0))
+    layer = model.model.layers[0]
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")  # traces all, generates no code
+    gradients = []
+    for network in (layer, compiled):
+        y, logits, _ = network(x, position_embeddings)
+        gradients.append(torch.autograd.grad(y.square().mean() + logits.square().mean(), (x, *layer.parameters())))
+    assert_close(gradients[1], gradients[0], 1e-5 if dtype == torch.float32 else 2e-2)
+
+
+def test_the_whole_network_compiles_in_one_graph_packed_rows_included():
+    model = ours()
+    ids = torch.randint(3, 97, (2, 9))
+    positions = torch.cat([torch.arange(5), torch.arange(4)]).repeat(2, 1)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for arguments in (
+        {},
+        {"position_ids": positions},
+        {"position_ids": positions, "attention_mask": ids.new_ones(2, 9)},
+    ):
+        with torch.no_grad():
+            expected = model(ids, use_cache=False, **arguments).logits
+            assert_close(compiled(ids, use_cache=False, **arguments).logits, expected)
