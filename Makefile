@@ -1,13 +1,14 @@
 # `make sft` on a fresh clone sets everything up and trains; see README.md.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup sft dpo pipeline test check clean
+.PHONY: help setup sft dpo pipeline test check bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 ACCELERATE ?= configs/accelerate/cpu.yaml
 OVERRIDES ?=
 PYTEST ?=
+BENCH ?=
 LAUNCH = $(BIN)/accelerate launch --quiet --config_file $(ACCELERATE) -m olmoe_ft train
 
 help:  ## list the targets
@@ -41,6 +42,9 @@ check: setup  ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: setup  ## the network beside transformers', one table (two to three minutes on 2 cores)
+	$(BIN)/python benchmarks/network.py $(BENCH)
 
 clean:  ## remove runs and caches (not the virtual environment)
 	rm -rf runs wandb .pytest_cache .mypy_cache .ruff_cache

@@ -60,7 +60,7 @@ def varlen_attention(
 
     Args:
         query: (B, N, S, D); key and value: (B, M, S, D), fp16 or bf16.
-        cu_seq_lens_q, …: as from `packing.varlen_arguments`.
+        cu_seq_lens_q, …: as from `masks.varlen_arguments`.
     Returns:
         (B, S, N, D), and no weights.
     """

@@ -8,24 +8,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.utils.import_utils import is_tracing
 
 from olmoe_ft.model.config import OlmoeConfig
 
 LegacyCache = Sequence[Sequence[Tensor]]  # keys and values of each layer, (B, M, C, D) each
 
 
-def from_legacy(past_key_values: LegacyCache, config: OlmoeConfig) -> Cache:
-    """The older tuple of (keys, values) tuples as a `Cache`.
+def as_cache(past_key_values: Cache | LegacyCache | None, config: OlmoeConfig) -> tuple[Cache | None, bool]:
+    """The cache as a `Cache`, and whether it was given in the older format, a tuple of (keys, values) tuples.
 
     Raises:
-        ValueError: unless there is a pair for every layer.
+        ValueError: unless the older format has a pair for every layer.
     """
+    if past_key_values is None or isinstance(past_key_values, Cache):
+        return past_key_values, False
     if len(past_key_values) != config.num_hidden_layers or any(len(layer) != 2 for layer in past_key_values):
         raise ValueError(
             f"past_key_values as a tuple must hold a (keys, values) pair for each of the {config.num_hidden_layers} "
             f"layers, got {[len(layer) for layer in past_key_values]} tensors"
         )
-    return DynamicCache(past_key_values, config=config)
+    return DynamicCache(past_key_values, config=config), True
 
 
 def to_legacy(cache: Cache) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -41,9 +44,11 @@ def next_positions(cache: Cache | None, cache_position: Tensor | None, tokens: T
     """
     seen = cache.get_seq_length() if cache is not None else 0
     positions = torch.arange(tokens.shape[1], device=tokens.device) + seen
-    if cache_position is not None and not torch.equal(cache_position.to(positions), positions):
-        raise ValueError(
-            f"cache_position={cache_position.tolist()} must be {positions.tolist()}: {int(seen)} positions are cached, "
-            f"and new tokens are written behind them"
-        )
+    if cache_position is not None and not is_tracing(tokens):
+        given = torch.as_tensor(cache_position).tolist()
+        if given != (expected := positions.tolist()):
+            raise ValueError(
+                f"cache_position={given} must be {expected}: {int(seen)} positions are cached, and new tokens are "
+                f"written behind them"
+            )
     return positions.unsqueeze(0)

@@ -3,45 +3,99 @@
 Shapes: H hidden, I intermediate.
 """
 
+import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
+from transformers import PreTrainedConfig
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from olmoe_ft.model.config import OlmoeConfig
+from olmoe_ft.model.config import SIZES, OlmoeConfig
 
-PUBLISHED_EXPERT = re.compile(r"(.*\.|)layers\.(\d+)\.mlp\.experts\.(\d+)\.(gate|up|down)_proj\.weight")
+PUBLISHED_EXPERT = re.compile(r"((.*\.|)layers\.\d+\.mlp\.experts)\.\d+\.(gate|up|down)_proj\.weight")
+HUB_ARGUMENTS = ("cache_dir", "revision", "subfolder", "token")
+
+
+def folder_of(name: Any, arguments: dict[str, Any]) -> Path | None:
+    """Where the checkpoint's files are: the folder itself, or what the Hub's cache holds under this name, if anything.
+
+    Args:
+        name, arguments: as given to `from_pretrained`.
+    """
+    if name is None or arguments.get("state_dict") is not None:
+        return None
+    local = Path(name, arguments.get("subfolder", ""))
+    if local.is_dir():
+        return local
+    hub = {key: arguments[key] for key in HUB_ARGUMENTS if arguments.get(key)}
+    file = cached_file(name, CONFIG_NAME, local_files_only=True, _raise_exceptions_for_missing_entries=False, **hub)
+    return Path(file).parent if file else None
+
+
+def requested_config(folder: Path, arguments: dict[str, Any]) -> OlmoeConfig:
+    """The config of a `from_pretrained` call: the one given, or the folder's, with the sizes given beside it."""
+    config = arguments.get("config") or folder
+    if isinstance(config, PreTrainedConfig):
+        return OlmoeConfig.of(config)
+    return OlmoeConfig.from_pretrained(config, **{key: arguments[key] for key in SIZES if key in arguments})
+
+
+def refuse_pickles(folder: Path | None) -> None:
+    """Raise `ValueError` if a folder holds a pickle checkpoint and no safetensors file."""
+    pickles = sorted(folder.glob("pytorch_model*.bin")) if folder else []
+    if folder and pickles and not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder} holds only a pickle checkpoint ({pickles[0].name}), which can run code when it is read: "
+            f"convert it to safetensors, or pass use_safetensors=False if you trust its source"
+        )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that transformers reads from a folder: the single one, or those of the index."""
+    if (folder / SAFE_WEIGHTS_NAME).exists():
+        return [folder / SAFE_WEIGHTS_NAME]
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    names = json.loads(index.read_text())["weight_map"].values() if index.exists() else []
+    return [file for name in sorted(set(names)) if (file := folder / name).exists()]
 
 
 def expert_problems(folder: Path, config: OlmoeConfig) -> list[str]:
     """Name every missing, unexpected and misshapen expert tensor of a published checkpoint, from its headers alone.
 
-    transformers stacks the experts before it compares them with the network, and then can only say that a stack has
-    the wrong size. Checkpoints whose experts are stacked already have nothing to check here.
+    transformers stacks the experts before it compares them with the network: it can then only say that a stack has the
+    wrong size, and it leaves out a stack that lies beside its own experts. Layers that the file holds as stacks alone
+    are compared by it.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("model*.safetensors")):
+    for file in weight_files(folder):
         with safe_open(file, "pt") as tensors:
             shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
     found = {name: match for name in shapes if (match := PUBLISHED_EXPERT.fullmatch(name))}
     if not found:
         return []
-    prefix = next(iter(found.values()))[1]
+    prefix, published = next(iter(found.values()))[2], {match[1] for match in found.values()}
+    blocks = {f"{prefix}layers.{layer}.mlp.experts" for layer in range(config.num_hidden_layers)}
+    stacks = {name for block in blocks for name in (f"{block}.gate_up_proj", f"{block}.down_proj") if name in shapes}
     wide, tall = (config.intermediate_size, config.hidden_size), (config.hidden_size, config.intermediate_size)
     expected = {
-        f"{prefix}layers.{layer}.mlp.experts.{expert}.{projection}_proj.weight": shape
-        for layer in range(config.num_hidden_layers)
+        f"{block}.{expert}.{projection}_proj.weight": shape
+        for block in blocks
+        if block in published or f"{block}.down_proj" not in stacks
         for expert in range(config.num_experts)
         for projection, shape in (("gate", wide), ("up", wide), ("down", tall))  # (I, H), (I, H), (H, I)
     }
+    surplus = {name for name in stacks if name.rpartition(".")[0] in published} | (found.keys() - expected.keys())
     return [
         *(f"missing {name}" for name in sorted(expected.keys() - found.keys())),
-        *(f"unexpected {name}" for name in sorted(found.keys() - expected.keys())),
+        *(f"unexpected {name}" for name in sorted(surplus)),
         *misshapen((name, shapes[name], expected[name]) for name in sorted(found.keys() & expected.keys())),
     ]
 
 
-def misshapen(triples) -> list[str]:
+def misshapen(triples: Iterable[tuple[str, Iterable[int], Iterable[int]]]) -> list[str]:
     """Name the tensors of (name, shape in the checkpoint, shape in the network) whose shapes differ."""
     return [
         f"misshapen {name}: {tuple(theirs)} in the checkpoint, {tuple(ours)} in the network"

@@ -1,8 +1,9 @@
 """The parameters of an OLMoE network."""
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeGuard
 
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
@@ -102,8 +103,18 @@ class OlmoeConfig(PreTrainedConfig):
 
     @rope_scaling.setter
     def rope_scaling(self, value: dict | None) -> None:
-        unscaled = {"rope_theta": self.rope_theta}
-        self.rope_parameters = _rope_parameters(unscaled, None, value)
+        self.rope_parameters = _rope_parameters({}, self.rope_theta, value)
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig) -> "OlmoeConfig":
+        """The config itself, or the same values from transformers' class."""
+        if isinstance(config, cls):
+            return config
+        back_ends = {
+            "attn_implementation": config._attn_implementation,
+            "experts_implementation": config._experts_implementation,
+        }
+        return cls.from_dict(config.to_dict(), **{name: value for name, value in back_ends.items() if value})
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
@@ -128,13 +139,18 @@ class OlmoeConfig(PreTrainedConfig):
         for name in SIZES:
             if type(value := getattr(self, name)) is not int or value < 1:
                 raise ValueError(f"{name}={value!r} must be an integer of at least 1")
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            ids = value if isinstance(value := getattr(self, name), list) and name == "eos_token_id" else [value]
+            if any(each is not None and (type(each) is not int or each < 0) for each in ids):
+                raise ValueError(f"{name}={value!r} must be a token id of at least 0, or None")
         for name in FLAGS:
             if type(value := getattr(self, name)) is not bool:
                 raise ValueError(f"{name}={value!r} must be true or false")
         self._validate_heads_and_experts()
         self._validate_numbers()
-        _validate_rope(self.rope_parameters or {})
-        if isinstance(self.hidden_act, str) and self.hidden_act not in ACT2FN:
+        self._validate_positions()
+        function = callable(self.hidden_act) and not isinstance(self.hidden_act, type)
+        if not function and self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act={self.hidden_act!r} is unknown; known are {', '.join(sorted(ACT2FN))}")
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(
@@ -146,6 +162,8 @@ class OlmoeConfig(PreTrainedConfig):
         assert key_heads is not None
         if hidden % heads:
             raise ValueError(f"hidden_size={hidden} must be a multiple of num_attention_heads={heads}")
+        if getattr(self, "head_dim", None) not in (None, hidden // heads):
+            raise ValueError(f"head_dim={self.head_dim} must be hidden_size / num_attention_heads = {hidden // heads}")
         if hidden // heads % 2:
             raise ValueError(
                 f"hidden_size={hidden} over num_attention_heads={heads} is a head of {hidden // heads}: rotary "
@@ -161,7 +179,7 @@ class OlmoeConfig(PreTrainedConfig):
     def _validate_numbers(self) -> None:
         def check(name: str, possible: Callable[[float], bool], what: str) -> None:
             value = getattr(self, name)
-            if type(value) not in (int, float) or not possible(value):
+            if not is_number(value) or not possible(value):
                 raise ValueError(f"{name}={value!r} must be {what}")
 
         check("initializer_range", lambda x: x >= 0, "a number of at least 0")
@@ -171,27 +189,37 @@ class OlmoeConfig(PreTrainedConfig):
         if self.clip_qkv is not None:
             check("clip_qkv", lambda x: x > 0, "a number above 0, or None")
 
+    def _validate_positions(self) -> None:
+        rope = self.rope_parameters or {}
+        kind, theta, factor = rope.get("rope_type"), rope.get("rope_theta"), rope.get("factor")
+        if not is_number(theta) or theta <= 0:
+            raise ValueError(f"rope_theta={theta!r} must be a number above 0")
+        if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
+            known = ", ".join(["default", *ROPE_INIT_FUNCTIONS])
+            raise ValueError(f"rope_scaling type={kind!r} is unknown; known are {known}")
+        if kind in ("linear", "dynamic") and (not is_number(factor) or factor <= 1):
+            raise ValueError(f"rope_scaling factor={factor!r} must be a number above 1 (type {kind!r})")
+        try:
+            self.validate_rope()  # transformers', for its further types
+        except KeyError as error:
+            raise ValueError(f"rope_scaling={rope}: {error.args[0]}") from error
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    return type(value) in (int, float) and math.isfinite(value)
+
 
 def _rope_parameters(rope: dict, theta: float | None, scaling: dict | None) -> dict:
-    """One dict from the newer and the documented spelling; the caller's dicts stay as they are."""
-    rope = {**rope, **(scaling or {})}
-    if scaling and "type" in scaling:
-        rope["rope_type"] = scaling["type"]
-    if theta is not None:
-        rope["rope_theta"] = theta
-    rope.setdefault("rope_theta", PreTrainedConfig.default_theta)
-    rope.setdefault("rope_type", rope.get("type", "default"))
-    return rope
+    """One dict from the newer and the documented spelling; the caller's dicts stay as they are.
 
-
-def _validate_rope(rope: dict) -> None:
-    kind, theta = rope["rope_type"], rope["rope_theta"]
-    if type(theta) not in (int, float) or theta <= 0:
-        raise ValueError(f"rope_theta={theta!r} must be a number above 0")
-    if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
-        known = ", ".join(["default", *ROPE_INIT_FUNCTIONS])
-        raise ValueError(f"rope_scaling type={kind!r} is unknown; known are {known}")
-    if kind in ("linear", "dynamic"):
-        factor: Any = rope.get("factor")
-        if type(factor) not in (int, float) or factor <= 1:
-            raise ValueError(f"rope_scaling factor={factor!r} must be a number above 1 (type {kind!r})")
+    "type" is kept beside "rope_type", as transformers keeps it.
+    """
+    if scaling and not (isinstance(scaling, dict) and {"type", "rope_type"} & scaling.keys()):
+        raise ValueError(f'rope_scaling={scaling!r} must be of the form {{"type": "linear", "factor": 2.0}}')
+    if scaling:  # the older spelling says all but the base
+        rope = {"rope_theta": rope.get("rope_theta", PreTrainedConfig.default_theta), **scaling}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if rope.get("type", kind) != kind:
+        raise ValueError(f"rope_scaling type={rope['type']!r} contradicts rope_type={kind!r}")
+    given = {} if theta is None else {"rope_theta": theta}
+    return {"rope_theta": PreTrainedConfig.default_theta, **rope, "rope_type": kind, **given}

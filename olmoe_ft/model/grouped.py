@@ -19,13 +19,13 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
     Returns:
         (T, H)
     """
-    tokens, per_token = experts.shape
+    per_token = experts.shape[1]
     by_expert, order = experts.flatten().sort()  # order (R,): the r-th sorted row is row order[r] of (T, K)
     place = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
     ends = torch.searchsorted(  # (E,): where each expert's rows end
         by_expert, torch.arange(module.gate_up_proj.shape[0], device=x.device), right=True, out_int32=True
     )
-    rows = Dispatch.apply(x, order, place)  # (R, H), sorted by expert
+    rows = Dispatch.apply(x, order, place, per_token)  # (R, H), sorted by expert
     gate, up = grouped_linear(rows, module.gate_up_proj, ends).chunk(2, dim=-1)
     output = grouped_linear(module.act_fn(gate) * up, module.down_proj, ends)  # (R, H)
     return Combine.apply(output, weights.to(output.dtype), order, place).to(x.dtype)
@@ -51,41 +51,56 @@ def grouped_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
 class Dispatch(torch.autograd.Function):
     """Each token's row, once per expert, sorted by expert: `rows[r] = x[order[r] // K]`.
 
-    A token's gradient is the sum over its K rows. Reading them through `place` needs no atomic additions: it is
-    deterministic, and bf16 sums are taken in fp32.
+    Backward: `dx[t] = sum_k drows[place[t, k]]`. It reads through the inverse of `order`, so that it needs no atomic
+    additions: it is deterministic, and bf16 sums are taken in fp32.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor, order: Tensor, place: Tensor) -> Tensor:
-        """x (T, H), order (R,), place (R,) its inverse -> (R, H)."""
+    def forward(x: Tensor, order: Tensor, place: Tensor, per_token: int) -> Tensor:
+        """x (T, H), order (R,), place (R,) its inverse, K -> (R, H)."""
+        return x.index_select(0, order // per_token)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        _, _, place, ctx.per_token = inputs
         ctx.save_for_backward(place)
-        ctx.tokens = x.shape[0]
-        return x.index_select(0, order // (order.numel() // x.shape[0]))
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         (place,) = ctx.saved_tensors
-        return gradient.index_select(0, place).unflatten(0, (ctx.tokens, -1)).sum(dim=1), None, None
+        shape = place.numel() // ctx.per_token, ctx.per_token, gradient.shape[-1]
+        return gradient.index_select(0, place).view(shape).sum(dim=1), None, None, None
 
 
 class Combine(torch.autograd.Function):
-    """`y_t = sum_k w_tk · rows[place[t, k]]`: the experts' outputs back in the order of the tokens, weighted and summed.
+    """The experts' outputs back in the tokens' order, weighted and summed: `y[t] = sum_k w[t, k] rows[place[t, k]]`.
 
     Products are rounded before they are summed (in fp32), as in transformers: in bf16 later layers then route alike.
+    Backward: `dw[t, k] = <dy[t], rows[place[t, k]]>`, `drows[r] = w[order[r]] dy[order[r] // K]`.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, rows: Tensor, weights: Tensor, order: Tensor, place: Tensor) -> Tensor:
+    def forward(rows: Tensor, weights: Tensor, order: Tensor, place: Tensor) -> Tensor:
         """rows (R, H) sorted by expert, weights (T, K), order (R,), place (R,) its inverse -> (T, H)."""
-        ctx.save_for_backward(rows, weights, order, place)
-        by_token = rows.index_select(0, place).unflatten(0, weights.shape)  # (T, K, H)
-        return by_token.mul_(weights.unsqueeze(-1)).sum(dim=1)
+        return by_token(rows, place, weights).mul_(weights.unsqueeze(-1)).sum(dim=1)  # in place: saves (R, H)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         rows, weights, order, place = ctx.saved_tensors
-        by_token = rows.index_select(0, place).unflatten(0, weights.shape)  # (T, K, H)
-        to_weights = (by_token @ gradient.unsqueeze(-1)).squeeze(-1)  # (T, K)
+        to_weights = (by_token(rows, place, weights) @ gradient.unsqueeze(-1)).squeeze(-1)  # (T, K)
         to_rows = gradient.index_select(0, order // weights.shape[1])  # (R, H)
         to_rows.mul_(weights.flatten().index_select(0, order).unsqueeze(-1))
         return to_rows, to_weights, None, None
+
+
+def by_token(rows: Tensor, place: Tensor, weights: Tensor) -> Tensor:
+    """rows (R, H) sorted by expert -> a new (T, K, H) in the order of weights (T, K)."""
+    return rows.index_select(0, place).view(*weights.shape, rows.shape[-1])

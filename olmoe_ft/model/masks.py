@@ -3,6 +3,7 @@
 Shapes: B batch, S sequence, C key positions (cache included), H hidden.
 """
 
+from collections.abc import Callable
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers.cache_utils import Cache
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_causal_mask
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.utils.import_utils import is_tracing
 
@@ -30,7 +31,6 @@ def plan_attention(
     x: Tensor,
     attention_mask: Tensor | None,
     cache: Cache | None,
-    position_ids: Tensor,
     documents: Tensor | None,
     output_attentions: bool,
 ) -> AttentionPlan:
@@ -41,86 +41,76 @@ def plan_attention(
 
     Args:
         x: (B, S, H), for its shape, dtype and device.
+        attention_mask: (B, C), 1 for tokens; or the caller's own (B, 1, S, C), boolean or additive, taken as it is.
         documents: (B, S) from `documents_of`, or None.
     Raises:
-        ValueError: if padding stands beside packed documents and the back end is FlashAttention, which cannot mask it.
+        ValueError: if the back end cannot keep the documents apart.
     """
     implementation = "eager" if output_attentions else config._attn_implementation
     flash = is_flash_attention_requested(requested_attention_implementation=implementation)
-    if documents is not None and attention_mask is None and not is_tracing(x):
-        if flash or (implementation == "sdpa" and _varlen_works(config, x)):
-            return AttentionPlan(implementation if flash else "varlen", None, varlen_arguments(documents))
-    if documents is not None and attention_mask is not None and flash:
-        raise ValueError(
-            f"attn_implementation={implementation!r} cannot keep packed documents apart when attention_mask has "
-            f"padding too: drop the padding and the mask, or use 'sdpa'"
-        )
+    if documents is not None and not is_tracing(x):
+        kernel = implementation if flash else "varlen" if implementation == "sdpa" and varlen_works(config, x) else None
+        if kernel and (attention_mask is None or attention_mask.all()):
+            return AttentionPlan(kernel, None, varlen_arguments(documents))
+        if flash or implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
+            beside = " when attention_mask has padding too" if flash else ""
+            raise ValueError(
+                f"attn_implementation={implementation!r} cannot keep the documents of packed rows apart{beside}: "
+                f"use 'sdpa'"
+            )
+    if attention_mask is not None and attention_mask.ndim == 4:
+        if implementation == "eager" and not attention_mask.is_floating_point():
+            hidden = torch.finfo(x.dtype).min
+            attention_mask = torch.zeros_like(attention_mask, dtype=x.dtype).masked_fill(attention_mask == 0, hidden)
+        return AttentionPlan(implementation, attention_mask, {})
     if implementation != config._attn_implementation:
         config = copy(config)
         config._attn_implementation = implementation
-    if documents is None:
-        mask = create_causal_mask(config, x, attention_mask, cache, position_ids)
-    elif attention_mask is None:  # transformers reads the documents from the positions, if there is no mask nor cache
-        mask = create_causal_mask(config, x, None, None, position_ids)
-    else:
-
-        def same_document(row, head, query, key):
-            return documents[row, query] == documents[row, key]
-
-        mask = create_causal_mask(config, x, attention_mask, None, position_ids, and_mask_function=same_document)
+    same_document = None if documents is None else _same_document(documents, cache)
+    mask = create_causal_mask(config, x, attention_mask, cache, and_mask_function=same_document)
     return AttentionPlan(implementation, mask, {})
 
 
-def _varlen_works(config: OlmoeConfig, x: Tensor) -> bool:
+def _same_document(documents: Tensor, cache: Cache | None) -> Callable:
+    """The mask function "query and key are of one document"; what is cached (while tracing) belongs to the first."""
+    if cache is None:
+        return lambda row, head, query, key: documents[row, query] == documents[row, key]
+    seen, last = cache.get_seq_length(), documents.shape[1] - 1
+
+    def document(row, place):
+        return documents[row, (place - seen).clamp(0, last)]
+
+    return lambda row, head, query, key: document(row, query) == document(row, key)
+
+
+def varlen_works(config: OlmoeConfig, x: Tensor) -> bool:
+    """Whether torch's variable-length kernel takes these inputs: on CUDA, in half precision, without dropout."""
     return x.is_cuda and x.dtype in (torch.float16, torch.bfloat16) and not config.attention_dropout
 
 
-def packed_documents(
-    position_ids: Tensor | None, attention_mask: Tensor | None, x: Tensor, cache: Cache | None, use_cache: bool | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """The documents packed in the rows of `x`, (B, S) as from `documents_of` or None, and the padding mask to use.
-
-    A padding mask without padding says nothing: it must not keep packed documents from being told apart, so it is
-    dropped beside them. A mask with four dimensions is the caller's own and decides alone.
-
-    Raises:
-        ValueError: if documents are packed in a row that continues a cache or is to be cached: behind it, nothing
-            could tell which of the cached tokens a new one may see.
-    """
-    if position_ids is None or (attention_mask is not None and attention_mask.ndim != 2):
-        return None, attention_mask
-    new = None if attention_mask is None else attention_mask[:, -x.shape[1] :]
-    if is_tracing(x):
-        return (None if cache is not None else documents_of(position_ids, new)), attention_mask
-    documents = documents_of(position_ids, new)
-    if documents is None:
-        return None, attention_mask
-    if cache is not None or use_cache:
-        raise ValueError(
-            "position_ids start again within a row, so it packs several documents, and they cannot be cached: pass "
-            "use_cache=False and no past_key_values, or positions that go on counting"
-        )
-    return documents.expand(x.shape[:2]), None if new is None or new.all() else attention_mask
-
-
-def documents_of(position_ids: Tensor, attention_mask: Tensor | None) -> Tensor | None:
+def documents_of(position_ids: Tensor | None, attention_mask: Tensor | None, x: Tensor) -> Tensor | None:
     """Number the documents of each row, or None where every row holds one.
 
     A document starts where a token's position is not above that of the token before it, padding not counted. Under
     tracing, where nothing may depend on values, the numbers are always returned.
 
     Args:
-        position_ids: (B, S), or (1, S) for all rows.
-        attention_mask: (B, S), 1 for tokens and 0 for padding. None: no padding.
+        position_ids: (B, S), or (1, S) for all rows. None: they go on counting.
+        attention_mask: (B, C), 1 for tokens and 0 for padding. None: no padding. With four dimensions it is the
+            caller's own and alone decides who sees whom.
+        x: (B, S, H), for its shape.
     Returns:
-        (B, S) integers; those of padding mean nothing.
+        (B, S) integers, from 0; those of padding mean nothing.
     """
+    rows, length = x.shape[:2]
+    if position_ids is None or length == 1 or (attention_mask is not None and attention_mask.ndim != 2):
+        return None
+    position_ids = position_ids.expand(rows, length)
     if attention_mask is None:
         starts = pad(position_ids.diff(dim=-1) <= 0, (1, 0))  # (B, S)
     else:
-        tokens = attention_mask.bool()
-        position_ids = position_ids.expand(tokens.shape)
-        places = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+        tokens = attention_mask[:, -length:].bool()
+        places = torch.arange(length, device=tokens.device).expand(tokens.shape)
         last_token = places.where(tokens, -1).cummax(dim=-1).values  # (B, S): the place of the last token so far, or -1
         before = pad(last_token, (1, -1), value=-1)
         starts = tokens & (before >= 0) & (position_ids <= position_ids.gather(1, before.clamp(min=0)))
@@ -142,3 +132,18 @@ def varlen_arguments(documents: Tensor) -> dict[str, Tensor | int]:
     bounds = pad(starts.flatten().nonzero().flatten(), (0, 1), value=documents.numel()).to(torch.int32)
     longest = int(bounds.diff().max())
     return {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
+
+
+def refuse_other_bounds(x: Tensor, documents: Tensor | None, arguments: dict[str, Any], config: OlmoeConfig) -> None:
+    """Raise `ValueError` where `cu_seq_lens_q` or `seq_idx` tell of packed documents and the positions do not.
+
+    FlashAttention reads `cu_seq_lens_q` itself. All other back ends would ignore both, and the documents would leak.
+    """
+    if documents is not None or is_flash_attention_requested(config):
+        return
+    bounds, numbers = arguments.get("cu_seq_lens_q"), arguments.get("seq_idx")
+    if (bounds is not None and len(bounds) - 1 > x.shape[0]) or (numbers is not None and numbers.diff(dim=-1).any()):
+        raise ValueError(
+            f"cu_seq_lens_q or seq_idx names several documents in a row, which attn_implementation="
+            f"{config._attn_implementation!r} reads from position_ids: pass those, starting again with each document"
+        )

@@ -4,15 +4,17 @@ Shapes: B batch, S sequence, C cached positions, H hidden, N heads, T = B·S tok
 """
 
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.utils import can_return_tuple
+from transformers.utils.import_utils import is_tracing
 
-from olmoe_ft.model.cache import LegacyCache, from_legacy, next_positions, to_legacy
+from olmoe_ft.model.cache import LegacyCache, as_cache, next_positions, to_legacy
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.decoder import OlmoeDecoderLayer
-from olmoe_ft.model.masks import packed_documents, plan_attention
+from olmoe_ft.model.masks import documents_of, plan_attention, refuse_other_bounds
 from olmoe_ft.model.norm import OlmoeRMSNorm
 from olmoe_ft.model.pretrained import OlmoePreTrainedModel
 from olmoe_ft.model.rope import OlmoeRotaryEmbedding
@@ -26,6 +28,7 @@ class OlmoeModel(OlmoePreTrainedModel):
 
     def __init__(self, config: OlmoeConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.layers = nn.ModuleList(OlmoeDecoderLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = OlmoeRMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -56,15 +59,17 @@ class OlmoeModel(OlmoePreTrainedModel):
             attention_mask: (B, C), 1 for tokens, 0 for padding; or a (B, 1, S, C) mask made for the back end.
             position_ids: (B, S), counted from the cached positions if None. Where they start again within a row, a
                 new document starts, which does not see those before it.
-            past_key_values: a `Cache`, or the older tuple of (keys, values); it comes back in the same format. None
-                with `use_cache`: a new `DynamicCache`, except for packed rows, checkpointing and training's recompute.
+            past_key_values: a `Cache`, or the older tuple of (keys, values); it comes back in the same format. With
+                `use_cache` and None here a new `DynamicCache` does, but not for packed rows, nor in training with
+                gradient checkpointing.
             cache_position: (S,), the places in the cache that the new tokens take: those behind the cached ones.
         Returns:
             `hidden_states`: the embeddings and each layer's output (B, S, H), the last one normalised. `attentions`:
             (B, N, S, C) a layer. `router_logits`: (T, E) a layer, pre-softmax, with gradient.
         Raises:
             ValueError: unless exactly one of `input_ids` and `inputs_embeds` is given; if documents are packed in a
-                row that continues a cache or is to be cached; if `cache_position` contradicts the cache.
+                row that continues a cache or is to be cached; if `cache_position` contradicts the cache; if
+                `attention_mask` has another width than the row.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -74,15 +79,23 @@ class OlmoeModel(OlmoePreTrainedModel):
         output_router_logits = config.output_router_logits if output_router_logits is None else output_router_logits
 
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        legacy = not isinstance(past_key_values, Cache | None)
-        cache = past_key_values if isinstance(past_key_values, Cache | None) else from_legacy(past_key_values, config)
-        documents, attention_mask = packed_documents(position_ids, attention_mask, x, cache, use_cache)
-        wanted = config.use_cache if use_cache is None else use_cache
-        if wanted and cache is None and documents is None and not (self.gradient_checkpointing and self.training):
+        cache, legacy = as_cache(past_key_values, config)
+        if cache is None and attention_mask is not None and attention_mask.shape[-1] != x.shape[1]:
+            raise ValueError(f"attention_mask of shape {tuple(attention_mask.shape)} must have {x.shape[1]} columns")
+        documents = documents_of(position_ids, attention_mask, x)
+        refuse_other_bounds(x, documents, kwargs, config)
+        packed = documents is not None and not is_tracing(x)  # while tracing, it is not known
+        if packed and (cache is not None or use_cache):
+            raise ValueError(
+                "position_ids start again within a row, so it packs several documents, and nothing could tell later "
+                "which of them a cached key belongs to: pass use_cache=False and no past_key_values"
+            )
+        use_cache = config.use_cache if use_cache is None else use_cache
+        if use_cache and cache is None and not packed and not (self.gradient_checkpointing and self.training):
             cache = DynamicCache(config=config)
-        places = next_positions(cache, cache_position, x)
-        position_ids = places if position_ids is None else position_ids
-        plan = plan_attention(config, x, attention_mask, cache, position_ids, documents, output_attentions)
+        following = next_positions(cache, cache_position, x)
+        position_ids = following if position_ids is None else position_ids
+        plan = plan_attention(config, x, attention_mask, cache, documents, output_attentions)
         cos_sin = self.rotary_emb(x, position_ids)
 
         hidden_states, router_logits, attentions = [], [], []
@@ -119,6 +132,7 @@ class OlmoeForCausalLM(OlmoePreTrainedModel, GenerationMixin):
 
     def __init__(self, config: OlmoeConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.model = OlmoeModel(config)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -138,7 +152,7 @@ class OlmoeForCausalLM(OlmoePreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         output_router_logits: bool | None = None,
         cache_position: Tensor | None = None,
-        num_logits_to_keep: int = 0,
+        num_logits_to_keep: int | None = None,
         logits_to_keep: int | slice | Tensor = 0,
         **kwargs,
     ) -> MoeCausalLMOutputWithPast:
@@ -174,14 +188,18 @@ class OlmoeForCausalLM(OlmoePreTrainedModel, GenerationMixin):
         )
         x = outputs.last_hidden_state
         if isinstance(logits_to_keep, int):
-            logits_to_keep = slice(-(logits_to_keep or num_logits_to_keep), None)
+            logits_to_keep = slice(-(logits_to_keep or num_logits_to_keep or 0), None)
         logits = self.lm_head(x[:, logits_to_keep])
 
         loss = aux_loss = None
         if labels is not None:
-            loss = self.loss_function(logits, labels[:, logits_to_keep], config.vocab_size, **kwargs)
+            if labels.shape[1] != logits.shape[1]:  # each kept position predicts the token after it, kept or not
+                kwargs["shift_labels"] = pad(labels, (0, 1), value=-100)[:, 1:][:, logits_to_keep].contiguous()
+            loss = self.loss_function(logits, labels, config.vocab_size, **kwargs)
         if output_router_logits:
-            tokens = None if attention_mask is None else attention_mask[:, -x.shape[1] :].flatten()
+            tokens = None  # all count
+            if attention_mask is not None and attention_mask.ndim == 2:
+                tokens = attention_mask[:, -x.shape[1] :].flatten()
             aux_loss = config.num_experts_per_tok * load_balancing_loss(
                 outputs.router_logits, config.num_experts_per_tok, tokens, scope="pooled"
             )

@@ -1,6 +1,5 @@
 """What both networks share: what transformers must know of them, initial weights, and loading that forgives nothing."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,14 @@ from transformers.conversion_mapping import (
     register_checkpoint_conversion_mapping,
 )
 
-from olmoe_ft.model.checkpoint import expert_problems, misshapen, refuse
+from olmoe_ft.model.checkpoint import (
+    expert_problems,
+    folder_of,
+    misshapen,
+    refuse,
+    refuse_pickles,
+    requested_config,
+)
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.experts import OLMOE_GROUPED, OlmoeExperts
 from olmoe_ft.model.rope import OlmoeRotaryEmbedding
@@ -39,6 +45,7 @@ class OlmoePreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
 
     def __init__(self, config: OlmoeConfig) -> None:
+        config = OlmoeConfig.of(config)
         config.validate()  # its fields may have been set since it was made
         super().__init__(config)
 
@@ -51,11 +58,14 @@ class OlmoePreTrainedModel(PreTrainedModel):
 
     def _grouped_mm_can_dispatch(self) -> bool:
         """transformers' grouped products crash on rows that are no multiple of 16 bytes; ours do not."""
-        sizes = (self.config.hidden_size, self.config.intermediate_size)
-        if any(size % 8 for size in sizes):
+        sizes, multiple = (
+            (self.config.hidden_size, self.config.intermediate_size),
+            16 // torch.get_default_dtype().itemsize,
+        )
+        if any(size % multiple for size in sizes):
             raise ValueError(
-                f"experts_implementation='grouped_mm' needs hidden_size and intermediate_size to be multiples of 8, "
-                f"and {sizes} are not: use {OLMOE_GROUPED!r}, the default"
+                f"experts_implementation='grouped_mm' needs hidden_size and intermediate_size to be multiples of "
+                f"{multiple}, and {sizes} are not: use {OLMOE_GROUPED!r}, the default"
             )
         return super()._grouped_mm_can_dispatch()
 
@@ -92,28 +102,28 @@ class OlmoePreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: naming each tensor that is missing, unexpected or misshapen.
         """
-        if use_safetensors is not False and "state_dict" not in kwargs and pretrained_model_name_or_path is not None:
-            folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder", ""))
-            pickles = sorted(file.name for file in folder.glob("pytorch_model*.bin"))
-            if pickles and not any(folder.glob("*.safetensors")):
-                raise ValueError(
-                    f"{folder} holds only a pickle checkpoint ({pickles[0]}), which can run code when it is read: "
-                    f"convert it to safetensors, or pass use_safetensors=False if you trust its source"
-                )
-            if not (output_loading_info or ignore_mismatched_sizes) and (folder / "config.json").exists():
-                config = kwargs.get("config") or OlmoeConfig.from_pretrained(folder)
-                refuse(folder, expert_problems(folder, config))
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path,
-            *args,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they come back with their names
-            use_safetensors=use_safetensors is not False,
-            **kwargs,
-        )
+        name, safe = pretrained_model_name_or_path, use_safetensors is not False
+        if safe:
+            refuse_pickles(folder_of(name, kwargs))
+        try:
+            model, info = super().from_pretrained(
+                name,
+                *args,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that they come back with their names
+                use_safetensors=safe,
+                **kwargs,
+            )
+        except (RuntimeError, AttributeError):  # experts it could not stack, or stacks beside their own experts
+            folder = folder_of(name, kwargs)
+            refuse(name, expert_problems(folder, requested_config(folder, kwargs)) if folder else [])
+            raise
         problems = [] if ignore_mismatched_sizes else misshapen(sorted(info["mismatched_keys"]))
         if not output_loading_info:
-            problems += [f"missing {name}" for name in sorted(info["missing_keys"])]
-            problems += [f"unexpected {name}" for name in sorted(info["unexpected_keys"])]
-        refuse(pretrained_model_name_or_path, problems)
+            problems += [f"missing {key}" for key in sorted(info["missing_keys"])]
+            problems += [f"unexpected {key}" for key in sorted(info["unexpected_keys"])]
+        if not (output_loading_info or ignore_mismatched_sizes) and (folder := folder_of(name, kwargs)):
+            experts = expert_problems(folder, model.config)  # says of each expert what `info` says of its stack
+            problems = experts + [problem for problem in problems if not (experts and ".mlp.experts." in problem)]
+        refuse(name, problems)
         return (model, info) if output_loading_info else model

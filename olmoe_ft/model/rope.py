@@ -46,7 +46,10 @@ class OlmoeRotaryEmbedding(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """position_ids (B, S) -> cos, sin, each (B, S, D) in the dtype of `x`; angles are computed in fp32."""
+        """position_ids (B, S) -> cos, sin, each (B, S, D) in the dtype of `x`; angles are computed in fp32.
+
+        As in transformers, `.to(torch.bfloat16)` rounds `inv_freq` too; `from_pretrained(…, dtype=…)` does not.
+        """
         inv_freq = self.inv_freq
         if self.rope_type in ("dynamic", "longrope"):  # the two that depend on the length
             longest = position_ids.max() + 1

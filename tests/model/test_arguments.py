@@ -65,6 +65,19 @@ def test_a_mask_of_four_dimensions_is_taken_as_it_is(model):
     assert_close(output[:, 2:], after[:, 2:])
 
 
+@pytest.mark.parametrize("back_end", ["eager", "sdpa"])
+def test_a_boolean_mask_of_four_dimensions_hides_under_every_back_end(back_end):
+    model = ours(attn_implementation=back_end)
+    causal = torch.ones(8, 8, dtype=torch.bool).tril()[None, None]
+    for flags in ({}, {"output_attentions": True}):
+        assert_close(model(IDS, attention_mask=causal, **flags).logits, model(IDS).logits)
+
+
+def test_a_mask_of_another_width_than_the_row_is_refused(model):
+    with pytest.raises(ValueError, match=r"attention_mask of shape \(2, 9\) must have 8 columns"):
+        model(IDS, attention_mask=torch.ones(2, 9))
+
+
 def test_position_ids_are_relative(model):
     """RoPE: only distances matter (Su et al. 2021, section 3.4.3). Further apart is something else."""
     places = torch.arange(8).unsqueeze(0)
@@ -171,7 +184,9 @@ def test_logits_to_keep_and_its_older_name(model):
         assert_close(output.logits, whole.logits[:, -3:])
         assert_close(output.loss, F.cross_entropy(whole.logits[:, 5:7].flatten(0, 1), IDS[:, 6:].flatten()))
         assert_close(model(IDS, **{name: 0}).logits, whole.logits)
-    assert_close(model(IDS, logits_to_keep=torch.tensor([1, 4])).logits, whole.logits[:, [1, 4]])
+    scattered = model(IDS, labels=IDS, logits_to_keep=torch.tensor([1, 4]))
+    assert_close(scattered.logits, whole.logits[:, [1, 4]])
+    assert_close(scattered.loss, F.cross_entropy(whole.logits[:, [1, 4]].flatten(0, 1), IDS[:, [2, 5]].flatten()))
 
 
 def test_padding_does_not_count_in_the_auxiliary_loss(model):

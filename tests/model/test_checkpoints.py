@@ -110,8 +110,68 @@ def test_every_layer_of_a_deeper_checkpoint_is_named(tmp_path):
     ours().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
-    with pytest.raises(ValueError, match=r"(?s)unexpected model\.layers\.2\.mlp\.experts\.0\.down_proj.* and 4 more"):
+    with pytest.raises(ValueError, match=r"(?s)unexpected model\.layers\.2\.mlp\.experts\.0\.down_proj.* and 13 more"):
         OlmoeForCausalLM.from_pretrained(tmp_path)
+
+
+def test_sizes_given_beside_the_folder_count(tmp_path):
+    network = ours()
+    network.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_experts": 16}))
+    assert_same_weights(OlmoeForCausalLM.from_pretrained(tmp_path, num_experts=8), network)
+    with pytest.raises(ValueError, match=r"unexpected model\.layers\.0\.mlp\.experts\.4\.down_proj\.weight"):
+        OlmoeForCausalLM.from_pretrained(tmp_path, num_experts=4)
+
+
+def test_a_config_may_come_from_elsewhere(tmp_path):
+    network = ours()
+    network.save_pretrained(tmp_path)
+    for config in (str(tmp_path), network.config, transformers.AutoConfig.from_pretrained(tmp_path)):
+        loaded = OlmoeForCausalLM.from_pretrained(tmp_path, config=config)
+        assert type(loaded.config) is type(loaded.model.config) is OlmoeConfig
+        assert_same_weights(loaded, network)
+
+
+def test_files_that_transformers_does_not_read_do_not_count(tmp_path):
+    network = ours()
+    ours(num_hidden_layers=5).save_pretrained(tmp_path, max_shard_size="20KB")
+    network.save_pretrained(tmp_path / "new")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "new" / name).rename(tmp_path / name)
+    assert_same_weights(OlmoeForCausalLM.from_pretrained(tmp_path), network)
+
+
+def test_one_stacked_layer_among_published_ones(tmp_path):
+    """Alone it is read; beside its own experts it would be left out in silence, so it is refused."""
+    network = ours()
+    network.save_pretrained(tmp_path)
+    tensors, block = tensors_in(tmp_path), "model.layers.1.mlp.experts"
+    stack = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(block)}
+    save_file(tensors | stack, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"unexpected {block}\.down_proj"):
+        OlmoeForCausalLM.from_pretrained(tmp_path)
+    single = {name: tensor for name, tensor in tensors.items() if not name.startswith(block)}
+    save_file(single | stack, tmp_path / "model.safetensors", {"format": "pt"})
+    assert_same_weights(OlmoeForCausalLM.from_pretrained(tmp_path), network)
+
+
+def test_a_checkpoint_in_the_hubs_cache_is_read_as_closely(tmp_path):
+    repository = tmp_path / "models--somebody--olmoe"
+    snapshot = repository / "snapshots" / "0123456789012345678901234567890123456789"
+    network = ours()
+    network.save_pretrained(snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(snapshot.name)
+    hub = {"cache_dir": tmp_path, "local_files_only": True}
+    assert_same_weights(OlmoeForCausalLM.from_pretrained("somebody/olmoe", **hub), network)
+    for problem in (f"missing {EXPERT}", f"misshapen {EXPERT}: (24, 31) in the checkpoint, (24, 32) in the network"):
+        tensors = tensors_in(snapshot)
+        tensors.pop(EXPERT, None)
+        save_file(tensors | BROKEN[problem] if "missing" not in problem else tensors, snapshot / "model.safetensors")
+        with pytest.raises(ValueError) as error:
+            OlmoeForCausalLM.from_pretrained("somebody/olmoe", **hub)
+        assert problem in str(error.value)
 
 
 def test_callers_may_look_for_themselves(tmp_path):

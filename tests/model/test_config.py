@@ -34,6 +34,18 @@ IMPOSSIBLE = [
     ({"rope_scaling": {"type": "dynamic", "factor": 0.5}}, "factor=0.5"),
     ({"rope_scaling": {"type": "linear"}}, "factor=None"),
     ({"rope_scaling": {"type": "linear", "factor": "2"}}, "factor='2'"),
+    ({"rope_scaling": {"type": "linear", "factor": float("inf")}}, "factor=inf"),
+    ({"rope_scaling": {"type": "llama3", "factor": 8.0}}, "rope_scaling=.*llama3.*low_freq_factor"),
+    ({"rope_scaling": {"type": "linear", "rope_type": "dynamic", "factor": 2.0}}, "'linear' contradicts .*'dynamic'"),
+    ({"rope_scaling": {"factor": 2.0}}, "rope_scaling=.* must be of the form"),
+    ({"rope_scaling": "linear"}, "rope_scaling='linear' must be of the form"),
+    ({"rope_theta": float("nan")}, "rope_theta=nan"),
+    ({"hidden_act": None}, "hidden_act=None"),
+    ({"hidden_act": torch.nn.ReLU}, "hidden_act=<class .*ReLU.* is unknown"),
+    ({"pad_token_id": "1"}, "pad_token_id='1'"),
+    ({"bos_token_id": -5}, "bos_token_id=-5"),
+    ({"eos_token_id": [2, 2.5]}, r"eos_token_id=\[2, 2.5\]"),
+    ({"head_dim": 64}, "head_dim=64 must be hidden_size / num_attention_heads = 128"),
     ({"rope_scaling": {"type": "cubic", "factor": 2.0}}, "type='cubic' is unknown; known are default, linear, dynamic"),
 ]
 

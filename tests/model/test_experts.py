@@ -3,6 +3,7 @@
 import pytest
 import torch
 from networks import SMALL, assert_close, ours, pair
+from torch.func import functional_call, grad, vmap
 
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM, OlmoeModel
 from olmoe_ft.model.experts import OlmoeExperts
@@ -54,6 +55,24 @@ def test_an_expert_nobody_chose_gets_a_zero_gradient():
     assert not gradient[1:7].any() and gradient[0].any() and gradient[7].any()
 
 
+def test_no_tokens_give_no_rows():
+    empty = torch.zeros(0, 32), torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, 2)
+    assert grouped_experts(experts(), *empty).shape == (0, 32)
+
+
+def test_function_transforms_give_the_gradient_of_each_row():
+    model, rows = ours(), torch.randint(3, 97, (2, 1, 8))
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters, ids):
+        return functional_call(model, parameters, (ids,), {"labels": ids, "use_cache": False}).loss
+
+    each = vmap(grad(loss), (None, 0))(parameters, rows)
+    for row in range(2):
+        alone = grad(loss)(parameters, rows[row])
+        assert_close({name: value[row] for name, value in each.items()}, alone)
+
+
 def test_gradients_by_finite_differences():
     module = experts(hidden_size=4, num_attention_heads=1, intermediate_size=2, num_experts=3).double()
     x, (chosen, weights) = torch.randn(5, 4, dtype=torch.double), routed(5, 3, 2)
@@ -95,7 +114,7 @@ def test_back_ends_agree_in_loss_and_gradients(back_end, attention):
 
 def test_the_default_back_end_and_what_is_refused():
     assert ours().config._experts_implementation == "olmoe_grouped"
-    with pytest.raises(ValueError, match=r"multiples of 8, and \(32, 5\) are not: use 'olmoe_grouped'"):
+    with pytest.raises(ValueError, match=r"multiples of 4, and \(32, 5\) are not: use 'olmoe_grouped'"):
         OlmoeModel(OlmoeConfig(**{**SMALL, "intermediate_size": 5}, experts_implementation="grouped_mm"))
     with pytest.raises(ValueError, match="nonsense"):
         OlmoeModel(OlmoeConfig(**SMALL, experts_implementation="nonsense"))

@@ -4,6 +4,8 @@ import pytest
 import torch
 from networks import assert_close, ours
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, DynamicCache, StaticCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from olmoe_ft.model import attention, masks
 
@@ -63,14 +65,15 @@ def test_positions_that_go_on_are_one_document():
     """Padding, in any of the usual position conventions, and gaps under a mask do not start documents."""
     usual = torch.tensor([[1, 1, 0, 1, 2], [0, 0, 0, 1, 2], [0, 1, 2, 1, 1], [0, 1, 2, 3, 4], [3, 5, 9, 10, 20]])
     mask = torch.tensor([[0, 0, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-    assert masks.documents_of(usual, mask) is None
-    assert masks.documents_of(usual[3:], None) is None
+    assert masks.documents_of(usual, mask, usual[..., None]) is None
+    assert masks.documents_of(usual[3:], None, usual[3:, :, None]) is None
 
 
 def test_documents_are_numbered():
     positions = torch.tensor([[0, 1, 0, 1, 2, 0]])
-    assert masks.documents_of(positions, None).tolist() == [[0, 0, 1, 1, 1, 2]]
-    assert masks.documents_of(positions, torch.tensor([[1, 1, 1, 1, 1, 0]]))[0, :5].tolist() == [0, 0, 1, 1, 1]
+    x = torch.zeros(1, 6, 4)
+    assert masks.documents_of(positions, None, x).tolist() == [[0, 0, 1, 1, 1, 2]]
+    assert masks.documents_of(positions, torch.tensor([[1, 1, 1, 1, 1, 0]]), x)[0, :5].tolist() == [0, 0, 1, 1, 1]
 
 
 def test_packed_rows_are_not_cached():
@@ -78,8 +81,50 @@ def test_packed_rows_are_not_cached():
     assert model(ROWS, position_ids=POSITIONS).past_key_values is None
     with pytest.raises(ValueError, match="use_cache=False"):
         model(ROWS, position_ids=POSITIONS, use_cache=True)
-    with pytest.raises(ValueError, match="cannot be cached"):
+    with pytest.raises(ValueError, match="no past_key_values"):
         model(ROWS, position_ids=POSITIONS, past_key_values=model(ROWS).past_key_values)
+
+
+def test_compiled_with_a_cache_nothing_leaks_either():
+    """While tracing nobody can look at the positions and refuse: the documents are masked instead."""
+    model = ours()
+    for cache in (DynamicCache(config=model.config), StaticCache(config=model.config, max_cache_len=20)):
+        torch._dynamo.reset()
+        with torch.no_grad():
+            compiled = torch.compile(model, backend="eager")
+            assert_close(compiled(ROWS, position_ids=POSITIONS, past_key_values=cache).logits, apart(model))
+
+
+def test_a_back_end_without_masks_is_refused():
+    AttentionInterface.register("maskless", sdpa_attention_forward)
+    with pytest.raises(ValueError, match="'maskless' cannot keep the documents of packed rows apart"):
+        ours(attn_implementation="maskless")(ROWS, position_ids=POSITIONS)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"cu_seq_lens_q": torch.tensor([0, 5, 16, 21, 32], dtype=torch.int32)},
+        {"seq_idx": torch.tensor([[0] * 5 + [1] * 11])},
+    ],
+)
+def test_documents_told_by_other_means_than_positions_are_refused(told):
+    model = ours()
+    with pytest.raises(ValueError, match="pass those, starting again with each document"):
+        model(ROWS, **told)
+    with torch.no_grad():
+        assert_close(model(ROWS, position_ids=POSITIONS, **told).logits, apart(model))
+
+
+def test_gaps_between_positions_mean_the_same_with_and_without_mask_or_cache():
+    model = ours()
+    with torch.no_grad():
+        first, *others = (
+            model(ROWS, position_ids=torch.arange(16)[None] * 3, **arguments).logits
+            for arguments in ({}, {"use_cache": False}, {"use_cache": False, "attention_mask": torch.ones_like(ROWS)})
+        )
+    for other in others:
+        assert torch.equal(first, other)
 
 
 def test_the_documents_bounds_for_variable_length_kernels():
@@ -107,7 +152,7 @@ def test_variable_length_attention_around_its_kernel(monkeypatch):
         return torch.cat(parts)
 
     monkeypatch.setattr(attention, "varlen_attn", kernel)
-    monkeypatch.setattr(masks, "_varlen_works", lambda config, x: True)
+    monkeypatch.setattr(masks, "varlen_works", lambda config, x: True)
     for heads in (4, 2):
         model = ours(num_key_value_heads=heads)
         with torch.no_grad():

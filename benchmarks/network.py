@@ -1,0 +1,95 @@
+"""Our network beside transformers' OLMoE with its grouped experts: forward and backward, same weights, one process.
+
+    python benchmarks/network.py [--dtype float32] [--rounds 5] [--intermediate-size 512]
+
+The two take turns and swap places every round, so that a slow moment of the machine meets both.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import transformers
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+
+BATCHES = {"1 x 1,024": (1, 1024), "4 x 1,024": (4, 1024), "1 x 4,096": (1, 4096)}
+
+
+def seconds(step: Callable[[], object], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def networks(intermediate_size: int, dtype: torch.dtype, device: str) -> dict[str, torch.nn.Module]:
+    sizes = {
+        "vocab_size": 1024,
+        "hidden_size": 512,
+        "intermediate_size": intermediate_size,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "num_experts": 64,
+        "num_experts_per_tok": 8,
+        "eos_token_id": 2,
+        "use_cache": False,
+    }
+    stock = transformers.OlmoeForCausalLM(
+        transformers.OlmoeConfig(**sizes, experts_implementation="grouped_mm", attn_implementation="sdpa")
+    )
+    ours = OlmoeForCausalLM(OlmoeConfig(**sizes, attn_implementation="sdpa"))
+    ours.load_state_dict(stock.state_dict())
+    return {"transformers": stock.to(device, dtype), "olmoe_ft": ours.to(device, dtype)}
+
+
+def measure(models: dict[str, torch.nn.Module], shape: tuple[int, int], rounds: int, device: str) -> dict:
+    """Name -> (forward, backward) seconds of each round; the first round, which warms up, is left out."""
+    ids = torch.randint(0, 1024, shape, device=device)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
+    for turn in track(range(rounds + 1), f"{shape[0]} x {shape[1]:,} tokens", transient=True):
+        for name in list(models) if turn % 2 else reversed(models):
+            output: dict = {}
+
+            def forward(model=models[name], output=output):
+                output["loss"] = model(ids, labels=ids, output_router_logits=True).loss
+
+            once = seconds(forward, device), seconds(lambda output=output: output["loss"].backward(), device)
+            models[name].zero_grad(set_to_none=True)
+            if turn:
+                times[name].append(once)
+    return times
+
+
+def main(dtype: str = "float32", rounds: int = 5, intermediate_size: int = 512) -> None:
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    models = networks(intermediate_size, getattr(torch, dtype), device)
+    table = Table(
+        "tokens", "network", "forward s", "backward s", "both s", "speed, median (range)",
+        title=f"hidden 512, intermediate {intermediate_size}, 64 experts, top-8, 4 layers; {dtype}; {where}; "
+        f"torch {torch.__version__}, transformers {transformers.__version__}; medians of {rounds}",
+    )  # fmt: skip
+    for name, shape in BATCHES.items():
+        times = measure(models, shape, rounds, device)
+        both = {network: [sum(once) for once in rows] for network, rows in times.items()}
+        ratios = sorted(slow / fast for slow, fast in zip(both["transformers"], both["olmoe_ft"], strict=True))
+        for network, rows in times.items():
+            medians = [statistics.median(column) for column in (*zip(*rows, strict=True), both[network])]
+            speed = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            cells = [f"{value:.3f}" for value in medians]
+            table.add_row(name, network, *cells, "1" if network == "transformers" else speed)
+    Console(width=130).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
