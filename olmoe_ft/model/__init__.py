@@ -1,6 +1,7 @@
 """The OLMoE network (Muennighoff et al. 2024, https://arxiv.org/abs/2409.02060).
 
-Read in this order: `config`, `norm`, `rope`, `attention`, `router`, `experts`, `decoder`, `olmoe`.
+Read in this order: `config`, `norm`, `rope`, `attention`, `router`, `experts`, `grouped`, `decoder`, `cache`, `masks`,
+`olmoe`. Around it: `pretrained` and `checkpoint` (initial weights, loading), `generate`, `size`.
 """
 
 from olmoe_ft.model.config import OlmoeConfig

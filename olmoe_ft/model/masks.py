@@ -58,7 +58,7 @@ def plan_attention(
                 f"attn_implementation={implementation!r} cannot keep the documents of packed rows apart{beside}: "
                 f"use 'sdpa'"
             )
-    if attention_mask is not None and attention_mask.ndim == 4:
+    if attention_mask is not None and len(attention_mask.shape) == 4:  # a flex block mask has no ndim
         if implementation == "eager" and not attention_mask.is_floating_point():
             hidden = torch.finfo(x.dtype).min
             attention_mask = torch.zeros_like(attention_mask, dtype=x.dtype).masked_fill(attention_mask == 0, hidden)
@@ -103,7 +103,7 @@ def documents_of(position_ids: Tensor | None, attention_mask: Tensor | None, x: 
         (B, S) integers, from 0; those of padding mean nothing.
     """
     rows, length = x.shape[:2]
-    if position_ids is None or length == 1 or (attention_mask is not None and attention_mask.ndim != 2):
+    if position_ids is None or length == 1 or (attention_mask is not None and len(attention_mask.shape) == 4):
         return None
     position_ids = position_ids.expand(rows, length)
     if attention_mask is None:

@@ -198,7 +198,7 @@ class OlmoeForCausalLM(OlmoePreTrainedModel, GenerationMixin):
             loss = self.loss_function(logits, labels, config.vocab_size, **kwargs)
         if output_router_logits:
             tokens = None  # all count
-            if attention_mask is not None and attention_mask.ndim == 2:
+            if attention_mask is not None and len(attention_mask.shape) == 2:
                 tokens = attention_mask[:, -x.shape[1] :].flatten()
             aux_loss = config.num_experts_per_tok * load_balancing_loss(
                 outputs.router_logits, config.num_experts_per_tok, tokens, scope="pooled"
