@@ -8,7 +8,6 @@ of all the process's threads: they vary less than the clock where other programs
 
 import statistics
 import time
-from collections.abc import Callable
 
 import torch
 import transformers
@@ -22,15 +21,22 @@ from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 BATCHES = {"1 x 1,024": (1, 1024), "4 x 1,024": (4, 1024)}
 
 
-def seconds(step: Callable[[], object], device: str) -> tuple[float, float]:
-    """Clock and CPU seconds of one call."""
+def clock(device: str) -> tuple[float, float]:
+    """Clock and CPU seconds now, when all that was asked of the device is done."""
     if device == "cuda":
         torch.cuda.synchronize()
-    start, cpu = time.perf_counter(), time.process_time()
-    step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, time.process_time() - cpu
+    return time.perf_counter(), time.process_time()
+
+
+def step(model: torch.nn.Module, ids: torch.Tensor, device: str) -> tuple[float, float, float, float]:
+    """Seconds of one forward pass, of its backward pass, of both, and of both in CPU time."""
+    start, start_cpu = clock(device)
+    loss = model(ids, labels=ids, output_router_logits=True).loss
+    middle, _ = clock(device)
+    loss.backward()
+    end, end_cpu = clock(device)
+    model.zero_grad(set_to_none=True)
+    return middle - start, end - middle, end - start, end_cpu - start_cpu
 
 
 def networks(intermediate_size: int, dtype: torch.dtype, device: str) -> dict[str, torch.nn.Module]:
@@ -54,21 +60,14 @@ def networks(intermediate_size: int, dtype: torch.dtype, device: str) -> dict[st
 
 
 def measure(models: dict[str, torch.nn.Module], shape: tuple[int, int], rounds: int, device: str) -> dict:
-    """Name -> (forward, backward, both, both in CPU) seconds of each round, without the first, which warms up."""
+    """Name -> what `step` took in each round, without the first, which warms up."""
     ids = torch.randint(0, 1024, shape, device=device)
     times: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in models}
     for turn in track(range(rounds + 1), f"{shape[0]} x {shape[1]:,} tokens", transient=True):
         for name in list(models) if turn % 2 else reversed(models):
-            output: dict = {}
-
-            def forward(model=models[name], output=output):
-                output["loss"] = model(ids, labels=ids, output_router_logits=True).loss
-
-            there, there_cpu = seconds(forward, device)
-            back, back_cpu = seconds(lambda output=output: output["loss"].backward(), device)
-            models[name].zero_grad(set_to_none=True)
+            once = step(models[name], ids, device)
             if turn:
-                times[name].append((there, back, there + back, there_cpu + back_cpu))
+                times[name].append(once)
     return times
 
 

@@ -31,6 +31,30 @@ def as_cache(past_key_values: Cache | LegacyCache | None, config: OlmoeConfig) -
     return DynamicCache(past_key_values, config=config), True
 
 
+def cache_for(
+    config: OlmoeConfig, cache: Cache | None, use_cache: bool | None, packed: bool, recomputed: bool
+) -> Cache | None:
+    """The cache of a forward pass: the given one, a new one if wanted, or None.
+
+    Args:
+        use_cache: None takes the config's value.
+        packed: whether rows pack several documents. They are not cached: nothing could tell later which of them a
+            cached key belongs to.
+        recomputed: whether layers run again in the backward pass, which would write into the cache twice.
+    Raises:
+        ValueError: if a cache is given or asked for and rows are packed.
+    """
+    if packed and (cache is not None or use_cache):
+        raise ValueError(
+            "position_ids start again within a row, so it packs several documents, and nothing could tell later "
+            "which of them a cached key belongs to: pass use_cache=False and no past_key_values"
+        )
+    wanted = config.use_cache if use_cache is None else use_cache
+    if cache is None and wanted and not packed and not recomputed:
+        return DynamicCache(config=config)
+    return cache
+
+
 def to_legacy(cache: Cache) -> tuple[tuple[Tensor, Tensor], ...]:
     """A `Cache` as a tuple of (keys, values) tuples, (B, M, C, D) each."""
     return tuple((layer.keys, layer.values) for layer in cache.layers)

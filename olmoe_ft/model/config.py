@@ -75,12 +75,8 @@ class OlmoeConfig(PreTrainedConfig):
         for name in FLOATS:  # 8 is saved as 8.0: transformers refuses an integer there
             if type(value := getattr(self, name)) is int:
                 setattr(self, name, float(value))
-        rope, theta, scaling = (
-            self.rope_parameters or {},
-            kwargs.pop("rope_theta", None),
-            kwargs.pop("rope_scaling", None),
-        )
-        self.rope_parameters = _rope_parameters(rope, theta, scaling)
+        theta, scaling = kwargs.pop("rope_theta", None), kwargs.pop("rope_scaling", None)
+        self.rope_parameters = _rope_parameters(self.rope_parameters or {}, theta, scaling)
         super().__post_init__(**kwargs)
         self.validate()
 

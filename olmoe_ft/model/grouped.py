@@ -20,14 +20,15 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
         (T, H)
     """
     per_token = experts.shape[1]
+    gate_up, down = module.gate_up_proj, module.down_proj  # read once: under an adapter, reading builds them anew
     by_expert, order = experts.flatten().sort()  # order (R,): the r-th sorted row is row order[r] of (T, K)
     place = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
     ends = torch.searchsorted(  # (E,): where each expert's rows end
-        by_expert, torch.arange(module.gate_up_proj.shape[0], device=x.device), right=True, out_int32=True
+        by_expert, torch.arange(gate_up.shape[0], device=x.device), right=True, out_int32=True
     )
     rows = Dispatch.apply(x, order, place, per_token)  # (R, H), sorted by expert
-    gate, up = grouped_linear(rows, module.gate_up_proj, ends).chunk(2, dim=-1)
-    output = grouped_linear(module.act_fn(gate) * up, module.down_proj, ends)  # (R, H)
+    gate, up = grouped_linear(rows, gate_up, ends).chunk(2, dim=-1)
+    output = grouped_linear(module.act_fn(gate) * up, down, ends)  # (R, H)
     return Combine.apply(output, weights.to(output.dtype), order, place).to(x.dtype)
 
 

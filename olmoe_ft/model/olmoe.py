@@ -6,12 +6,12 @@ Shapes: B batch, S sequence, C cached positions, H hidden, N heads, T = B·S tok
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import GenerationMixin
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.utils import can_return_tuple
 from transformers.utils.import_utils import is_tracing
 
-from olmoe_ft.model.cache import LegacyCache, as_cache, next_positions, to_legacy
+from olmoe_ft.model.cache import LegacyCache, as_cache, cache_for, next_positions, to_legacy
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.decoder import OlmoeDecoderLayer
 from olmoe_ft.model.masks import documents_of, plan_attention, refuse_other_bounds
@@ -85,14 +85,7 @@ class OlmoeModel(OlmoePreTrainedModel):
         documents = documents_of(position_ids, attention_mask, x)
         refuse_other_bounds(x, documents, kwargs, config)
         packed = documents is not None and not is_tracing(x)  # while tracing, it is not known
-        if packed and (cache is not None or use_cache):
-            raise ValueError(
-                "position_ids start again within a row, so it packs several documents, and nothing could tell later "
-                "which of them a cached key belongs to: pass use_cache=False and no past_key_values"
-            )
-        use_cache = config.use_cache if use_cache is None else use_cache
-        if use_cache and cache is None and not packed and not (self.gradient_checkpointing and self.training):
-            cache = DynamicCache(config=config)
+        cache = cache_for(config, cache, use_cache, packed, recomputed=self.gradient_checkpointing and self.training)
         following = next_positions(cache, cache_position, x)
         position_ids = following if position_ids is None else position_ids
         plan = plan_attention(config, x, attention_mask, cache, documents, output_attentions)

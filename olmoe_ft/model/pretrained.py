@@ -58,10 +58,8 @@ class OlmoePreTrainedModel(PreTrainedModel):
 
     def _grouped_mm_can_dispatch(self) -> bool:
         """transformers' grouped products crash on rows that are no multiple of 16 bytes; ours do not."""
-        sizes, multiple = (
-            (self.config.hidden_size, self.config.intermediate_size),
-            16 // torch.get_default_dtype().itemsize,
-        )
+        sizes = self.config.hidden_size, self.config.intermediate_size
+        multiple = 16 // torch.get_default_dtype().itemsize
         if any(size % multiple for size in sizes):
             raise ValueError(
                 f"experts_implementation='grouped_mm' needs hidden_size and intermediate_size to be multiples of "

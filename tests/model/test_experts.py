@@ -55,6 +55,24 @@ def test_an_expert_nobody_chose_gets_a_zero_gradient():
     assert not gradient[1:7].any() and gradient[0].any() and gradient[7].any()
 
 
+def test_weights_are_read_once_a_pass():
+    """PEFT hangs its factors on the weights as a parametrization: each read builds all experts' weights anew."""
+
+    class Counted(torch.nn.Module):
+        reads = 0
+
+        def forward(self, weight):
+            Counted.reads += 1
+            return weight
+
+    module = experts()
+    for name in ("gate_up_proj", "down_proj"):
+        torch.nn.utils.parametrize.register_parametrization(module, name, Counted(), unsafe=True)
+    Counted.reads = 0
+    grouped_experts(module, torch.randn(3, 32), *routed(3, 8, 2))
+    assert Counted.reads == 2
+
+
 def test_no_tokens_give_no_rows():
     empty = torch.zeros(0, 32), torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, 2)
     assert grouped_experts(experts(), *empty).shape == (0, 32)

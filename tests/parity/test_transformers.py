@@ -118,6 +118,24 @@ def test_drawn_configurations_in_bf16(seed, layout):
     assert_close(gradients, {name: parameter.grad for name, parameter in stock.named_parameters()}, 2e-2)
 
 
+@pytest.mark.parametrize("length", [10, 20])
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"type": "yarn", "factor": 2.0},
+        {"type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+        {"type": "longrope", "factor": 3.0, "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 2.1, 2.2, 2.3]},
+    ],
+    ids=lambda scaling: scaling["type"],
+)
+def test_transformers_further_position_scalings(scaling, length):
+    """Below and above the length of 14 that the network is said to have been trained on."""
+    stock, network = (model.eval() for model in pair(rope_scaling=scaling | {"original_max_position_embeddings": 14}))
+    ids = batch("prefill")["input_ids"][:, :length]
+    with torch.no_grad():
+        assert_close(network(ids).logits, stock(ids).logits)
+
+
 @pytest.mark.parametrize("arguments", [{}, {"num_beams": 3}, {"do_sample": True, "top_k": 5}])
 def test_generation_equals_transformers(arguments):
     stock, network = (model.eval() for model in pair(num_key_value_heads=2))
