@@ -80,7 +80,11 @@ def load_whole(path: str, dtype: str = "auto") -> OlmoeForCausalLM:
 
 
 def save_whole(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write model and tokenizer in the layout stock transformers loads; the folder appears only when it is complete."""
+    """Write model and tokenizer in the layout stock transformers loads; the folder appears only when it is complete.
+
+    The config never asks for router logits: stock transformers would compute the loss of them in every `generate`.
+    """
+    model.config.output_router_logits = False
     partial = folder.with_name(folder.name + ".partial")
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)

@@ -5,15 +5,18 @@ weighted losses to the task loss.
 """
 
 from olmoe_ft.objective.losses import load_balancing_loss, router_z_loss
-from olmoe_ft.objective.routing import Routing
-from olmoe_ft.objective.statistics import RoutingStatistics, routing_statistics
+from olmoe_ft.objective.routing import Counts, Routing
+from olmoe_ft.objective.statistics import RoutingStatistics, agreement, chosen_experts, routing_statistics
 from olmoe_ft.objective.total import RouterObjective, RouterTerms
 
 __all__ = [
+    "Counts",
     "RouterObjective",
     "RouterTerms",
     "Routing",
     "RoutingStatistics",
+    "agreement",
+    "chosen_experts",
     "load_balancing_loss",
     "router_z_loss",
     "routing_statistics",

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from olmoe_ft.objective.routing import Routing
+from olmoe_ft.objective.routing import Counts, Routing
 
 Scope = Literal["layer", "pooled"]
 
@@ -32,7 +32,7 @@ def load_balancing_loss(
     Raises:
         ValueError: on an unknown scope, an empty sequence, K outside 1 to E, or a mask of another length than T.
     """
-    return balance(Routing.of(router_logits, num_experts_per_tok, token_mask), num_experts_per_tok, scope)
+    return balance(Routing.of(router_logits, num_experts_per_tok, token_mask), scope)
 
 
 def router_z_loss(router_logits: Sequence[Tensor], token_mask: Tensor | None = None) -> Tensor:
@@ -49,17 +49,28 @@ def router_z_loss(router_logits: Sequence[Tensor], token_mask: Tensor | None = N
     return z(Routing.of(router_logits, 1, token_mask))
 
 
-def balance(routing: Routing, num_experts_per_tok: int, scope: Scope) -> Tensor:
-    """The formula of `load_balancing_loss` over sums that were taken before."""
+def balance(routing: Routing, scope: Scope, counts: Counts | None = None) -> Tensor:
+    """The formula of `load_balancing_loss` over sums that were taken before.
+
+    Args:
+        counts: of the group over which `f_e` is taken, where the sums are a part of it; None takes the sums alone.
+            `f_e` over a global batch is Qiu et al. 2025 (https://arxiv.org/abs/2501.11873).
+    """
     if scope not in ("layer", "pooled"):
         raise ValueError(f"scope={scope!r} is not known: use 'layer' or 'pooled'")
-    rows = routing.pooled() if scope == "pooled" else routing
-    tokens = rows.tokens.clamp(min=1)
-    share = rows.assignments / (tokens * num_experts_per_tok)  # f, (L, E)
-    probability = rows.probabilities / tokens  # P, (L, E)
-    return share.shape[-1] * (share * probability).sum(dim=-1).mean()
+    counts = routing.counts if counts is None else counts
+    assignments, probability = counts.assignments, _mean(routing.probabilities, counts)  # (L, E)
+    if scope == "pooled":  # as if one router had seen the tokens of all layers
+        assignments, probability = assignments.sum(0, keepdim=True), probability.mean(0, keepdim=True)
+    share = assignments / assignments.sum(-1, keepdim=True).clamp(min=1)  # f: a token's K choices add up to K
+    return share.shape[-1] * (share * probability).sum(-1).mean()
 
 
-def z(routing: Routing) -> Tensor:
-    """The formula of `router_z_loss` over sums that were taken before."""
-    return (routing.squared_log_partition / routing.tokens.clamp(min=1)).mean()
+def z(routing: Routing, counts: Counts | None = None) -> Tensor:
+    """The formula of `router_z_loss` over sums that were taken before; `counts` as in `balance`."""
+    return _mean(routing.squared_log_partition, routing.counts if counts is None else counts).mean()
+
+
+def _mean(sums: Tensor, counts: Counts) -> Tensor:
+    # a process may hold less than one token on average; without any the sums are 0, and so is their mean
+    return sums / counts.tokens.clamp(min=1e-6)

@@ -14,6 +14,18 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Counts:
+    """Over what a router loss is computed: a group of tokens of which this process may hold a part. No gradient.
+
+    This process's sums, divided by the tokens that a process holds on average, have the group's mean as their mean
+    over the processes; so gradients that are averaged over processes are those of the whole group.
+    """
+
+    assignments: Tensor  # (L, E) how many of the group's tokens chose the expert among their K
+    tokens: Tensor  # () by how many tokens this process's sums are divided
+
+
+@dataclass(frozen=True)
 class Routing:
     """Sums over the tokens that count, one row a layer, all fp32.
 
@@ -44,20 +56,20 @@ class Routing:
         assignments, probabilities, squares, entropy = map(torch.stack, zip(*layers, strict=True))
         return cls(assignments, probabilities, squares, entropy, weight.sum())
 
+    @property
+    def counts(self) -> Counts:
+        """These tokens as the whole group."""
+        return Counts(self.assignments, self.tokens)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The five sums, in the order in which `Routing` takes them."""
+        return self.assignments, self.probabilities, self.squared_log_partition, self.entropy, self.tokens
+
     def detach(self) -> "Routing":
-        return Routing(*(getattr(self, name).detach() for name in self.__dataclass_fields__))
+        return Routing(*(tensor.detach() for tensor in self.tensors()))
 
     def __add__(self, other: "Routing") -> "Routing":
-        return Routing(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
-
-    def pooled(self) -> "Routing":
-        """All layers summed into a single row, as if one router had seen the tokens of all of them."""
-        assignments, probabilities = (
-            self.assignments.sum(0, keepdim=True),
-            self.probabilities.sum(0, keepdim=True),
-        )
-        squares, entropy = self.squared_log_partition.sum(0, keepdim=True), self.entropy.sum(0, keepdim=True)
-        return Routing(assignments, probabilities, squares, entropy, self.tokens * len(self.assignments))
+        return Routing(*(mine + theirs for mine, theirs in zip(self.tensors(), other.tensors(), strict=True)))
 
 
 def _token_weights(router_logits: Sequence[Tensor], num_experts_per_tok: int, token_mask: Tensor | None) -> Tensor:

@@ -1,7 +1,9 @@
-"""Numbers that show how a router spreads its tokens. L layers, E experts."""
+"""Numbers that show how a router spreads its tokens. L layers, T tokens, E experts, K experts per token."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from olmoe_ft.objective.routing import Routing
@@ -27,3 +29,25 @@ def routing_statistics(routing: Routing) -> RoutingStatistics:
         max_violation=(load.amax(dim=-1) * load.shape[-1] - 1).clamp(min=0),
         dead_experts=(routing.assignments == 0).sum(dim=-1),
     )
+
+
+def chosen_experts(router_logits: Sequence[Tensor], num_experts_per_tok: int) -> Tensor:
+    """The K experts of every token: one (T, E) tensor a layer -> indices (L, T, K), the likeliest first."""
+    return torch.stack([logits.float().topk(num_experts_per_tok, dim=-1).indices for logits in router_logits])
+
+
+def agreement(before: Tensor, after: Tensor) -> Tensor:
+    """The share of a token's experts that two models have in common, averaged over the tokens of a layer.
+
+    The router saturation of OLMoE (section 5.1), there between a checkpoint and the end of pretraining.
+
+    Args:
+        before, after: expert indices (L, T, K), distinct in each token; their order does not matter.
+    Returns:
+        (L,) fp32, 1.0 where the router has not moved; two unrelated routers agree on K / E.
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if before.shape != after.shape:
+        raise ValueError(f"choices of shape {tuple(before.shape)} and {tuple(after.shape)} are not of the same tokens")
+    return (before.unsqueeze(-1) == after.unsqueeze(-2)).any(-1).float().mean(dim=(1, 2))

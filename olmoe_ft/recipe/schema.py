@@ -61,6 +61,11 @@ class Router(Section):
     """Weight of the router z-loss; pretraining used 0.001."""
     scope: Literal["layer", "pooled"] = "layer"
     """Balance every layer (as in pretraining), or all layers pooled (as transformers does)."""
+    tokens: Literal["non_padding", "all", "completion"] = "non_padding"
+    """Which tokens count in both losses and the statistics: all but padding, all, or those of the answers."""
+    balance_over: Literal["micro_batch", "ranks", "accumulation"] = "micro_batch"
+    """Whose tokens are to be balanced together: a process's micro-batch, the micro-batches that all processes work on
+    at once, or those and the ones before them in the optimizer step."""
     train: Literal["full", "frozen", "lora"]
     """The router's own weights: `full` trains them, `frozen` leaves them alone, `lora` adapts them."""
 

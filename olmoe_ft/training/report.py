@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.router.guard import reach_of_frozen_routers
 from olmoe_ft.training.run_directory import RunDirectory
 
 console = Console()
@@ -24,6 +25,8 @@ def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, resume: Path | 
         f"into {run.path}/",
         soft_wrap=True,
     )
+    if (reach := reach_of_frozen_routers(trainer.model, recipe.router)) is not None:
+        console.print(reach, soft_wrap=True)
     if resume is not None:
         console.print(f"going on from {resume}")
 

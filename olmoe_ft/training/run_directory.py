@@ -27,6 +27,9 @@ class RunDirectory:
         self.final = self.path / "final"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
+        self.routing_table = self.path / "routing.parquet"
+        self.routing_picture = self.path / "routing.png"
+        self.routing_probe = self.path / "routing_probe.safetensors"
 
     def check(self) -> None:
         """Refuse a directory that holds something else.

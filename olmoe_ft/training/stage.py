@@ -15,6 +15,7 @@ from olmoe_ft.data.sources import load_mixture
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.answers import Question, load_questions, score
 from olmoe_ft.training.report import print_finished, print_start, print_summary
+from olmoe_ft.training.router.files import RoutingFiles
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments, whole_weights
 from olmoe_ft.training.start import model_config, stage_tokenizer, starting_checkpoint, write_base
@@ -53,7 +54,9 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
             state.wait_for_everyone()
             before = _score(recipe, starting_checkpoint(recipe, run), inputs, "before training")
         start = starting_checkpoint(recipe, run)
-        trainer = build_trainer(recipe, arguments, start, inputs.tokenizer, inputs.train, inputs.evaluation)
+        trainer = build_trainer(
+            recipe, arguments, start, run.routing_probe, inputs.tokenizer, inputs.train, inputs.evaluation
+        )
     except RecipeError:
         if new and state.is_main_process:
             shutil.rmtree(run.path)
@@ -100,6 +103,7 @@ def _train(
     state = PartialState()
     if state.is_main_process:
         trainer.add_callback(TrackingCallback(Tracking(recipe, run)))
+        trainer.add_callback(RoutingFiles(run))
         run.record_launch(
             processes=state.num_processes,
             device=str(state.device),

@@ -3,6 +3,7 @@
 import json
 import netrc
 import os
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import wandb
 from transformers import TrainerCallback
 
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.router.files import load_picture
 from olmoe_ft.training.run_directory import RunDirectory
 
 
@@ -42,6 +44,7 @@ class Tracking:
     def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
         self.metrics_file = run.metrics
         self.wandb_run = None
+        self.next_picture = 0.0  # time.perf_counter() before which none is drawn
         mode = wandb_mode(recipe.tracking.wandb)
         if mode != "off":
             self.wandb_run = wandb.init(
@@ -62,7 +65,19 @@ class Tracking:
         with self.metrics_file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
         if self.wandb_run is not None:
-            self.wandb_run.log({name: _for_wandb(value) for name, value in values.items()})
+            values = {name: _for_wandb(value) for name, value in values.items()} | self._load_map(step, values)
+            self.wandb_run.log(values)
+
+    def _load_map(self, step: int, values: dict[str, Any]) -> dict[str, wandb.Image]:
+        """The load of all layers as one picture, unless drawing would take more than a hundredth of the run's time."""
+        loads = [values[name] for name in sorted(values) if name.startswith("router/load/")]
+        start = time.perf_counter()
+        if not loads or start < self.next_picture:
+            return {}
+        picture = wandb.Image(load_picture(np.array(loads), step))
+        done = time.perf_counter()
+        self.next_picture = done + 100 * (done - start)
+        return {"router/load_map": picture}
 
     def finish(self, summary: dict[str, Any]) -> None:
         if self.wandb_run is not None:

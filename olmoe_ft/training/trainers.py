@@ -1,5 +1,7 @@
 """A thin trainer per stage, and the one function that builds it."""
 
+import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,15 +12,20 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.model import OlmoeForCausalLM
-from olmoe_ft.objective import RouterObjective
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.performance import PerformanceCallback
 from olmoe_ft.training.progress import ProgressBar
-from olmoe_ft.training.router_loss import RouterLossMixin
+from olmoe_ft.training.router.guard import check_reach
+from olmoe_ft.training.router.loss import RouterLossMixin
 
 
 class OlmoeSFTTrainer(RouterLossMixin, SFTTrainer):
     """Supervised fine-tuning on assistant turns, plus the router objective."""
+
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
+        if (loss := logs.get("eval_loss")) is not None:  # the task's alone
+            logs["eval_perplexity"] = math.exp(loss) if loss < 700 else math.inf
+        super().log(logs, start_time)
 
 
 class OlmoeDPOTrainer(RouterLossMixin, DPOTrainer):
@@ -32,6 +39,7 @@ def build_trainer(
     recipe: Recipe,
     arguments: SFTConfig | DPOConfig,
     checkpoint: str,
+    probe_file: Path,
     tokenizer: PreTrainedTokenizerBase,
     train: Dataset,
     evaluation: Dataset | None,
@@ -40,11 +48,15 @@ def build_trainer(
 
     Full DPO gets a second, frozen copy as reference; with LoRA the reference is the model with its adapters off.
 
+    Args:
+        probe_file: where the probe of the routers' drift is kept.
     Raises:
-        RecipeError: after tokenization and truncation no row with anything to learn is left.
+        RecipeError: after tokenization and truncation no row with anything to learn is left, or the router losses can
+            change no weight that is trained.
     """
     model = _load(recipe, checkpoint)
     config = model.config
+    config.output_router_logits = False  # saved as true, every `generate` downstream would compute their loss
     coefficient = config.router_aux_loss_coef
     if recipe.router.train == "frozen":
         for name, parameter in model.named_parameters():
@@ -58,12 +70,8 @@ def build_trainer(
         "eval_dataset": evaluation,
         "processing_class": tokenizer,
         "peft_config": adapter,
-        "router_objective": RouterObjective(
-            num_experts_per_tok=config.num_experts_per_tok,
-            load_balancing_coef=recipe.router.load_balancing_coef,
-            z_loss_coef=recipe.router.z_loss_coef,
-            scope=recipe.router.scope,
-        ),
+        "router": recipe.router,
+        "probe_file": probe_file,
     }
     trainer: OlmoeTrainer
     if recipe.stage == "sft":
@@ -74,6 +82,7 @@ def build_trainer(
         trainer = OlmoeDPOTrainer(ref_model=reference, **common)
     if not len(trainer.train_dataset):
         raise RecipeError("no row is left after truncation: every answer lies beyond training.max_length; raise it")
+    check_reach(trainer.model, recipe.router)
     # TRL changes these for training; a saved model keeps what stock transformers expects of it
     config.router_aux_loss_coef, config.use_cache = coefficient, True
     trainer.remove_callback(ProgressCallback)

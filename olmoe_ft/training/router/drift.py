@@ -1,0 +1,118 @@
+"""How far the routers have moved: on a fixed probe batch, which experts are still chosen as when the run started."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import TrainerCallback
+
+from olmoe_ft.objective import agreement, chosen_experts
+from olmoe_ft.recipe import RecipeError
+from olmoe_ft.training.router.logits import counted_tokens
+
+if TYPE_CHECKING:
+    from olmoe_ft.training.router.loss import RouterLossMixin
+
+ROWS, LENGTH = 16, 128  # the probe: so many rows from all over the training set, cut to so many tokens
+COST = 0.02  # the probe's part of the work of training, at most; a forward pass is a third of a forward and backward
+
+
+class RoutingDrift(TrainerCallback):
+    """Measures the share of top-k choices that agree with the model the run started from, layer by layer.
+
+    Every process runs the probe, since under ZeRO-3 a forward pass needs all of them; the first one keeps the choices
+    of the start and of the end in a file of the run, so that a resumed run goes on with the start of the whole run.
+    """
+
+    def __init__(self, trainer: "RouterLossMixin", file: Path) -> None:
+        self.trainer, self.file = trainer, file
+        self.tokens_since = 0  # trained by all processes since the last measurement
+        self.measured_at = 0  # optimizer step
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.probe = probe_batch(self.trainer)
+        if state.global_step == 0:
+            self.start = self.choices()
+            self._save()
+        elif self.trainer.accelerator.is_main_process:
+            if not self.file.exists():
+                raise RecipeError(
+                    f"{self.file} is gone, which says how the run routed when it started: bring it back, or remove the "
+                    "run directory to start over"
+                )
+            self.start = load_file(self.file)["start"].long()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        choices = self.choices()
+        self._save(choices)
+        if self.measured_at != state.global_step:
+            self.trainer.log(self.record(choices))
+
+    def record_if_due(self, tokens: int) -> dict[str, float]:
+        """The metrics, or nothing while the probe would cost too much of the training done since the last ones.
+
+        Args:
+            tokens: how many tokens all processes have trained on since this was last asked; the same on each.
+        """
+        self.tokens_since += tokens
+        work = 3 * self.tokens_since / self.trainer.accelerator.num_processes
+        if self.probe["input_ids"].numel() > COST * work:
+            return {}
+        self.tokens_since, self.measured_at = 0, self.trainer.state.global_step
+        return self.record(self.choices())
+
+    def record(self, choices: Tensor) -> dict[str, float]:
+        """Metrics of the first process; the others, which do not log, give their names with nothing compared."""
+        start = self.start if self.trainer.accelerator.is_main_process else choices
+        layers = agreement(start, choices).tolist()
+        record = {f"router/drift_agreement/layer_{index:02d}": share for index, share in enumerate(layers)}
+        return {"router/drift_agreement": sum(layers) / len(layers)} | record
+
+    def choices(self) -> Tensor:
+        """The experts of the probe's tokens that count, (L, T, K), on the CPU."""
+        model, backbone = self.trainer.model, self.trainer.backbone
+        device = self.trainer.args.device
+        inputs = {name: rows.to(device) for name, rows in self.probe.items() if name != "counted"}
+        training = model.training
+        model.eval()
+        with torch.no_grad(), self.trainer.compute_loss_context_manager():
+            outputs = backbone(**inputs, use_cache=False, output_router_logits=True)
+        model.train(training)
+        chosen = chosen_experts(outputs.router_logits, backbone.config.num_experts_per_tok).cpu()
+        return chosen[:, self.probe["counted"].flatten()]
+
+    def _save(self, end: Tensor | None = None) -> None:
+        if not self.trainer.accelerator.is_main_process:
+            return
+        tensors = {**self.probe, "start": self.start.short()} | ({} if end is None else {"end": end.short()})
+        save_file(tensors, self.file)
+
+
+def probe_batch(trainer: "RouterLossMixin") -> dict[str, Tensor]:
+    """Rows spread over the training set, as the trainer's collator makes them, each cut to a length.
+
+    Returns:
+        `input_ids`, `attention_mask`, `counted` (whether `router.tokens` counts a token) and of packed rows
+        `position_ids`, all (B, S).
+    """
+    dataset: Any = trainer.train_dataset
+    pad_token_id = trainer.processing_class.pad_token_id
+    count = min(ROWS, len(dataset))
+    columns: dict[str, list[Tensor]] = {}
+    for index in range(count):
+        batch = trainer.data_collator([dataset[index * len(dataset) // count]])  # packed: one row; a pair: two
+        ids = batch["input_ids"]
+        attention = batch.get("attention_mask", torch.ones_like(ids))
+        counted = counted_tokens(batch, trainer.router.tokens, pad_token_id)
+        counted = attention.bool() if counted is None else counted.view_as(ids) & attention.bool()
+        rows = {"input_ids": ids, "attention_mask": attention, "counted": counted}
+        rows |= {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
+        for name, values in rows.items():
+            columns.setdefault(name, []).extend(values[:, :LENGTH])
+    return {
+        name: pad_sequence(rows, batch_first=True, padding_value=pad_token_id if name == "input_ids" else 0)
+        for name, rows in columns.items()
+    }

@@ -1,0 +1,116 @@
+"""Routing to look at: a table of every record, a picture of the run, a heat map for a tracker."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from safetensors.numpy import load_file
+from transformers import TrainerCallback
+
+from olmoe_ft.training.run_directory import RunDirectory
+
+LAYER_METRIC = re.compile(r"router/(\w+)/layer_(\d+)")
+COLUMNS = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("layer", pa.int64()),
+        ("load", pa.list_(pa.float64())),  # one share an expert; they sum to 1
+        ("entropy", pa.float64()),
+        ("max_violation", pa.float64()),
+        ("dead_experts", pa.int64()),
+        ("drift_agreement", pa.float64()),  # null at steps where the probe did not run
+    ]
+)
+
+
+class RoutingFiles(TrainerCallback):
+    """Writes the table with every checkpoint, table and picture at the end. For the first process alone."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+
+    def on_save(self, args, state, control, **kwargs):
+        write_table(self.run.metrics, self.run.routing_table)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        write_table(self.run.metrics, self.run.routing_table)
+        figure = routing_picture(pq.read_table(self.run.routing_table).to_pylist(), load_file(self.run.routing_probe))
+        _replace(self.run.routing_picture, lambda partial: figure.savefig(partial, format="png", dpi=120))
+
+
+def write_table(metrics: Path, table: Path) -> None:
+    """`metrics.jsonl`'s per-layer metrics as a Parquet file, a row for each step and layer."""
+    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        for key, value in record.items():
+            if match := LAYER_METRIC.fullmatch(key):
+                place = (record["step"], int(match[2]))
+                rows.setdefault(place, {"step": place[0], "layer": place[1]})[match[1]] = value
+    content = pa.Table.from_pylist([rows[place] for place in sorted(rows)], schema=COLUMNS)
+    _replace(table, lambda partial: pq.write_table(content, partial))
+
+
+def routing_picture(rows: list[dict[str, Any]], probe: dict[str, np.ndarray]) -> Figure:
+    """Load of the probe batch at the start and at the end of the run, and how the choices moved apart in between."""
+    experts = next((len(row["load"]) for row in rows if row["load"]), int(probe["start"].max()) + 1)
+    figure = Figure(figsize=(15, 4.5), layout="constrained")
+    before, after, drift = figure.subplots(1, 3)
+    loads = [_load(probe[name], experts) for name in ("start", "end")]
+    highest = max(2.0, *(load.max() * experts for load in loads))  # one scale for both
+    draw_load(before, loads[0], "load before, on the probe batch", highest)
+    draw_load(after, loads[1], "load after, on the probe batch", highest)
+    layers = len(probe["start"])
+    colors = colormaps["viridis"].resampled(layers)
+    for layer in range(layers):
+        points = [row for row in rows if row["layer"] == layer and row["drift_agreement"] is not None]
+        steps, shares = [0, *(row["step"] for row in points)], [1.0, *(row["drift_agreement"] for row in points)]
+        drift.plot(steps, shares, color=colors(layer), label=f"layer {layer}")
+    drift.set(
+        title="choices that agree with the start", xlabel="optimizer step", ylabel="share of top-k", ylim=(0, 1.02)
+    )
+    drift.xaxis.set_major_locator(MaxNLocator(integer=True))
+    drift.legend(fontsize="small", ncols=2)
+    return figure
+
+
+def draw_load(axes: Axes, load: np.ndarray, title: str, highest: float) -> None:
+    """A heat map of (layers, experts) shares over the balanced one: white 1, blue idle, red busy."""
+    scale = TwoSlopeNorm(vcenter=1.0, vmin=0.0, vmax=highest)
+    image = axes.imshow(load * load.shape[1], cmap="RdBu_r", norm=scale, aspect="auto", interpolation="nearest")
+    axes.set(title=title, xlabel="expert", ylabel="layer")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    axes.figure.colorbar(image, ax=axes, label="load / balanced load")
+
+
+def load_picture(load: np.ndarray, step: int) -> np.ndarray:
+    """The heat map of one record as pixels (height, width, RGBA), for a load of (layers, experts)."""
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    draw_load(figure.subplots(), load, f"expert load at step {step}", max(2.0, load.max() * load.shape[1]))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def _load(choices: np.ndarray, experts: int) -> np.ndarray:
+    """Experts chosen (L, T, K) -> share of the choices that each got (L, E)."""
+    counts = np.stack([np.bincount(layer.ravel(), minlength=experts) for layer in choices])
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _replace(file: Path, write: Any) -> None:
+    partial = file.with_name(file.name + ".partial")
+    write(partial)
+    os.replace(partial, file)

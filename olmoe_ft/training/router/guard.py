@@ -1,0 +1,125 @@
+"""Is the gradient of the router losses alive, and what can it move? Asked once, at the first step."""
+
+import re
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+
+from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe.schema import Router
+
+PARTS = {  # how the parts of a layer are called, and the modules of each
+    "routers": ("mlp.gate",),
+    "attention": ("self_attn",),
+    "norms": ("input_layernorm", "post_attention_layernorm"),
+    "experts": ("mlp.experts",),
+}
+
+
+def moved_weights(model: nn.Module) -> dict[str, int]:
+    """What the router losses can move: part of the network -> how many of its trained weights lie before a router.
+
+    A router sees the attention and the norms of its own layer and everything in the layers below; never the experts
+    of the last layer, the final norm or the head.
+    """
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    layers = 1 + max(int(match[1]) for name, _ in model.named_parameters() if (match := _layer(name)))
+    moved: dict[str, int] = {}
+    for name, weight in trained:
+        if (part := _part(name, layers)) is not None:
+            # under ZeRO-3 a parameter's own size is that of this process's shard
+            moved[part] = moved.get(part, 0) + getattr(weight, "ds_numel", weight.numel())
+    return moved
+
+
+def check_reach(model: nn.Module, router: Router) -> None:
+    """Refuse a model, ready to train, to which the router losses of its recipe can do nothing.
+
+    Raises:
+        RecipeError: a coefficient is not 0, but no trained weight has an influence on a router; or the routers are to
+            be trained and are not.
+    """
+    moved = moved_weights(model)
+    if router.train != "frozen" and "routers" not in moved:
+        raise RecipeError(f'router.train: found "{router.train}", but no router\'s weight is trained')
+    if (coefficients := _coefficients(router)) and not moved:
+        raise RecipeError(
+            f"{coefficients}, but no trained weight lies before a router, so the router losses can change nothing: "
+            "train more (router.train: full, lora.attention: true) or set both coefficients to 0"
+        )
+
+
+def reach_of_frozen_routers(model: nn.Module, router: Router) -> str | None:
+    """A sentence on what the router losses still move where the routers themselves are frozen; None elsewhere."""
+    coefficients = _coefficients(router)
+    if router.train != "frozen" or not coefficients:
+        return None
+    parts = ", ".join(f"{part} ({count:,} weights)" for part, count in moved_weights(model).items())
+    return f"the routers are frozen and {coefficients}: the router losses still move what lies before them, {parts}"
+
+
+class GradientGuard:
+    """Within the block, watch whether the gradient of the router losses comes back into each decoder layer.
+
+    Each layer's router logits are replaced by a view of themselves, inside whatever checkpoints the layer: only the
+    router losses use the view, the routing itself goes on with the original. So a logit that was detached on its way,
+    in the layer or after it, is told from one that is alive, in a recomputed layer too.
+    """
+
+    def __init__(self, layers: nn.ModuleList, router: Router) -> None:
+        self.layers, self.router = layers, router
+        self.reached: set[int] = set()
+
+    def __enter__(self) -> "GradientGuard":
+        self.handles = [
+            layer.register_forward_hook(lambda module, args, outputs, index=index: self._watch(index, outputs))
+            for index, layer in enumerate(self.layers)
+        ]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _watch(self, index: int, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden_states, router_logits, *others = outputs
+        if torch.is_grad_enabled() and router_logits.requires_grad:
+            router_logits = router_logits.view_as(router_logits)
+            router_logits.register_hook(lambda gradient: self.reached.add(index))
+        return hidden_states, router_logits, *others
+
+    def check(self) -> None:
+        """After the backward pass.
+
+        Raises:
+            RecipeError: a coefficient is not 0, and no gradient came to the router of some layer.
+        """
+        missing = sorted(set(range(len(self.layers))) - self.reached)
+        if missing:
+            layers = "any layer" if len(missing) == len(self.layers) else f"layer {', '.join(map(str, missing))}"
+            raise RecipeError(
+                f"{_coefficients(self.router)}, but after the first backward pass no gradient of the router losses has "
+                f"come to the router of {layers}: its logits were detached on the way (by a hook, a no_grad block or a "
+                "checkpoint that records them). The run stops because it would train without these losses; mend what "
+                "detaches them or set both coefficients to 0"
+            )
+
+
+def _coefficients(router: Router) -> str:
+    given = {"load_balancing_coef": router.load_balancing_coef, "z_loss_coef": router.z_loss_coef}
+    return " and ".join(f"router.{name} is {value}" for name, value in given.items() if value)
+
+
+def _layer(name: str) -> re.Match[str] | None:
+    return re.search(r"\blayers\.(\d+)\.", name)
+
+
+def _part(name: str, layers: int) -> str | None:
+    """The part of the network a parameter belongs to, None behind the last router."""
+    if (match := _layer(name)) is None:
+        return "embeddings" if "embed_tokens" in name else None
+    part = next(part for part, modules in PARTS.items() if name[match.end() :].startswith(modules))
+    return None if part == "experts" and int(match[1]) == layers - 1 else part

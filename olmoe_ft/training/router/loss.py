@@ -1,0 +1,70 @@
+"""What both trainers add to TRL's: the router objective in the loss, and its numbers in the log."""
+
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import Trainer
+
+from olmoe_ft.objective import RouterObjective, Routing
+from olmoe_ft.recipe.schema import Router
+from olmoe_ft.training.router.balance import BalanceGroup
+from olmoe_ft.training.router.drift import RoutingDrift
+from olmoe_ft.training.router.guard import GradientGuard
+from olmoe_ft.training.router.logits import counted_tokens, record_router_logits
+from olmoe_ft.training.router.window import LogWindow
+
+
+class RouterLossMixin(Trainer):
+    """Stands before a TRL trainer among the bases: `loss = task loss + router losses`, the same for any machine shape.
+
+    TRL's own auxiliary term must be off (`router_aux_loss_coef=0`). Evaluation returns the task loss alone.
+
+    Args:
+        router: the recipe's section.
+        probe_file: where the probe batch and its routing are kept, in the run directory.
+    """
+
+    def __init__(self, *args: Any, router: Router, probe_file: Path, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.router = router
+        self.router_objective = RouterObjective(router.load_balancing_coef, router.z_loss_coef, router.scope)
+        model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        self.backbone = model.base_model
+        self._balance_group = BalanceGroup(router.balance_over, self.accelerator)
+        self._gradient_is_checked = not self.router_objective
+        self._window = LogWindow()
+        self._last_logged_step = 0
+        self._drift = RoutingDrift(self, probe_file)
+        self.add_callback(self._drift)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if self._gradient_is_checked:
+            return super().training_step(model, inputs, num_items_in_batch)
+        with GradientGuard(self.backbone.layers, self.router) as guard:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        guard.check()
+        self._gradient_is_checked = True
+        return loss
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if not self.model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        with record_router_logits(self.backbone) as recorded:
+            task_loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        mask = counted_tokens(inputs, self.router.tokens, self.processing_class.pad_token_id)
+        routing = Routing.of(recorded[0], self.backbone.config.num_experts_per_tok, mask)
+        terms = self.router_objective.terms(routing, self._balance_group.counts(routing))
+        # Trainer sums micro-batches. Where it counted their tokens the task loss is already divided by all of them,
+        # and the router's term must be divided too; elsewhere Trainer divides what is returned here.
+        micro_batches = self.current_gradient_accumulation_steps
+        divided = num_items_in_batch is not None
+        self._window.add(task_loss, terms, routing, micro_batches, task_is_divided=divided)
+        return self.router_objective.total(task_loss, terms, micro_batches if divided else 1)
+
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
+        if "loss" in logs:  # a record of training steps; every process comes here
+            logs |= self._window.metrics(self.accelerator, self.state.global_step - self._last_logged_step)
+            logs |= self._drift.record_if_due(logs.get("router/tokens", 0))
+            self._window, self._last_logged_step = LogWindow(), self.state.global_step
+        super().log(logs, start_time)
