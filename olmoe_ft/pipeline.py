@@ -1,9 +1,11 @@
 """The stages of a recipe, in order."""
 
+import os
 import warnings
 from typing import Any
 
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.report import print_comparison
 from olmoe_ft.training.stage import read_data, run_stage
 
 
@@ -13,4 +15,7 @@ def run(recipe: Recipe) -> list[dict[str, Any]]:
     warnings.filterwarnings("ignore", category=FutureWarning)
     for stage in recipe.stages[1:]:  # a mistake in a later stage's files is found before the first one trains
         read_data(stage)
-    return [run_stage(stage) for stage in recipe.stages or (recipe,)]
+    summaries = [run_stage(stage) for stage in recipe.stages or (recipe,)]
+    if recipe.stages and os.environ.get("RANK", "0") == "0":
+        print_comparison(recipe.stages, summaries)
+    return summaries

@@ -1,5 +1,6 @@
 """What a run prints for people: a line before it trains, a table when it has."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def print_summary(run: RunDirectory, summary: dict[str, Any]) -> None:
         f"loss {summary['train_loss']:.4f}; the model is in {run.final}/",
         soft_wrap=True,
     )
+    if "router/entropy" in summary["last"]:
+        console.print(f"routing at the end: {routing_line(summary['last'])}; see {run.routing_picture}", soft_wrap=True)
     if "after" in summary:
         console.print(answers_table(summary["before"], summary["after"]))
 
@@ -60,3 +63,33 @@ def answers_table(before: dict[str, Any], after: dict[str, Any]) -> Table:
     for style in after["styles"]:
         table.add_row(f"style: {style}", f"{before['styles'][style]:.1%}", f"{after['styles'][style]:.1%}")
     return table
+
+
+def routing_line(last: dict[str, Any]) -> str:
+    busiest, agreement = 1 + last["router/max_violation"], last["router/drift_agreement"]
+    return (
+        f"entropy {last['router/entropy']:.2f} nats, busiest expert at {busiest:.1f} times the mean, "
+        f"{last['router/dead_experts']} dead, {agreement:.0%} of the choices as at the start"
+    )
+
+
+def print_comparison(stages: Sequence[Recipe], summaries: Sequence[dict[str, Any]]) -> None:
+    """The stages of a pipeline side by side: what each did to its routers, and how well the task went."""
+    table = Table(title=f"{stages[0].name.partition('/')[0]}: the stages side by side")
+    for column in ("run", "balance\ncoef", "routers"):
+        table.add_column(column)
+    for column in ("task\nloss", "exact\nmatch", "entropy\n(nats)", "max\nviolation", "dead\nexperts"):
+        table.add_column(column, justify="right")
+    for stage, summary in zip(stages, summaries, strict=True):
+        last = summary["last"]
+        table.add_row(
+            stage.name.rpartition("/")[2],
+            f"{stage.router.load_balancing_coef:g}",
+            stage.router.train,
+            f"{last['loss/task']:.4f}",
+            f"{summary['after']['exact_match']:.1%}" if "after" in summary else "",
+            f"{last['router/entropy']:.3f}",
+            f"{last['router/max_violation']:.2f}",
+            f"{last['router/dead_experts']}",
+        )
+    console.print(table)

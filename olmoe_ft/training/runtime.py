@@ -32,6 +32,8 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
     processes_talk = under_deepspeed or int(os.environ.get("WORLD_SIZE", "1")) > 1
     machine: dict[str, Any] = {
         "ddp_backend": "gloo" if processes_talk and not accelerator_there else None,
+        # every trained weight has a gradient; looking for others fails with adapters and reentrant checkpointing
+        "ddp_find_unused_parameters": False,
         # DeepSpeed refuses transformers' CPU switch, and runs on a CPU without it
         "use_cpu": not accelerator_there and not under_deepspeed,
         "dataloader_pin_memory": accelerator_there,

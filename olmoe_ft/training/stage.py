@@ -123,7 +123,18 @@ def _train(
         "steps": trainer.state.global_step,
         "train_loss": result.training_loss,
         "train_seconds": result.metrics["train_runtime"],
+        "last": _last_values(trainer.state.log_history),
         **evaluation,
+    }
+
+
+def _last_values(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last value of every metric of the task and of the routers that is one number for all layers."""
+    values = {name: value for record in records for name, value in record.items()}
+    return {
+        name: value
+        for name, value in values.items()
+        if name == "loss/task" or (name.startswith("router/") and "/layer_" not in name)
     }
 
 

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from olmoe_ft.objective import agreement, chosen_experts
 from olmoe_ft.recipe import RecipeError
-from olmoe_ft.training.router.logits import counted_tokens
+from olmoe_ft.training.router.logits import counted_tokens, record_router_logits
 
 if TYPE_CHECKING:
     from olmoe_ft.training.router.loss import RouterLossMixin
@@ -73,15 +73,19 @@ class RoutingDrift(TrainerCallback):
 
     def choices(self) -> Tensor:
         """The experts of the probe's tokens that count, (L, T, K), on the CPU."""
-        model, backbone = self.trainer.model, self.trainer.backbone
+        model = self.trainer.model_wrapped
         device = self.trainer.args.device
         inputs = {name: rows.to(device) for name, rows in self.probe.items() if name != "counted"}
+        nothing = torch.full_like(inputs["input_ids"], -100)
         training = model.training
         model.eval()
+        # The same way as a training step's, through the fused head: ZeRO-3 loses weights between forward passes that
+        # call other modules, and gathers those of adapters on experts only for a forward of the whole model.
         with torch.no_grad(), self.trainer.compute_loss_context_manager():
-            outputs = backbone(**inputs, use_cache=False, output_router_logits=True)
+            with record_router_logits(self.trainer.backbone, gradient=False) as recorded:
+                model(**inputs, labels=nothing, use_cache=False, fused_lm_head=True)
         model.train(training)
-        chosen = chosen_experts(outputs.router_logits, backbone.config.num_experts_per_tok).cpu()
+        chosen = chosen_experts(recorded[0], self.trainer.backbone.config.num_experts_per_tok).cpu()
         return chosen[:, self.probe["counted"].flatten()]
 
     def _save(self, end: Tensor | None = None) -> None:

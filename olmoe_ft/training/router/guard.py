@@ -4,7 +4,9 @@ import re
 from types import TracebackType
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Router
@@ -33,12 +35,12 @@ def moved_weights(model: nn.Module) -> dict[str, int]:
     return moved
 
 
-def check_reach(model: nn.Module, router: Router) -> None:
+def check_reach(model: PreTrainedModel | PeftModel, router: Router) -> None:
     """Refuse a model, ready to train, to which the router losses of its recipe can do nothing.
 
     Raises:
-        RecipeError: a coefficient is not 0, but no trained weight has an influence on a router; or the routers are to
-            be trained and are not.
+        RecipeError: a coefficient is not 0, but no trained weight has an influence on a router, or every token goes to
+            all experts; or the routers are to be trained and are not.
     """
     moved = moved_weights(model)
     if router.train != "frozen" and "routers" not in moved:
@@ -47,6 +49,12 @@ def check_reach(model: nn.Module, router: Router) -> None:
         raise RecipeError(
             f"{coefficients}, but no trained weight lies before a router, so the router losses can change nothing: "
             "train more (router.train: full, lora.attention: true) or set both coefficients to 0"
+        )
+    experts = model.config.num_experts
+    if router.load_balancing_coef and model.config.num_experts_per_tok == experts:
+        raise RecipeError(
+            f"router.load_balancing_coef is {router.load_balancing_coef}, but every token goes to all {experts} "
+            "experts, whose load is balanced whatever the router does; set it to 0"
         )
 
 
@@ -62,9 +70,9 @@ def reach_of_frozen_routers(model: nn.Module, router: Router) -> str | None:
 class GradientGuard:
     """Within the block, watch whether the gradient of the router losses comes back into each decoder layer.
 
-    Each layer's router logits are replaced by a view of themselves, inside whatever checkpoints the layer: only the
-    router losses use the view, the routing itself goes on with the original. So a logit that was detached on its way,
-    in the layer or after it, is told from one that is alive, in a recomputed layer too.
+    The logits that leave each mixture of experts are replaced by a view of themselves, inside whatever checkpoints the
+    layer: only the router losses use the view, the routing has used the original. So a logit that was detached on its
+    way, in the layer or after it, is told from one that is alive, in a recomputed layer too.
     """
 
     def __init__(self, layers: nn.ModuleList, router: Router) -> None:
@@ -73,7 +81,9 @@ class GradientGuard:
 
     def __enter__(self) -> "GradientGuard":
         self.handles = [
-            layer.register_forward_hook(lambda module, args, outputs, index=index: self._watch(index, outputs))
+            layer.get_submodule("mlp").register_forward_hook(
+                lambda module, args, outputs, index=index: self._watch(index, outputs)
+            )
             for index, layer in enumerate(self.layers)
         ]
         return self
@@ -85,27 +95,34 @@ class GradientGuard:
             handle.remove()
 
     def _watch(self, index: int, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden_states, router_logits, *others = outputs
+        mixed, router_logits = outputs
         if torch.is_grad_enabled() and router_logits.requires_grad:
             router_logits = router_logits.view_as(router_logits)
-            router_logits.register_hook(lambda gradient: self.reached.add(index))
-        return hidden_states, router_logits, *others
+            # under reentrant checkpointing a gradient of zeros comes where none does
+            router_logits.register_hook(lambda gradient: self.reached.add(index) if gradient.any() else None)
+        return mixed, router_logits
+
+    @property
+    def complete(self) -> bool:
+        """Whether a gradient came to every layer."""
+        return len(self.reached) == len(self.layers)
 
     def check(self) -> None:
-        """After the backward pass.
+        """After the backward passes of a step.
 
         Raises:
             RecipeError: a coefficient is not 0, and no gradient came to the router of some layer.
         """
+        if self.complete:
+            return
         missing = sorted(set(range(len(self.layers))) - self.reached)
-        if missing:
-            layers = "any layer" if len(missing) == len(self.layers) else f"layer {', '.join(map(str, missing))}"
-            raise RecipeError(
-                f"{_coefficients(self.router)}, but after the first backward pass no gradient of the router losses has "
-                f"come to the router of {layers}: its logits were detached on the way (by a hook, a no_grad block or a "
-                "checkpoint that records them). The run stops because it would train without these losses; mend what "
-                "detaches them or set both coefficients to 0"
-            )
+        layers = "any layer" if not self.reached else f"layer {', '.join(map(str, missing))}"
+        raise RecipeError(
+            f"{_coefficients(self.router)}, but in the first step no gradient of the router losses has come to the "
+            f"router of {layers}: its logits were detached on the way (by a hook, a no_grad block or a checkpoint that "
+            "records them). The run stops because it would train without these losses; mend what detaches them or set "
+            "both coefficients to 0"
+        )
 
 
 def _coefficients(router: Router) -> str:

@@ -32,19 +32,20 @@ class RouterLossMixin(Trainer):
         model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self.backbone = model.base_model
         self._balance_group = BalanceGroup(router.balance_over, self.accelerator)
-        self._gradient_is_checked = not self.router_objective
+        self._guard = GradientGuard(self.backbone.layers, router) if self.router_objective else None
         self._window = LogWindow()
         self._last_logged_step = 0
         self._drift = RoutingDrift(self, probe_file)
         self.add_callback(self._drift)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        if self._gradient_is_checked:
+        if self._guard is None:
             return super().training_step(model, inputs, num_items_in_batch)
-        with GradientGuard(self.backbone.layers, self.router) as guard:
+        with self._guard:
             loss = super().training_step(model, inputs, num_items_in_batch)
-        guard.check()
-        self._gradient_is_checked = True
+        if self._guard.complete or self.accelerator.sync_gradients:  # the first step is over
+            self._guard.check()
+            self._guard = None
         return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

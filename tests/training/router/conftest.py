@@ -1,0 +1,41 @@
+"""A trainer of a small recipe in this process, on one CPU process."""
+
+from collections.abc import Callable
+from contextlib import chdir
+
+import pytest
+import yaml
+from router_gradients import Case, recipe_of, write_start
+
+from olmoe_ft.data.sources import load_mixture
+from olmoe_ft.recipe import load_recipe
+from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.runtime import training_arguments
+from olmoe_ft.training.start import model_config, stage_tokenizer
+from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
+
+
+@pytest.fixture
+def make_trainer(tmp_path) -> Callable[..., OlmoeTrainer]:
+    """`make_trainer(Case(...), "router.train=frozen")`: two steps of it are ready to be taken, none has been."""
+
+    def make(case: Case, *overrides: str) -> OlmoeTrainer:
+        write_start(tmp_path)
+        file = tmp_path / "recipe.yaml"
+        file.write_text(yaml.safe_dump(recipe_of(case, tmp_path)))
+        usual = ("training.max_steps=2", "training.optim=adamw_torch", "training.learning_rate=1e-3")
+        with chdir(tmp_path):
+            recipe = load_recipe(file, [*usual, *overrides])
+            run = RunDirectory(recipe)
+            run.create()
+            return build_trainer(
+                recipe,
+                training_arguments(recipe, run),
+                str(tmp_path / "start"),
+                run.routing_probe.absolute(),
+                stage_tokenizer(recipe, model_config(recipe)),
+                load_mixture(recipe.data.train, recipe.stage, 1),
+                None,
+            )
+
+    return make
