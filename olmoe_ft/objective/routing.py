@@ -90,7 +90,7 @@ def _sum_layer(logits: Tensor, num_experts_per_tok: int, weight: Tensor) -> tupl
     probabilities = logits.softmax(dim=-1)  # (T, E)
     with torch.no_grad():
         chosen = logits.topk(num_experts_per_tok, dim=-1).indices  # (T, K)
-        assignments = torch.zeros_like(logits[0]).index_add_(
+        assignments = logits.new_zeros(logits.shape[-1]).index_add_(
             0, chosen.flatten(), weight.repeat_interleave(num_experts_per_tok)
         )
         # -sum p log p = logsumexp - sum p·logit

@@ -1,6 +1,7 @@
 """What a user types, and what is said when it is wrong: one sentence, exit code 2, nothing written."""
 
 import json
+import math
 import shutil
 import signal
 import struct
@@ -11,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from conftest import ENVIRONMENT, SHORT, launch, make_workspace, olmoe_ft
+from safetensors.torch import load_file
 from wandb.proto.wandb_internal_pb2 import Record
 
 from olmoe_ft.cli import main
@@ -75,8 +78,13 @@ def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_does(tmp_path):
         for name in ("unbroken", "broken")
     )
     assert [record["step"] for record in other] == [record["step"] for record in one]
-    for expected, actual in zip(one[:-1], other[:-1], strict=True):  # the last one holds times
-        assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-5), expected["step"]
+    for expected, actual in zip(one, other, strict=True):
+        if "loss" in expected:  # the last ones hold times, and the last measurement of drift
+            assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-5), expected["step"]
+    # against the start of the first launch, not against the checkpoint
+    drift = [next(row for row in reversed(run) if "router/drift_agreement" in row) for run in (one, other)]
+    assert drift[0]["router/drift_agreement"] < 0.9
+    assert drift[1]["router/drift_agreement"] == pytest.approx(drift[0]["router/drift_agreement"], abs=0.01)
     models = [
         transformers.AutoModelForCausalLM.from_pretrained(workspace / f"runs/{name}/final").state_dict()
         for name in ("unbroken", "broken")
@@ -131,11 +139,73 @@ def test_the_offline_run_holds_the_metrics_of_the_design(workspace):
         "router/dead_experts perf/tokens_per_second perf/mfu perf/peak_memory_gib"
     ).split():
         assert history[0][name] == pytest.approx(written[0][name]), name
+    image = history[0]["router/load_map/_type"], history[0]["router/load_map/path"]
+    assert image[0] == "image-file" and (file.parent / "files" / image[1]).stat().st_size > 5000
     for layer in range(4):  # a histogram with one bar an expert
         name = f"router/load/layer_{layer:02d}"
         assert history[0][f"{name}/_type"] == "histogram"
         assert history[0][f"{name}/values"] == pytest.approx(written[0][name])
         assert sum(written[0][name]) == pytest.approx(1, abs=1e-4)
+
+
+def test_evaluation_and_saved_configs_are_those_of_the_task_alone(workspace):
+    """`eval_loss` is stock transformers' mean loss on the answers, for a start whose config asks for router logits."""
+    start = workspace / "asks-for-router-logits"
+    config = json.loads((workspace / "configs/model/olmoe_tiny.json").read_text()) | {"output_router_logits": True}
+    transformers.OlmoeForCausalLM(transformers.OlmoeConfig(**config)).save_pretrained(start)
+    evaluation = "data.eval=[{path: data/skills/train.jsonl, max_rows: 32}]"
+    result = olmoe_ft(
+        workspace,
+        *["train", SFT, *SHORT, "name=evaluated", "training.max_steps=2", "training.per_device_eval_batch_size=32"],
+        *["model.config=null", f"model.path={start}", evaluation, "router.load_balancing_coef=0.5"],
+    )
+    assert result.returncode == 0, result.stderr
+    final = workspace / "runs/evaluated/final"
+    summary = json.loads((final.parent / "summary.json").read_text())
+    model = transformers.AutoModelForCausalLM.from_pretrained(final)
+    assert model.config.output_router_logits is False
+    tokenizer = transformers.AutoTokenizer.from_pretrained(final)
+    total, count = 0.0, 0
+    for line in (workspace / "data/skills/train.jsonl").read_text().splitlines()[:32]:
+        tokens = tokenizer.apply_chat_template(
+            json.loads(line)["messages"], return_dict=True, return_tensors="pt", return_assistant_tokens_mask=True
+        )
+        answer = torch.as_tensor(tokens["assistant_masks"]).bool().view_as(tokens["input_ids"])
+        with torch.no_grad():
+            loss = model(input_ids=tokens["input_ids"], labels=tokens["input_ids"].masked_fill(~answer, -100)).loss
+        total, count = total + loss.item() * answer.sum().item(), count + answer.sum().item()
+    assert summary["eval_loss"] == pytest.approx(total / count, rel=1e-5)
+    assert summary["eval_perplexity"] == pytest.approx(math.exp(total / count), rel=1e-4)
+    assert not any("router" in name for name in summary if name.startswith("eval"))
+
+
+def test_the_ablation_of_the_router_prints_one_table(workspace):
+    short = [override for override in SHORT if "answers" not in override and "max_rows" not in override]
+    result = olmoe_ft(
+        workspace,
+        *["train", "recipes/tiny/ablation-router.yaml", *short, "name=ablation", "training.max_steps=3"],
+        *["data.answers.limit=4", "data.answers.max_new_tokens=4"],
+        *[f"stages.{index}.model.path=runs/ablation/sft" for index in range(1, 5)],
+    )
+    assert result.returncode == 0, result.stderr
+    table = result.stdout[result.stdout.index("ablation: the stages side by side") :]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if line.startswith("│")]
+    assert [row[:3] for row in rows] == [
+        ["sft", "0.01", "full"],
+        ["dpo", "0", "full"],
+        ["dpo-2", "0.01", "full"],
+        ["dpo-3", "0", "frozen"],
+        ["dpo-4", "0.01", "frozen"],
+    ]
+    for row, name in zip(rows, ("sft", "dpo", "dpo-2", "dpo-3", "dpo-4"), strict=True):
+        last = json.loads((workspace / f"runs/ablation/{name}/summary.json").read_text())["last"]
+        assert float(row[3]) == pytest.approx(last["loss/task"], abs=1e-4)
+        assert float(row[6]) == pytest.approx(last["router/max_violation"], abs=0.01)
+    assert "the routers are frozen and router.load_balancing_coef is 0.01" in result.stdout
+    gates = [load_file(workspace / f"runs/ablation/{name}/final/model.safetensors") for name in ("sft", "dpo-4")]
+    for layer in range(4):
+        name = f"model.layers.{layer}.mlp.gate.weight"
+        assert torch.equal(gates[0][name], gates[1][name])
 
 
 def test_merge_and_chat(short_run, workspace):

@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
 
-from olmoe_ft.objective import load_balancing_loss, router_z_loss
+from olmoe_ft.objective import Counts, Routing, load_balancing_loss, router_z_loss
+from olmoe_ft.objective.losses import balance, z
 
 BIG = 30.0  # a logit that takes all probability: exp(-30) is 1e-13
 
@@ -42,6 +44,46 @@ def test_pooling_hides_a_collapse_of_every_layer_onto_different_experts():
     logits = [collapsed_on(list(range(8 * layer, 8 * layer + 8)), 5, 64) for layer in range(8)]
     assert load_balancing_loss(logits, 8, scope="layer").item() == pytest.approx(8.0, rel=1e-5)
     assert load_balancing_loss(logits, 8, scope="pooled").item() == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_pooled_is_transformers_value_over_k(masked):
+    """transformers adds up the K slots of f where we average them, so it is K times larger; otherwise the same."""
+    torch.manual_seed(3)
+    k, ours = 3, [torch.randn(2 * 5, 8, requires_grad=True) for _ in range(4)]
+    theirs = [logits.detach().clone().requires_grad_() for logits in ours]
+    mask = (torch.rand(2, 5) > 0.3).long() if masked else None
+    value = load_balancing_loss(ours, k, None if mask is None else mask.flatten(), scope="pooled")
+    expected = load_balancing_loss_func(tuple(theirs), 8, k, mask) / k
+    torch.testing.assert_close(value, expected)
+    for mine, other in zip(torch.autograd.grad(value, ours), torch.autograd.grad(expected, theirs), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize("scope", ["layer", "pooled"])
+@pytest.mark.parametrize("cuts", [[6, 6], [2, 10], [3, 0, 9], [5, 3, 4]])
+def test_parts_of_a_group_have_the_groups_losses_as_their_mean(cuts, scope):
+    """However a group's tokens are spread, an empty part included: values and gradients of the whole.
+
+    With n parts the mean of their losses is (1/n) sum_r E sum_e f_e p_re / (T/n) = E sum_e f_e sum_r p_re / T.
+    """
+    torch.manual_seed(4)
+    logits = [torch.randn(12, 8, requires_grad=True) for _ in range(2)]
+    mask = torch.tensor([1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 1, 1])
+    parts = [
+        Routing.of(pieces, 2, part)
+        for *pieces, part in zip(*(layer.split(cuts) for layer in logits), mask.split(cuts), strict=True)
+    ]
+    assignments = sum(part.assignments for part in parts)
+    counts = Counts(assignments, sum(part.tokens for part in parts) / len(parts))
+    for split, whole in [
+        (lambda part: balance(part, scope, counts), load_balancing_loss(logits, 2, mask, scope)),
+        (lambda part: z(part, counts), router_z_loss(logits, mask)),
+    ]:
+        mean = sum(split(part) for part in parts) / len(parts)
+        torch.testing.assert_close(mean, whole)
+        for mine, other in zip(torch.autograd.grad(mean, logits), torch.autograd.grad(whole, logits), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7)
 
 
 def test_a_value_by_hand():

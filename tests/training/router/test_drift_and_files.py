@@ -1,0 +1,104 @@
+"""Drift, table and pictures of a run, recomputed from the saved models by transformers' own network."""
+
+import json
+
+import matplotlib.image
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+from matplotlib.figure import Figure
+from router_gradients import Case
+from safetensors.torch import load_file
+
+from olmoe_ft.recipe import load_recipe
+from olmoe_ft.training.router import drift
+from olmoe_ft.training.router.files import RoutingFiles, draw_load, load_picture
+from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.tracking import TrackingCallback
+
+
+class Records(TrackingCallback):
+    """Writes metrics.jsonl as rank 0 does, without W&B."""
+
+    def __init__(self, file):
+        self.tracking = self
+        self.file = file
+
+    def record(self, step, values):
+        with self.file.open("a") as stream:
+            stream.write(json.dumps({"step": step, **values}) + "\n")
+
+
+@pytest.fixture
+def run(make_trainer, tmp_path, monkeypatch, request):
+    """A run of a few steps in which the routers move; its probe is small enough to run at every step."""
+    monkeypatch.setattr(drift, "COST", 10.0)
+    monkeypatch.chdir(tmp_path)
+    case = Case(**request.param)
+    trainer = make_trainer(case, "training.max_steps=4", "training.learning_rate=0.02", "training.logging_steps=2")
+    run = RunDirectory(load_recipe("recipe.yaml"))
+    trainer.add_callback(Records(run.metrics))
+    trainer.add_callback(RoutingFiles(run))
+    trainer.train()
+    trainer.save_model(str(run.final))
+    return run
+
+
+def choices(folder, probe):
+    """(layers, counted tokens, 2), by transformers' own network."""
+    model = transformers.OlmoeForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    inputs = {name: probe[name] for name in ("input_ids", "attention_mask", "position_ids") if name in probe}
+    if "position_ids" in inputs:
+        del inputs["attention_mask"]  # there packed rows are isolated without a mask only
+    with torch.no_grad():
+        logits = model(**inputs, output_router_logits=True, use_cache=False).router_logits
+    return torch.stack([layer[probe["counted"].flatten()].topk(2).indices for layer in logits])
+
+
+RUNS = [{}, {"stage": "dpo"}, {"layout": "packed"}]
+
+
+@pytest.mark.parametrize("run", RUNS, indirect=True, ids=["sft", "dpo", "packed"])
+def test_drift_is_what_the_saved_models_say(run, tmp_path):
+    probe = load_file(run.routing_probe)
+    start, end = choices(tmp_path / "start", probe), choices(run.final, probe)
+    assert torch.equal(probe["start"].long().sort(-1).values, start.sort(-1).values)
+    assert torch.equal(probe["end"].long().sort(-1).values, end.sort(-1).values)
+    by_hand = [
+        np.mean([len(set(a.tolist()) & set(b.tolist())) / 2 for a, b in zip(*pair, strict=True)])
+        for pair in zip(start, end, strict=True)
+    ]
+    record = [json.loads(line) for line in run.metrics.read_text().splitlines() if "drift" in line][-1]
+    assert record["step"] == 4
+    assert [record[f"router/drift_agreement/layer_{layer:02d}"] for layer in range(2)] == pytest.approx(by_hand)
+    assert record["router/drift_agreement"] == pytest.approx(np.mean(by_hand))
+    assert 0.2 < record["router/drift_agreement"] < 1  # the routers did move, and not everything changed
+
+
+@pytest.mark.parametrize("run", RUNS[:1], indirect=True, ids=["sft"])
+def test_table_and_picture(run):
+    records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    rows = pq.read_table(run.routing_table).to_pylist()
+    assert [(row["step"], row["layer"]) for row in rows] == [(2, 0), (2, 1), (4, 0), (4, 1)]
+    for row in rows:
+        record = next(record for record in records if record["step"] == row["step"])
+        for name, value in row.items():
+            if name not in ("step", "layer"):
+                assert value == record[f"router/{name}/layer_{row['layer']:02d}"], name
+        assert sum(row["load"]) == pytest.approx(1, abs=1e-4) and len(row["load"]) == 8
+    picture = matplotlib.image.imread(run.routing_picture)
+    assert picture.shape[1] > 1000 and picture.std() > 0.05
+
+
+def test_the_heat_map_shows_every_load_over_the_balanced_one():
+    """Shares of 4 experts times 4: 1 at balance, which is the middle of the colours."""
+    load = np.array([[0.25, 0.25, 0.25, 0.25], [0.0, 0.5, 0.5, 0.0]])
+    axes = Figure().subplots()
+    draw_load(axes, load, "load", highest=2.0)
+    (image,) = axes.images
+    assert np.array_equal(image.get_array(), [[1, 1, 1, 1], [0, 2, 2, 0]])
+    assert [float(image.norm(value)) for value in (0, 1, 2)] == [0, 0.5, 1]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("expert", "layer")
+    assert load_picture(load, step=7).shape[2] == 4
