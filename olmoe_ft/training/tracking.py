@@ -14,7 +14,7 @@ import wandb
 from transformers import TrainerCallback
 
 from olmoe_ft.recipe import Recipe
-from olmoe_ft.training.router.files import load_picture
+from olmoe_ft.training.router.files import LoadMap
 from olmoe_ft.training.run_directory import RunDirectory
 
 
@@ -44,6 +44,7 @@ class Tracking:
     def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
         self.metrics_file = run.metrics
         self.wandb_run = None
+        self.load_map: LoadMap | None = None
         self.next_picture = 0.0  # time.perf_counter() before which none is drawn
         mode = wandb_mode(recipe.tracking.wandb)
         if mode != "off":
@@ -69,14 +70,15 @@ class Tracking:
             self.wandb_run.log(values)
 
     def _load_map(self, step: int, values: dict[str, Any]) -> dict[str, wandb.Image]:
-        """The load of all layers as one picture, unless drawing would take more than a hundredth of the run's time."""
+        """The load of all layers as one picture, unless drawing would take more than 0.5% of the run's time."""
         loads = [values[name] for name in sorted(values) if name.startswith("router/load/")]
         start = time.perf_counter()
         if not loads or start < self.next_picture:
             return {}
-        picture = wandb.Image(load_picture(np.array(loads), step))
+        self.load_map = self.load_map or LoadMap(len(loads), len(loads[0]))
+        picture = wandb.Image(self.load_map.pixels(np.array(loads), step))
         done = time.perf_counter()
-        self.next_picture = done + 100 * (done - start)
+        self.next_picture = done + 200 * (done - start)
         return {"router/load_map": picture}
 
     def finish(self, summary: dict[str, Any]) -> None:

@@ -55,7 +55,7 @@ def make_workspace(folder: Path) -> Path:
     zero3["zero_optimization"]["stage3_param_persistence_threshold"] = 0
     (folder / "zero3.json").write_text(json.dumps(zero3))
     config = (REPOSITORY / "configs/accelerate/zero3.yaml").read_text()
-    (folder / "zero3.yaml").write_text(config.replace("configs/deepspeed/zero3.json", "zero3.json"))
+    (folder / "zero3-all.yaml").write_text(config.replace("configs/deepspeed/zero3.json", "zero3.json"))
     return folder
 
 
@@ -82,7 +82,8 @@ def launch(workspace: Path, config: str, recipe: str, *overrides: str) -> str:
     return result.stdout
 
 
-CONFIGS = {"one": "configs/accelerate/cpu.yaml", "zero2": "configs/accelerate/zero2.yaml", "zero3": "zero3.yaml"}
+SFT_START = {"model": {"config": "configs/model/olmoe_tiny.json", "tokenizer": "data/skills/tokenizer", "path": None}}
+CONFIGS = {"one": "configs/accelerate/cpu.yaml", "zero2": "configs/accelerate/zero2.yaml", "zero3": "zero3-all.yaml"}
 
 
 @pytest.fixture(scope="session")
@@ -90,25 +91,37 @@ def workspace(tmp_path_factory) -> Path:
     return make_workspace(tmp_path_factory.mktemp("workspace"))
 
 
+STAGES = {"sft": "sft", "sft-lora": "sft-2", "dpo": "dpo", "dpo-lora": "dpo-2"}  # recipe -> its run in a pipeline
+
+
 @pytest.fixture(scope="session")
 def short_run(workspace) -> Callable[[str, str], Run]:
-    """A short run of a tiny recipe on a machine shape, made once: `short_run("dpo", "zero3")`.
+    """A short run of a tiny recipe on a machine shape: `short_run("dpo", "zero3")`.
 
-    DPO starts from the one-process SFT run, whichever shape it runs on, so that shapes can be compared.
+    The four recipes run as one pipeline for each shape, made once. DPO starts from the one-process SFT run, whichever
+    shape it runs on, so that shapes can be compared.
     """
-    made: dict[tuple[str, str], Run] = {}
+    made: dict[str, str] = {}
 
     def run(recipe: str, shape: str) -> Run:
-        if (recipe, shape) not in made:
-            name = f"{recipe}-{shape}"
-            overrides = [*SHORT, f"name={name}"]
-            if shape == "one":
-                overrides.append("training.gradient_accumulation_steps=2")
-            if recipe.startswith("dpo"):
-                overrides.append(f"model.path={run(recipe.replace('dpo', 'sft'), 'one').path}")
-                overrides += ["training.loss_type=[sigmoid]", "training.loss_weights=null"]  # DPO alone starts at ln 2
-            output = launch(workspace, CONFIGS[shape], f"recipes/tiny/{recipe}.yaml", *overrides)
-            made[recipe, shape] = Run(workspace / "runs" / name, output)
-        return made[recipe, shape]
+        if shape not in made:
+            starts = {"dpo": "runs/one/sft", "dpo-lora": "runs/one/sft-2"}
+            if shape != "one":
+                run(recipe, "one")
+            stages = [
+                {"extends": f"recipes/tiny/{name}.yaml"}
+                | ({"model": {"path": starts[name]}} if name in starts else SFT_START)
+                for name in STAGES
+            ]
+            file = workspace / f"{shape}.yaml"
+            file.write_text(json.dumps({"name": shape, "stage": "pipeline", "stages": stages}))
+            overrides = [*SHORT, *(["training.gradient_accumulation_steps=2"] if shape == "one" else [])]
+            for dpo in (2, 3):  # DPO alone starts at ln 2
+                overrides += [
+                    f"stages.{dpo}.training.loss_type=[sigmoid]",
+                    f"stages.{dpo}.training.loss_weights=null",
+                ]
+            made[shape] = launch(workspace, CONFIGS[shape], file.name, *overrides)
+        return Run(workspace / "runs" / shape / STAGES[recipe], made[shape])
 
     return run

@@ -21,29 +21,42 @@ from wandb.proto.wandb_internal_pb2 import Record
 from olmoe_ft.cli import main
 
 SFT = "recipes/tiny/sft.yaml"
-TINY = (
-    "model.path=null",
-    "model.config=configs/model/olmoe_tiny.json",
-    "model.tokenizer=data/skills/tokenizer",
-    "training.per_device_train_batch_size=2",
-    "training.gradient_accumulation_steps=1",
-    "training.max_steps=2",
-    "training.logging_steps=1",
-    "training.save_steps=2",
-    "tracking.wandb='off'",
-)
+PUBLISHED = [(stage, form) for stage in ("sft", "dpo") for form in ("full", "lora")]
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
-@pytest.mark.parametrize("form", ["full", "lora"])
-def test_the_recipes_for_the_released_model_run_with_a_tiny_one(workspace, stage, form):
+@pytest.fixture(scope="module")
+def published(workspace) -> dict[tuple[str, str], Path]:
+    """Runs of the recipes for the released model, with another model, other rows and fewer steps."""
+    stages = []
+    for stage, form in PUBLISHED:
+        rows = "train" if stage == "sft" else "preferences"
+        stages.append(
+            {
+                "extends": f"recipes/olmoe-1b-7b-0924/{stage}/{form}.yaml",
+                "model": {
+                    "path": None,
+                    "config": "configs/model/olmoe_tiny.json",
+                    "tokenizer": "data/skills/tokenizer",
+                },
+                "data": {"train": [{"path": f"data/skills/{rows}.jsonl", "max_rows": 32}]},
+                "training": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "max_steps": 2},
+                "tracking": {"wandb": "off"},
+            }
+        )
+    (workspace / "published.yaml").write_text(
+        json.dumps({"name": "published", "stage": "pipeline", "stages": stages}, indent=1)
+    )
+    short = ("training.logging_steps=1", "training.save_steps=2")
+    launch(workspace, "configs/accelerate/cpu.yaml", "published.yaml", *short)
+    return dict(
+        zip(PUBLISHED, (workspace / "runs/published" / name for name in "sft sft-2 dpo dpo-2".split()), strict=True)
+    )
+
+
+@pytest.mark.parametrize(("stage", "form"), PUBLISHED)
+def test_the_recipes_for_the_released_model_run_with_a_tiny_one(published, stage, form):
     """Everything of the recipe but its model, its rows and its length in steps, bf16 and checkpointing included."""
-    rows = "train" if stage == "sft" else "preferences"
-    data = f"data.train=[{{path: data/skills/{rows}.jsonl, max_rows: 32}}]"
-    name = f"published-{stage}-{form}"
-    recipe = f"recipes/olmoe-1b-7b-0924/{stage}/{form}.yaml"
-    launch(workspace, "configs/accelerate/cpu.yaml", recipe, *TINY, data, f"name={name}")
-    run = workspace / "runs" / name
+    run = published[stage, form]
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "loss" in record] == [1, 2]
     # both coefficients are 0: the loss is the task's alone, and the router is still watched

@@ -32,7 +32,9 @@ SPLITS = [
     for whole in (SPLIT, replace(SPLIT, stage="dpo"))
     for shape in MACHINES
 ]
-ACCUMULATION = Case(balance_over="accumulation")
+ACCUMULATION = Case(balance_over="accumulation", micro_batches=2)
+WHOLE_STEP = Case(rows=4, micro_batches=1)
+STRENGTHS = [Case(), Case(shape="2 processes")]
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +42,9 @@ def folder(tmp_path_factory):
     """All the runs of the fast tests: one launch a machine."""
     folder = tmp_path_factory.mktemp("gradients")
     pairs = [(case, case.reference) for case in COVERING] + SPLITS
-    strengths = [Case(), replace(ACCUMULATION, shape="4 processes"), replace(Case(), shape="4 processes")]
-    without = [replace(case, coefficient=0.0) for case in strengths]
-    run_cases([case for pair in pairs for case in pair] + strengths + without + [ACCUMULATION, WHOLE_STEP], folder)
+    without = [replace(case, coefficient=0.0) for case in STRENGTHS]
+    accumulations = [ACCUMULATION, replace(ACCUMULATION, shape="2 processes"), WHOLE_STEP]
+    run_cases([case for pair in pairs for case in pair] + STRENGTHS + without + accumulations, folder)
     return folder
 
 
@@ -64,21 +66,18 @@ def test_balanced_one_by_one_the_parts_of_a_micro_batch_give_another_gradient(fo
     assert deviation(gradients(Case(), folder), gradients(SPLIT, folder)) > 1e-3
 
 
-def test_the_router_losses_have_the_strength_of_their_definition(folder):
+@pytest.mark.parametrize("case", STRENGTHS, ids=lambda case: case.shape)
+def test_the_router_losses_have_the_strength_of_their_definition(folder, case):
     """The gates' gradient with the losses minus that without is autograd's on the mean over the micro-batches."""
-    for shape in ("1 process", "4 processes"):
-        multiple, rest = strength(Case(shape=shape), folder)
-        assert multiple == pytest.approx(1, abs=1e-5) and rest < 1e-5
-
-
-WHOLE_STEP = Case(rows=8, micro_batches=1)
+    multiple, rest = strength(case, folder)
+    assert multiple == pytest.approx(1, abs=1e-5) and rest < 1e-5
 
 
 def test_balanced_over_accumulation_with_a_process_for_each_micro_batch_is_the_whole_step_at_once(folder):
     """Nothing is left to accumulate: the group is the step, as if one process had taken it in one micro-batch."""
-    at_once = replace(ACCUMULATION, shape="4 processes")
+    at_once = replace(ACCUMULATION, shape="2 processes")
     assert deviation(gradients(at_once, folder), gradients(WHOLE_STEP, folder)) <= 1e-5
-    # one after the other, earlier micro-batches see less of the step: near, and not the same
+    # one after the other, the first micro-batch sees less of the step: near, and not the same
     assert 1e-3 < deviation(gradients(ACCUMULATION, folder), gradients(WHOLE_STEP, folder)) < 0.5
 
 

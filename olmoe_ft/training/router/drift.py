@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from olmoe_ft.training.router.loss import RouterLossMixin
 
 ROWS, LENGTH = 16, 128  # the probe: so many rows from all over the training set, cut to so many tokens
-COST = 0.02  # the probe's part of the work of training, at most; a forward pass is a third of a forward and backward
+COST = 0.01  # the probe's part of the work of training, at most; a forward pass is a third of a forward and backward
 
 
 class RoutingDrift(TrainerCallback):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from olmoe_ft.recipe import load_recipe
 from olmoe_ft.training.router import drift
-from olmoe_ft.training.router.files import RoutingFiles, draw_load, load_picture
+from olmoe_ft.training.router.files import LoadMap, RoutingFiles, draw_load
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.tracking import TrackingCallback
 
@@ -96,9 +96,14 @@ def test_the_heat_map_shows_every_load_over_the_balanced_one():
     """Shares of 4 experts times 4: 1 at balance, which is the middle of the colours."""
     load = np.array([[0.25, 0.25, 0.25, 0.25], [0.0, 0.5, 0.5, 0.0]])
     axes = Figure().subplots()
-    draw_load(axes, load, "load", highest=2.0)
-    (image,) = axes.images
+    image = draw_load(axes, load, "load")
     assert np.array_equal(image.get_array(), [[1, 1, 1, 1], [0, 2, 2, 0]])
-    assert [float(image.norm(value)) for value in (0, 1, 2)] == [0, 0.5, 1]
+    assert [float(image.norm(value)) for value in (0, 1, 4)] == [0, 0.5, 1]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("expert", "layer")
-    assert load_picture(load, step=7).shape[2] == 4
+
+
+def test_one_heat_map_is_drawn_again_for_every_record():
+    load_map = LoadMap(layers=2, experts=4)
+    balanced, collapsed = np.full((2, 4), 0.25), np.array([[1.0, 0, 0, 0]] * 2)
+    pictures = [load_map.pixels(load, step=7) for load in (balanced, collapsed, balanced)]
+    assert np.array_equal(pictures[0], pictures[2]) and not np.array_equal(pictures[0], pictures[1])
