@@ -4,7 +4,7 @@
 
 A case runs the real pipeline (or stock TRL, or transformers' Trainer) for one step of plain SGD with a learning rate of
 a million: the weights it leaves are the gradient times minus a million, to 7 digits, whatever shards it on the way.
-`accelerate launch` starts this file again as a worker, once for each machine shape, which runs that shape's cases.
+`gradient_worker.py` is launched once for each machine shape and runs that shape's cases in `gradient_cases.py`.
 """
 
 import contextlib
@@ -14,60 +14,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from itertools import product
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
 import yaml
+from gradient_cases import LEARNING_RATE, REPOSITORY, SHAPES, Case, product_of_modes, recipe_of, splits, write_start
+from gradient_worker import stock_trainer
+from safetensors.torch import load_file
+from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
 
-REPOSITORY = Path(__file__).parents[1]
-LEARNING_RATE = 1e6
-MICRO_BATCHES = 4  # of ROWS rows, or packed rows, or pairs; spread over processes x accumulation steps
-ROWS = 2
-SHAPES = {  # name -> engine, processes
-    "1 process": ("plain", 1),
-    "2 processes": ("plain", 2),
-    "4 processes": ("plain", 4),
-    "ZeRO-2": ("zero2", 2),
-    "ZeRO-3": ("zero3", 2),
-}
+from olmoe_ft.objective import load_balancing_loss, router_z_loss
 
-
-@dataclass(frozen=True)
-class Case:
-    """One way of taking the step; `shape` is a key of SHAPES."""
-
-    stage: str = "sft"  # sft, dpo
-    form: str = "full"  # full, lora
-    layout: str = "padded"  # padded, packed
-    checkpointing: str = "none"  # none, reentrant, non_reentrant
-    shape: str = "1 process"
-    stack: str = "olmoe_ft"  # olmoe_ft, trl, transformers
-    balance_over: str = "micro_batch"
-    rows: int = ROWS  # of a micro-batch
-    micro_batches: int = MICRO_BATCHES
-    coefficient: float = 0.5  # of load balancing; the z-loss has a tenth of it. Large, so that an error is seen
-
-    @property
-    def name(self) -> str:
-        return "-".join(str(value).replace(" ", "_") for value in asdict(self).values())
-
-    @property
-    def reference(self) -> "Case":
-        """The same step in the plainest way."""
-        return replace(self, checkpointing="none", shape="1 process")
-
-
-def product_of_modes(shapes: Iterable[str] = ("1 process", "2 processes", "ZeRO-2", "ZeRO-3")) -> list[Case]:
-    """Every combination that exists: TRL packs no preference pairs."""
-    return [
-        Case(stage, form, layout, checkpointing, shape)
-        for stage, form, layout, checkpointing, shape in product(
-            ("sft", "dpo"), ("full", "lora"), ("padded", "packed"), ("none", "reentrant", "non_reentrant"), shapes
-        )
-        if (stage, layout) != ("dpo", "packed")
-    ]
+WORKER = Path(__file__).with_name("gradient_worker.py")
 
 
 def run_cases(cases: Iterable[Case], folder: Path, timeout: float = 3000) -> None:
@@ -84,7 +45,7 @@ def run_cases(cases: Iterable[Case], folder: Path, timeout: float = 3000) -> Non
         listed = folder / "cases.json"
         listed.write_text(json.dumps([asdict(case) for case in cases if case.shape == shape]))
         result = subprocess.run(
-            [sys.executable, "-m", *_launcher(shape, folder), __file__, str(listed)],
+            [sys.executable, "-m", *_launcher(shape, folder), str(WORKER), str(listed)],
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -112,8 +73,6 @@ def _launcher(shape: str, folder: Path) -> list[str]:
 
 def gradients(case: Case, folder: Path) -> dict:
     """Name -> gradient of the step, from the weights a case left."""
-    from safetensors.torch import load_file
-
     final = folder / "runs" / case.name / "final"
     weights = {name: tensor for file in final.glob("*.safetensors") for name, tensor in load_file(file).items()}
     return {name: tensor.double() / -LEARNING_RATE for name, tensor in weights.items()}
@@ -128,153 +87,10 @@ def deviation(actual: dict, expected: dict) -> float:
     )
 
 
-def write_start(folder: Path) -> None:
-    """A small model with routers that are not balanced, with its tokenizer."""
-    if (folder / "start").exists():
-        return
-    import torch
-
-    from olmoe_ft.data.tokenizer import load_tokenizer
-    from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = OlmoeConfig(vocab_size=512, num_experts=8, num_experts_per_tok=2, eos_token_id=511, **sizes)
-    model = OlmoeForCausalLM(config)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.add_(torch.randn_like(weight) * (0.5 if "mlp.gate" in name else 0.1))
-    model.save_pretrained(folder / "start")
-    load_tokenizer(str(REPOSITORY / "data/skills/tokenizer"), config.vocab_size).save_pretrained(folder / "start")
-
-
-def _work(listed: Path) -> None:
-    """The worker: run every case of the list in this process (one of several)."""
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    for values in json.loads(listed.read_text()):
-        case = Case(**values)
-        if case.stack == "olmoe_ft":
-            _run_ours(case)
-        else:
-            _run_stock(case)
-        PartialState().wait_for_everyone()
-        unset_hf_deepspeed_config()
-        AcceleratorState._reset_state()
-        GradientState._reset_state()
-
-
-def _training(case: Case) -> dict:
-    processes = SHAPES[case.shape][1]
-    assert case.micro_batches % processes == 0, case
-    return {
-        "max_steps": 1,
-        "optim": "sgd",
-        "learning_rate": LEARNING_RATE,
-        "lr_scheduler_type": "constant",
-        "weight_decay": 0.0,
-        "max_grad_norm": 0.0,
-        "per_device_train_batch_size": case.rows,
-        "gradient_accumulation_steps": case.micro_batches // processes,
-        "gradient_checkpointing": case.checkpointing != "none",
-        "gradient_checkpointing_kwargs": {"use_reentrant": case.checkpointing == "reentrant"},
-        "max_length": 64,
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "seed": 1,
-    }
-
-
-def recipe_of(case: Case, folder: Path) -> dict:
-    rows = "train" if case.stage == "sft" else "preferences"
-    recipe = {
-        "name": case.name,
-        "stage": case.stage,
-        "model": {"path": str(folder.resolve() / "start"), "dtype": "float32"},
-        "router": {
-            "load_balancing_coef": case.coefficient,
-            "z_loss_coef": case.coefficient / 10,
-            "train": "full",
-            "balance_over": case.balance_over,
-        },
-        "data": {"train": [{"path": str(REPOSITORY / f"data/skills/{rows}.jsonl"), "max_rows": 64}]},
-        "training": _training(case) | ({"packing": True} if case.layout == "packed" else {}),
-        "tracking": {"wandb": "off"},
-    }
-    if case.form == "lora":  # both factors random, so that both have a gradient
-        recipe["lora"] = {"r": 2, "alpha": 4, "attention": True, "experts": True, "init_lora_weights": False}
-    return recipe
-
-
-def _run_ours(case: Case) -> None:
-    from olmoe_ft import pipeline
-    from olmoe_ft.recipe import load_recipe
-
-    pipeline.run(load_recipe(f"{case.name}.yaml"))
-
-
-def _run_stock(case: Case) -> None:
-    """The same step by TRL's trainer as it is, or by transformers' on the rows TRL prepares."""
-    import transformers
-
-    trainer = _stock_trainer(case)
-    if case.stack == "transformers":
-        values = {name: value for name, value in _training(case).items() if name != "max_length"}
-        arguments = transformers.TrainingArguments(
-            output_dir=f"checkpoints/{case.name}-trainer", report_to="none", **_machine(), **values
-        )
-        model = trainer.model
-        model.config.output_router_logits, model.router_aux_loss_coef = True, case.coefficient
-        rows, collator = trainer.train_dataset, trainer.data_collator
-        trainer = transformers.Trainer(model, arguments, collator, rows)
-    trainer.train()
-    trainer.save_model(f"runs/{case.name}/final")
-
-
-def _stock_trainer(case: Case) -> Any:
-    import transformers
-    from trl import SFTConfig, SFTTrainer
-
-    from olmoe_ft.data.sources import load_mixture
-    from olmoe_ft.data.tokenizer import load_tokenizer
-    from olmoe_ft.recipe import load_recipe
-
-    recipe = load_recipe(f"{case.name}.yaml")
-    arguments = SFTConfig(
-        output_dir=f"checkpoints/{case.name}",
-        assistant_only_loss=True,
-        report_to="none",
-        bf16=False,
-        router_aux_loss_coef=case.coefficient,
-        **_machine(),
-        **_training(case),
-    )
-    return SFTTrainer(
-        model=transformers.OlmoeForCausalLM.from_pretrained("start", dtype="float32"),
-        args=arguments,
-        train_dataset=load_mixture(recipe.data.train, "sft", 1),
-        processing_class=load_tokenizer("start", 512),
-    )
-
-
-def _machine() -> dict[str, Any]:
-    import os
-
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-    return {"ddp_backend": "gloo" if processes > 1 or deepspeed else None, "use_cpu": not deepspeed}
-
-
 def definition(case: Case, folder: Path) -> dict[str, Any]:
     """Gate -> gradient of a stack's own router loss, by autograd on its definition: the mean over the micro-batches."""
-    import transformers
-    from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
-
-    from olmoe_ft.objective import load_balancing_loss, router_z_loss
-
     with contextlib.chdir(folder):
-        trainer = _stock_trainer(case)
+        trainer = stock_trainer(case)
         batches = list(itertools.islice(trainer.get_train_dataloader(), case.micro_batches))
     model = transformers.OlmoeForCausalLM.from_pretrained(folder / "start", dtype="float32")
     for batch in batches:
@@ -294,8 +110,6 @@ def strength(case: Case, folder: Path) -> tuple[float, float]:
     Returns:
         the multiple, by projection; and the largest element that no multiple explains, over the largest of all.
     """
-    import torch
-
     expected = definition(case, folder)
     with_it, without = gradients(case, folder), gradients(replace(case, coefficient=0.0), folder)
     actual = torch.cat([(with_it[name] - without[name]).flatten() for name in expected])
@@ -305,12 +119,10 @@ def strength(case: Case, folder: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    if len(sys.argv) == 2:
-        _work(Path(sys.argv[1]))
-        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print_modes(folder)
+        print_splits(folder)
         print_strengths(folder)
 
 
@@ -330,6 +142,16 @@ def print_modes(folder: Path) -> None:
             " | ".join(f"{value:.1e}" for value in found),
             "|",
         )
+
+
+def print_splits(folder: Path) -> None:
+    pairs = splits()
+    run_cases([case for pair in pairs for case in pair], folder)
+    print("| stage | machine | a micro-batch split over its processes, balanced over ranks |")
+    print("|---|---|---|")
+    for split, whole in pairs:
+        found = deviation(gradients(split, folder), gradients(whole, folder))
+        print(f"| {split.stage} | {split.shape} | {found:.1e} |")
 
 
 def print_strengths(folder: Path) -> None:

@@ -8,7 +8,8 @@ coefficients are 50 times the usual ones, so that the router losses are a large 
 from dataclasses import replace
 
 import pytest
-from router_gradients import Case, deviation, gradients, product_of_modes, run_cases, strength
+from gradient_cases import Case, product_of_modes, splits
+from router_gradients import deviation, gradients, run_cases, strength
 
 MACHINES = ("2 processes", "ZeRO-2", "ZeRO-3")
 # every pair of values of two of the five columns stands in some row
@@ -25,13 +26,7 @@ COVERING = [
     Case("dpo", "lora", "padded", "non_reentrant", "ZeRO-3"),
     Case("dpo", "full", "padded", "none", "ZeRO-2"),
 ]
-# a micro-batch of 4 rows, whole on one process and split over two
-SPLIT = Case(balance_over="ranks", rows=4, micro_batches=2)
-SPLITS = [
-    (replace(whole, rows=2, micro_batches=4, shape=shape), whole)
-    for whole in (SPLIT, replace(SPLIT, stage="dpo"))
-    for shape in MACHINES
-]
+SPLITS = splits(MACHINES)
 ACCUMULATION = Case(balance_over="accumulation", micro_batches=2)
 WHOLE_STEP = Case(rows=4, micro_batches=1)
 STRENGTHS = [Case(), Case(shape="2 processes")]
@@ -63,7 +58,7 @@ def test_balanced_over_ranks_a_split_micro_batch_gives_the_gradient_of_the_unspl
 
 def test_balanced_one_by_one_the_parts_of_a_micro_batch_give_another_gradient(folder):
     """What `ranks` changes is there to be seen: the objectives differ, not only their rounding."""
-    assert deviation(gradients(Case(), folder), gradients(SPLIT, folder)) > 1e-3
+    assert deviation(gradients(Case(), folder), gradients(SPLITS[0][1], folder)) > 1e-3
 
 
 @pytest.mark.parametrize("case", STRENGTHS, ids=lambda case: case.shape)

@@ -1,6 +1,7 @@
 """Is the gradient of the router losses alive, and what can it move? Asked once, at the first step."""
 
 import re
+from collections.abc import Iterator
 from types import TracebackType
 
 import torch
@@ -25,14 +26,28 @@ def moved_weights(model: nn.Module) -> dict[str, int]:
     A router sees the attention and the norms of its own layer and everything in the layers below; never the experts
     of the last layer, the final norm or the head.
     """
-    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    layers = 1 + max(int(match[1]) for name, _ in model.named_parameters() if (match := _layer(name)))
     moved: dict[str, int] = {}
-    for name, weight in trained:
-        if (part := _part(name, layers)) is not None:
-            # under ZeRO-3 a parameter's own size is that of this process's shard
-            moved[part] = moved.get(part, 0) + getattr(weight, "ds_numel", weight.numel())
+    for part, _, weight in _before_routers(model):
+        # under ZeRO-3 a parameter's own size is that of this process's shard
+        moved[part] = moved.get(part, 0) + getattr(weight, "ds_numel", weight.numel())
     return moved
+
+
+def _before_routers(model: nn.Module) -> Iterator[tuple[str, int, nn.Parameter]]:
+    """Trained weights that some router sees: the part of the network, the first layer whose router does, the weight."""
+    places = [(re.search(r"\blayers\.(\d+)\.(.*)", name), name, weight) for name, weight in model.named_parameters()]
+    layers = 1 + max(int(match[1]) for match, _, _ in places if match)
+    for match, name, weight in places:
+        if not weight.requires_grad:
+            continue
+        if match is None:
+            if "embed_tokens" in name:
+                yield "embeddings", 0, weight
+            continue
+        part = next(part for part, modules in PARTS.items() if match[2].startswith(modules))
+        first = int(match[1]) + (part == "experts")
+        if first < layers:
+            yield part, first, weight
 
 
 def check_reach(model: PreTrainedModel | PeftModel, router: Router) -> None:
@@ -75,9 +90,10 @@ class GradientGuard:
     way, in the layer or after it, is told from one that is alive, in a recomputed layer too.
     """
 
-    def __init__(self, layers: nn.ModuleList, router: Router) -> None:
+    def __init__(self, model: nn.Module, layers: nn.ModuleList, router: Router) -> None:
         self.layers, self.router = layers, router
-        self.reached: set[int] = set()
+        first = min((layer for _, layer, _ in _before_routers(model)), default=len(layers))
+        self.missing = set(range(first, len(layers)))  # below, no router sees a trained weight
 
     def __enter__(self) -> "GradientGuard":
         self.handles = [
@@ -99,13 +115,8 @@ class GradientGuard:
         if torch.is_grad_enabled() and router_logits.requires_grad:
             router_logits = router_logits.view_as(router_logits)
             # under reentrant checkpointing a gradient of zeros comes where none does
-            router_logits.register_hook(lambda gradient: self.reached.add(index) if gradient.any() else None)
+            router_logits.register_hook(lambda gradient: self.missing.discard(index) if gradient.any() else None)
         return mixed, router_logits
-
-    @property
-    def complete(self) -> bool:
-        """Whether a gradient came to every layer."""
-        return len(self.reached) == len(self.layers)
 
     def check(self) -> None:
         """After the backward passes of a step.
@@ -113,10 +124,10 @@ class GradientGuard:
         Raises:
             RecipeError: a coefficient is not 0, and no gradient came to the router of some layer.
         """
-        if self.complete:
+        if not self.missing:
             return
-        missing = sorted(set(range(len(self.layers))) - self.reached)
-        layers = "any layer" if not self.reached else f"layer {', '.join(map(str, missing))}"
+        every = len(self.missing) == len(self.layers)
+        layers = "any layer" if every else f"layer {', '.join(map(str, sorted(self.missing)))}"
         raise RecipeError(
             f"{_coefficients(self.router)}, but in the first step no gradient of the router losses has come to the "
             f"router of {layers}: its logits were detached on the way (by a hook, a no_grad block or a checkpoint that "
@@ -128,15 +139,3 @@ class GradientGuard:
 def _coefficients(router: Router) -> str:
     given = {"load_balancing_coef": router.load_balancing_coef, "z_loss_coef": router.z_loss_coef}
     return " and ".join(f"router.{name} is {value}" for name, value in given.items() if value)
-
-
-def _layer(name: str) -> re.Match[str] | None:
-    return re.search(r"\blayers\.(\d+)\.", name)
-
-
-def _part(name: str, layers: int) -> str | None:
-    """The part of the network a parameter belongs to, None behind the last router."""
-    if (match := _layer(name)) is None:
-        return "embeddings" if "embed_tokens" in name else None
-    part = next(part for part, modules in PARTS.items() if name[match.end() :].startswith(modules))
-    return None if part == "experts" and int(match[1]) == layers - 1 else part

@@ -32,7 +32,7 @@ class RouterLossMixin(Trainer):
         model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self.backbone = model.base_model
         self._balance_group = BalanceGroup(router.balance_over, self.accelerator)
-        self._guard = GradientGuard(self.backbone.layers, router) if self.router_objective else None
+        self._guard = GradientGuard(self.model, self.backbone.layers, router) if self.router_objective else None
         self._window = LogWindow()
         self._last_logged_step = 0
         self._drift = RoutingDrift(self, probe_file)
@@ -43,7 +43,7 @@ class RouterLossMixin(Trainer):
             return super().training_step(model, inputs, num_items_in_batch)
         with self._guard:
             loss = super().training_step(model, inputs, num_items_in_batch)
-        if self._guard.complete or self.accelerator.sync_gradients:  # the first step is over
+        if not self._guard.missing or self.accelerator.sync_gradients:  # the first step is over
             self._guard.check()
             self._guard = None
         return loss

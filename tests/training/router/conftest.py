@@ -5,7 +5,7 @@ from contextlib import chdir
 
 import pytest
 import yaml
-from router_gradients import Case, recipe_of, write_start
+from gradient_cases import Case, recipe_of, write_start
 
 from olmoe_ft.data.sources import load_mixture
 from olmoe_ft.recipe import load_recipe

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
+from gradient_cases import Case
 from matplotlib.figure import Figure
-from router_gradients import Case
 from safetensors.torch import load_file
 
 from olmoe_ft.recipe import load_recipe

@@ -1,8 +1,8 @@
 """The run stops at step 1 where the router losses reach no router, and says why."""
 
 import pytest
+from gradient_cases import Case
 from networks import ours
-from router_gradients import Case
 
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.model.router import OlmoeTopKRouter
@@ -18,6 +18,15 @@ MODES = ("none", "non_reentrant", "reentrant")
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_a_gradient_that_is_alive_passes(make_trainer, stage, form, mode):
     trainer = make_trainer(Case(stage, form, checkpointing=mode))
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("overrides", [("lora.attention=false", "router.train=frozen"), ("router.train=lora",)])
+def test_a_router_that_sees_no_trained_weight_is_not_waited_for(make_trainer, mode, overrides):
+    """With adapters on experts alone the first router sees none; with adapters on routers all do."""
+    trainer = make_trainer(Case(form="lora", checkpointing=mode), *overrides)
     trainer.train()
     assert trainer.state.global_step == 2
 
