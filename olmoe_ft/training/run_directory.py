@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,13 @@ class RunDirectory:
 
 def write_text(file: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    write_whole(file, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
+    """Have a file written under another name, and give it its own when it is complete."""
     partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    write(partial)
     os.replace(partial, file)
 
 

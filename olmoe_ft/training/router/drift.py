@@ -1,20 +1,18 @@
 """How far the routers have moved: on a fixed probe batch, which experts are still chosen as when the run started."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from olmoe_ft.objective import agreement, chosen_experts
 from olmoe_ft.recipe import RecipeError
-from olmoe_ft.training.router.logits import counted_tokens, record_router_logits
-
-if TYPE_CHECKING:
-    from olmoe_ft.training.router.loss import RouterLossMixin
+from olmoe_ft.training.router.logits import Tokens, counted_tokens, record_router_logits
+from olmoe_ft.training.run_directory import write_whole
 
 ROWS, LENGTH = 16, 128  # the probe: so many rows from all over the training set, cut to so many tokens
 COST = 0.01  # the probe's part of the work of training, at most; a forward pass is a third of a forward and backward
@@ -27,13 +25,13 @@ class RoutingDrift(TrainerCallback):
     of the start and of the end in a file of the run, so that a resumed run goes on with the start of the whole run.
     """
 
-    def __init__(self, trainer: "RouterLossMixin", file: Path) -> None:
-        self.trainer, self.file = trainer, file
+    def __init__(self, trainer: Trainer, backbone: PreTrainedModel, tokens: Tokens, file: Path) -> None:
+        self.trainer, self.backbone, self.tokens, self.file = trainer, backbone, tokens, file
         self.tokens_since = 0  # trained by all processes since the last measurement
         self.measured_at = 0  # optimizer step
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.probe = probe_batch(self.trainer)
+        self.probe = probe_batch(self.trainer, self.tokens)
         if state.global_step == 0:
             self.start = self.choices()
             self._save()
@@ -82,20 +80,20 @@ class RoutingDrift(TrainerCallback):
         # The same way as a training step's, through the fused head: ZeRO-3 loses weights between forward passes that
         # call other modules, and gathers those of adapters on experts only for a forward of the whole model.
         with torch.no_grad(), self.trainer.compute_loss_context_manager():
-            with record_router_logits(self.trainer.backbone, gradient=False) as recorded:
+            with record_router_logits(self.backbone, gradient=False) as recorded:
                 model(**inputs, labels=nothing, use_cache=False, fused_lm_head=True)
         model.train(training)
-        chosen = chosen_experts(recorded[0], self.trainer.backbone.config.num_experts_per_tok).cpu()
+        chosen = chosen_experts(recorded[0], self.backbone.config.num_experts_per_tok).cpu()
         return chosen[:, self.probe["counted"].flatten()]
 
     def _save(self, end: Tensor | None = None) -> None:
         if not self.trainer.accelerator.is_main_process:
             return
         tensors = {**self.probe, "start": self.start.short()} | ({} if end is None else {"end": end.short()})
-        save_file(tensors, self.file)
+        write_whole(self.file, lambda partial: save_file(tensors, partial))
 
 
-def probe_batch(trainer: "RouterLossMixin") -> dict[str, Tensor]:
+def probe_batch(trainer: Trainer, tokens: Tokens) -> dict[str, Tensor]:
     """Rows spread over the training set, as the trainer's collator makes them, each cut to a length.
 
     Returns:
@@ -110,13 +108,16 @@ def probe_batch(trainer: "RouterLossMixin") -> dict[str, Tensor]:
         batch = trainer.data_collator([dataset[index * len(dataset) // count]])  # packed: one row; a pair: two
         ids = batch["input_ids"]
         attention = batch.get("attention_mask", torch.ones_like(ids))
-        counted = counted_tokens(batch, trainer.router.tokens, pad_token_id)
+        counted = counted_tokens(batch, tokens, pad_token_id)
         counted = attention.bool() if counted is None else counted.view_as(ids) & attention.bool()
         rows = {"input_ids": ids, "attention_mask": attention, "counted": counted}
         rows |= {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
         for name, values in rows.items():
             columns.setdefault(name, []).extend(values[:, :LENGTH])
-    return {
+    probe = {
         name: pad_sequence(rows, batch_first=True, padding_value=pad_token_id if name == "input_ids" else 0)
         for name, rows in columns.items()
     }
+    if not probe["counted"].any():  # the answers stand behind the cut: their prompts show the drift too
+        probe["counted"] = probe["attention_mask"].bool()
+    return probe

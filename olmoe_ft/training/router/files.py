@@ -1,7 +1,6 @@
 """Routing to look at: a table of every record, a picture of the run, a heat map for a tracker."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from safetensors.numpy import load_file
 from transformers import TrainerCallback
 
-from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.run_directory import RunDirectory, write_whole
 
 HIGHEST = 4.0  # end of the colour scale, in balanced loads; the same in all pictures, so that they can be compared
 LAYER_METRIC = re.compile(r"router/(\w+)/layer_(\d+)")
@@ -48,7 +47,7 @@ class RoutingFiles(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         write_table(self.run.metrics, self.run.routing_table)
         figure = routing_picture(pq.read_table(self.run.routing_table).to_pylist(), load_file(self.run.routing_probe))
-        _replace(self.run.routing_picture, lambda partial: figure.savefig(partial, format="png", dpi=120))
+        write_whole(self.run.routing_picture, lambda partial: figure.savefig(partial, format="png", dpi=120))
 
 
 def write_table(metrics: Path, table: Path) -> None:
@@ -61,7 +60,7 @@ def write_table(metrics: Path, table: Path) -> None:
                 place = (record["step"], int(match[2]))
                 rows.setdefault(place, {"step": place[0], "layer": place[1]})[match[1]] = value
     content = pa.Table.from_pylist([rows[place] for place in sorted(rows)], schema=COLUMNS)
-    _replace(table, lambda partial: pq.write_table(content, partial))
+    write_whole(table, lambda partial: pq.write_table(content, partial))
 
 
 def routing_picture(rows: list[dict[str, Any]], probe: dict[str, np.ndarray]) -> Figure:
@@ -121,9 +120,3 @@ def _load(choices: np.ndarray, experts: int) -> np.ndarray:
     """Experts chosen (L, T, K) -> share of the choices that each got (L, E)."""
     counts = np.stack([np.bincount(layer.ravel(), minlength=experts) for layer in choices])
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-
-
-def _replace(file: Path, write: Any) -> None:
-    partial = file.with_name(file.name + ".partial")
-    write(partial)
-    os.replace(partial, file)

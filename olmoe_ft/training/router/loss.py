@@ -35,7 +35,7 @@ class RouterLossMixin(Trainer):
         self._guard = GradientGuard(self.model, self.backbone.layers, router) if self.router_objective else None
         self._window = LogWindow()
         self._last_logged_step = 0
-        self._drift = RoutingDrift(self, probe_file)
+        self._drift = RoutingDrift(self, self.backbone, router.tokens, probe_file)
         self.add_callback(self._drift)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
