@@ -81,15 +81,14 @@ def print_comparison(stages: Sequence[Recipe], summaries: Sequence[dict[str, Any
     for column in ("task\nloss", "exact\nmatch", "entropy\n(nats)", "max\nviolation", "dead\nexperts"):
         table.add_column(column, justify="right")
     for stage, summary in zip(stages, summaries, strict=True):
-        last = summary["last"]
+        values = {**summary["last"], **summary.get("after", {})}
+        shown = {"loss/task": ".4f", "exact_match": ".1%", "router/entropy": ".3f", "router/max_violation": ".2f"}
         table.add_row(
             stage.name.rpartition("/")[2],
             f"{stage.router.load_balancing_coef:g}",
             stage.router.train,
-            f"{last['loss/task']:.4f}",
-            f"{summary['after']['exact_match']:.1%}" if "after" in summary else "",
-            f"{last['router/entropy']:.3f}",
-            f"{last['router/max_violation']:.2f}",
-            f"{last['router/dead_experts']}",
+            # a stage may have no held-out prompts, or end before its first record
+            *(format(values[name], form) if name in values else "" for name, form in shown.items()),
+            str(values.get("router/dead_experts", "")),
         )
     console.print(table)

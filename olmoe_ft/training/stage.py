@@ -19,7 +19,7 @@ from olmoe_ft.training.router.files import RoutingFiles
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments, whole_weights
 from olmoe_ft.training.start import model_config, stage_tokenizer, starting_checkpoint, write_base
-from olmoe_ft.training.tracking import Tracking, TrackingCallback
+from olmoe_ft.training.tracking import Tracking, TrackingCallback, abandon_tracking
 from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
 
 
@@ -57,11 +57,12 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
         trainer = build_trainer(
             recipe, arguments, start, run.routing_probe, inputs.tokenizer, inputs.train, inputs.evaluation
         )
+        summary = _train(recipe, run, trainer, inputs, resume)
     except RecipeError:
         if new and state.is_main_process:
+            abandon_tracking()
             shutil.rmtree(run.path)
         raise
-    summary = _train(recipe, run, trainer, inputs, resume)
     with whole_weights(arguments):
         after = _score(recipe, str(run.final), inputs, "after training")
     if inputs.questions is not None:

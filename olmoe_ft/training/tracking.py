@@ -87,6 +87,12 @@ class Tracking:
             self.wandb_run.finish()
 
 
+def abandon_tracking() -> None:
+    """End a W&B run whose run directory is about to be removed."""
+    if wandb.run is not None:
+        wandb.finish(exit_code=2)
+
+
 class TrackingCallback(TrainerCallback):
     """Passes every record of the trainer on."""
 

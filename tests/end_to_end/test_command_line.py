@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import ENVIRONMENT, SHORT, launch, make_workspace, olmoe_ft
+from conftest import ENVIRONMENT, REPOSITORY, SHORT, launch, make_workspace, olmoe_ft
 from safetensors.torch import load_file
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -246,7 +246,18 @@ def rows(path, text):
     return f"data.train=[{{path: {path}}}]"
 
 
+def one_layer(path):
+    config = json.loads((REPOSITORY / "configs/model/olmoe_tiny.json").read_text())
+    path.write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    return f"model.config={path}"
+
+
+FROZEN_BEFORE_THE_ROUTER = ("data.answers=null", "lora.attention=false", "router.train=frozen", "tracking.wandb='off'")
 MISTAKES = {
+    "no trained weight lies before a router": lambda tmp: [
+        *["train", "recipes/tiny/sft-lora.yaml", "data.train.0.max_rows=8", one_layer(tmp / "one.json")],
+        *FROZEN_BEFORE_THE_ROUTER,
+    ],
     "recipes/none.yaml": lambda tmp: ["train", "recipes/none.yaml"],
     "did you mean `learning_rate`?": lambda tmp: ["train", SFT, "training.learnig_rate=1"],
     "runs/none does not exist": lambda tmp: ["train", "recipes/tiny/dpo.yaml", "model.path=runs/none"],
@@ -279,7 +290,7 @@ def test_a_mistake_is_one_sentence_and_exit_2(tmp_path, monkeypatch, capsys, mes
         main()
     assert exit.value.code == 2
     assert message in capsys.readouterr().err
-    assert not (workspace / "runs").exists() and not (workspace / "there").exists()
+    assert not list(workspace.glob("runs/*")) and not (workspace / "there").exists()
 
 
 def test_an_answer_beyond_max_length_leaves_nothing_to_train_on(workspace):

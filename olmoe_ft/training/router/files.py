@@ -53,7 +53,8 @@ class RoutingFiles(TrainerCallback):
 def write_table(metrics: Path, table: Path) -> None:
     """`metrics.jsonl`'s per-layer metrics as a Parquet file, a row for each step and layer."""
     rows: dict[tuple[int, int], dict[str, Any]] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []  # nothing logged yet
+    for line in lines:
         record = json.loads(line)
         for key, value in record.items():
             if match := LAYER_METRIC.fullmatch(key):

@@ -53,6 +53,7 @@ class RouterLossMixin(Trainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         with record_router_logits(self.backbone) as recorded:
             task_loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        assert recorded, "no forward pass of the backbone ran with gradient, so there are no router logits"
         mask = counted_tokens(inputs, self.router.tokens, self.processing_class.pad_token_id)
         routing = Routing.of(recorded[0], self.backbone.config.num_experts_per_tok, mask)
         terms = self.router_objective.terms(routing, self._balance_group.counts(routing))

@@ -33,7 +33,7 @@ def collapsed():
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-@pytest.mark.parametrize(("load_balancing_coef", "steps"), [(0.1, 300), (0.01, 500)])
+@pytest.mark.parametrize(("load_balancing_coef", "steps"), [(0.05, 400), (0.02, 600)])
 def test_it_recovers_with_the_term_on(collapsed, load_balancing_coef, steps):
     model = ours()
     model.load_state_dict(collapsed)

@@ -1,14 +1,17 @@
 """The run stops at step 1 where the router losses reach no router, and says why."""
 
 import pytest
-from gradient_cases import Case
+import wandb
+import yaml
+from gradient_cases import Case, recipe_of, write_start
 from networks import ours
 
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.model.router import OlmoeTopKRouter
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.recipe.schema import Router
 from olmoe_ft.training.router.guard import check_reach, moved_weights, reach_of_frozen_routers
+from olmoe_ft.training.stage import run_stage
 
 MODES = ("none", "non_reentrant", "reentrant")
 
@@ -59,6 +62,17 @@ def test_logits_that_lost_their_gradient_stop_the_run_at_step_1(make_trainer, mo
     ):
         trainer.train()
     assert trainer.state.global_step == 0
+
+
+def test_a_stopped_run_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_start(tmp_path)
+    recipe = recipe_of(Case(), tmp_path) | {"tracking": {"wandb": "offline"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    detached_in_the_layer(monkeypatch, None)
+    with pytest.raises(RecipeError, match="in the first step no gradient of the router losses"):
+        run_stage(load_recipe("recipe.yaml"))
+    assert list((tmp_path / "runs").iterdir()) == [] and wandb.run is None
 
 
 def test_one_layer_is_enough_to_stop_and_is_named(make_trainer):
