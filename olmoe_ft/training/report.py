@@ -43,7 +43,7 @@ def print_summary(run: RunDirectory, summary: dict[str, Any]) -> None:
         f"loss {summary['train_loss']:.4f}; the model is in {run.final}/",
         soft_wrap=True,
     )
-    if "router/entropy" in summary["last"]:
+    if "router/entropy" in summary.get("last", {}):
         console.print(f"routing at the end: {routing_line(summary['last'])}; see {run.routing_picture}", soft_wrap=True)
     if "after" in summary:
         console.print(answers_table(summary["before"], summary["after"]))
@@ -81,7 +81,7 @@ def print_comparison(stages: Sequence[Recipe], summaries: Sequence[dict[str, Any
     for column in ("task\nloss", "exact\nmatch", "entropy\n(nats)", "max\nviolation", "dead\nexperts"):
         table.add_column(column, justify="right")
     for stage, summary in zip(stages, summaries, strict=True):
-        values = {**summary["last"], **summary.get("after", {})}
+        values = {**summary.get("last", {}), **summary.get("after", {})}
         shown = {"loss/task": ".4f", "exact_match": ".1%", "router/entropy": ".3f", "router/max_violation": ".2f"}
         table.add_row(
             stage.name.rpartition("/")[2],

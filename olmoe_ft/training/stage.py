@@ -15,7 +15,7 @@ from olmoe_ft.data.sources import load_mixture
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.answers import Question, load_questions, score
 from olmoe_ft.training.report import print_finished, print_start, print_summary
-from olmoe_ft.training.router.files import RoutingFiles
+from olmoe_ft.training.router.files import RoutingFiles, write_routing
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments, whole_weights
 from olmoe_ft.training.start import model_config, stage_tokenizer, starting_checkpoint, write_base
@@ -117,6 +117,7 @@ def _train(
     evaluation = trainer.evaluate() if inputs.evaluation is not None else {}
     if state.is_main_process:
         (run.final / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs to load the model
+        write_routing(run)
     state.wait_for_everyone()
     return {
         "name": recipe.name,

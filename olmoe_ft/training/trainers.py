@@ -24,7 +24,7 @@ class OlmoeSFTTrainer(RouterLossMixin, SFTTrainer):
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         if (loss := logs.get("eval_loss")) is not None:  # the task's alone
-            logs["eval_perplexity"] = math.exp(loss) if loss < 700 else math.inf
+            logs["eval_perplexity"] = math.inf if loss > 700 else math.exp(loss)
         super().log(logs, start_time)
 
 

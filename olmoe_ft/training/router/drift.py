@@ -15,6 +15,7 @@ from olmoe_ft.training.router.logits import Tokens, counted_tokens, record_route
 from olmoe_ft.training.run_directory import write_whole
 
 ROWS, LENGTH = 16, 128  # the probe: so many rows from all over the training set, cut to so many tokens
+INPUTS = ("input_ids", "attention_mask", "position_ids")
 COST = 0.01  # the probe's part of the work of training, at most; a forward pass is a third of a forward and backward
 
 
@@ -31,17 +32,19 @@ class RoutingDrift(TrainerCallback):
         self.measured_at = 0  # optimizer step
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.probe = probe_batch(self.trainer, self.tokens)
         if state.global_step == 0:
+            self.probe = probe_batch(self.trainer, self.tokens)
             self.start = self.choices()
             self._save()
-        elif self.trainer.accelerator.is_main_process:
-            if not self.file.exists():
-                raise RecipeError(
-                    f"{self.file} is gone, which says how the run routed when it started: bring it back, or remove the "
-                    "run directory to start over"
-                )
-            self.start = load_file(self.file)["start"].long()
+            return
+        if not self.file.exists():
+            raise RecipeError(
+                f"{self.file} is gone, which says how the run routed when it started: bring it back, or remove the "
+                "run directory to start over"
+            )
+        stored = load_file(self.file)  # not made anew: the rows may have changed since
+        self.start = stored["start"].long()
+        self.probe = {name: stored[name] for name in (*INPUTS, "counted") if name in stored}
 
     def on_train_end(self, args, state, control, **kwargs):
         choices = self.choices()
@@ -63,9 +66,8 @@ class RoutingDrift(TrainerCallback):
         return self.record(self.choices())
 
     def record(self, choices: Tensor) -> dict[str, float]:
-        """Metrics of the first process; the others, which do not log, give their names with nothing compared."""
-        start = self.start if self.trainer.accelerator.is_main_process else choices
-        layers = agreement(start, choices).tolist()
+        """The agreement of choices with those of the start, over all layers and layer by layer."""
+        layers = agreement(self.start, choices).tolist()
         record = {f"router/drift_agreement/layer_{index:02d}": share for index, share in enumerate(layers)}
         return {"router/drift_agreement": sum(layers) / len(layers)} | record
 
@@ -73,7 +75,7 @@ class RoutingDrift(TrainerCallback):
         """The experts of the probe's tokens that count, (L, T, K), on the CPU."""
         model = self.trainer.model_wrapped
         device = self.trainer.args.device
-        inputs = {name: rows.to(device) for name, rows in self.probe.items() if name != "counted"}
+        inputs = {name: rows.to(device) for name, rows in self.probe.items() if name in INPUTS}
         nothing = torch.full_like(inputs["input_ids"], -100)
         training = model.training
         model.eval()
@@ -89,7 +91,9 @@ class RoutingDrift(TrainerCallback):
     def _save(self, end: Tensor | None = None) -> None:
         if not self.trainer.accelerator.is_main_process:
             return
-        tensors = {**self.probe, "start": self.start.short()} | ({} if end is None else {"end": end.short()})
+        experts = torch.tensor(self.backbone.config.num_experts)
+        tensors = {**self.probe, "start": self.start.short(), "experts": experts}
+        tensors |= {} if end is None else {"end": end.short()}
         write_whole(self.file, lambda partial: save_file(tensors, partial))
 
 
@@ -97,8 +101,8 @@ def probe_batch(trainer: Trainer, tokens: Tokens) -> dict[str, Tensor]:
     """Rows spread over the training set, as the trainer's collator makes them, each cut to a length.
 
     Returns:
-        `input_ids`, `attention_mask`, `counted` (whether `router.tokens` counts a token) and of packed rows
-        `position_ids`, all (B, S).
+        `input_ids`, `counted` (whether `router.tokens` counts a token), and `attention_mask` or, of packed rows, which
+        have no padding, `position_ids`; all (B, S).
     """
     dataset: Any = trainer.train_dataset
     pad_token_id = trainer.processing_class.pad_token_id
@@ -114,10 +118,16 @@ def probe_batch(trainer: Trainer, tokens: Tokens) -> dict[str, Tensor]:
         rows |= {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
         for name, values in rows.items():
             columns.setdefault(name, []).extend(values[:, :LENGTH])
+    if "position_ids" in columns:  # as in training: without a mask, so none may be longer than another
+        shortest = min(map(len, columns["position_ids"]))
+        columns = {name: [row[:shortest] for row in rows] for name, rows in columns.items()}
+        visible = columns.pop("attention_mask")
+    else:
+        visible = columns["attention_mask"]
     probe = {
         name: pad_sequence(rows, batch_first=True, padding_value=pad_token_id if name == "input_ids" else 0)
         for name, rows in columns.items()
     }
     if not probe["counted"].any():  # the answers stand behind the cut: their prompts show the drift too
-        probe["counted"] = probe["attention_mask"].bool()
+        probe["counted"] = pad_sequence(visible, batch_first=True).bool()
     return probe

@@ -36,7 +36,7 @@ COLUMNS = pa.schema(
 
 
 class RoutingFiles(TrainerCallback):
-    """Writes the table with every checkpoint, table and picture at the end. For the first process alone."""
+    """Writes the table with every checkpoint. For the first process alone."""
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
@@ -44,10 +44,12 @@ class RoutingFiles(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         write_table(self.run.metrics, self.run.routing_table)
 
-    def on_train_end(self, args, state, control, **kwargs):
-        write_table(self.run.metrics, self.run.routing_table)
-        figure = routing_picture(pq.read_table(self.run.routing_table).to_pylist(), load_file(self.run.routing_probe))
-        write_whole(self.run.routing_picture, lambda partial: figure.savefig(partial, format="png", dpi=120))
+
+def write_routing(run: RunDirectory) -> None:
+    """Table and picture of a finished run."""
+    write_table(run.metrics, run.routing_table)
+    figure = routing_picture(pq.read_table(run.routing_table).to_pylist(), load_file(run.routing_probe))
+    write_whole(run.routing_picture, lambda partial: figure.savefig(partial, format="png", dpi=120))
 
 
 def write_table(metrics: Path, table: Path) -> None:
@@ -66,7 +68,7 @@ def write_table(metrics: Path, table: Path) -> None:
 
 def routing_picture(rows: list[dict[str, Any]], probe: dict[str, np.ndarray]) -> Figure:
     """Load of the probe batch at the start and at the end of the run, and how the choices moved apart in between."""
-    experts = next((len(row["load"]) for row in rows if row["load"]), int(probe["start"].max()) + 1)
+    experts = int(probe["experts"])
     figure = Figure(figsize=(15, 4.5), layout="constrained")
     before, after, drift = figure.subplots(1, 3)
     loads = [_load(probe[name], experts) for name in ("start", "end")]

@@ -94,6 +94,7 @@ class GradientGuard:
         self.layers, self.router = layers, router
         first = min((layer for _, layer, _ in _before_routers(model)), default=len(layers))
         self.missing = set(range(first, len(layers)))  # below, no router sees a trained weight
+        self.counted = False  # whether any token counted in the router losses; without one there is no gradient
 
     def __enter__(self) -> "GradientGuard":
         self.handles = [
@@ -131,8 +132,8 @@ class GradientGuard:
         raise RecipeError(
             f"{_coefficients(self.router)}, but in the first step no gradient of the router losses has come to the "
             f"router of {layers}: its logits were detached on the way (by a hook, a no_grad block or a checkpoint that "
-            "records them). The run stops because it would train without these losses; mend what detaches them or set "
-            "both coefficients to 0"
+            "records them), or the router is so sure of every token that the losses have none. The run stops because "
+            "it would train without these losses; mend that or set both coefficients to 0"
         )
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from transformers import Trainer
 
@@ -34,7 +35,6 @@ class RouterLossMixin(Trainer):
         self._balance_group = BalanceGroup(router.balance_over, self.accelerator)
         self._guard = GradientGuard(self.model, self.backbone.layers, router) if self.router_objective else None
         self._window = LogWindow()
-        self._last_logged_step = 0
         self._drift = RoutingDrift(self, self.backbone, router.tokens, probe_file)
         self.add_callback(self._drift)
 
@@ -43,7 +43,8 @@ class RouterLossMixin(Trainer):
             return super().training_step(model, inputs, num_items_in_batch)
         with self._guard:
             loss = super().training_step(model, inputs, num_items_in_batch)
-        if not self._guard.missing or self.accelerator.sync_gradients:  # the first step is over
+        # when the first step is over, or the first in which a token counted
+        if not self._guard.missing or (self.accelerator.sync_gradients and self._guard.counted):
             self._guard.check()
             self._guard = None
         return loss
@@ -55,18 +56,23 @@ class RouterLossMixin(Trainer):
             task_loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         assert recorded, "no forward pass of the backbone ran with gradient, so there are no router logits"
         mask = counted_tokens(inputs, self.router.tokens, self.processing_class.pad_token_id)
-        routing = Routing.of(recorded[0], self.backbone.config.num_experts_per_tok, mask)
+        with torch.set_grad_enabled(bool(self.router_objective)):  # without coefficients it is only looked at
+            routing = Routing.of(recorded[0], self.backbone.config.num_experts_per_tok, mask)
+        if self._guard is not None:
+            self._guard.counted |= bool(routing.tokens)
         terms = self.router_objective.terms(routing, self._balance_group.counts(routing))
         # Trainer sums micro-batches. Where it counted their tokens the task loss is already divided by all of them,
         # and the router's term must be divided too; elsewhere Trainer divides what is returned here.
         micro_batches = self.current_gradient_accumulation_steps
         divided = num_items_in_batch is not None
         self._window.add(task_loss, terms, routing, micro_batches, task_is_divided=divided)
+        if not self.router_objective:
+            return task_loss
         return self.router_objective.total(task_loss, terms, micro_batches if divided else 1)
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         if "loss" in logs:  # a record of training steps; every process comes here
-            logs |= self._window.metrics(self.accelerator, self.state.global_step - self._last_logged_step)
+            logs |= self._window.metrics(self.accelerator)
             logs |= self._drift.record_if_due(logs.get("router/tokens", 0))
-            self._window, self._last_logged_step = LogWindow(), self.state.global_step
+            self._window = LogWindow()
         super().log(logs, start_time)

@@ -23,14 +23,14 @@ class LogWindow:
     ) -> None:
         """Add one micro-batch of an optimizer step of `micro_batches`; the task loss may be its part already."""
         task = task_loss.detach() * (micro_batches if task_is_divided else 1)
-        parts = (task, terms.load_balancing_loss, terms.z_loss, terms.loss)
-        losses = torch.stack([part.detach().float() for part in parts]) / micro_batches
+        parts = (task, terms.load_balancing_loss, terms.z_loss, terms.loss, torch.ones_like(task))
+        losses = torch.stack([part.detach().float() for part in parts]) / micro_batches  # the last counts steps
         routing = routing.detach()
         self.losses = losses if self.losses is None else self.losses + losses
         self.routing = routing if self.routing is None else self.routing + routing
 
-    def metrics(self, accelerator: Accelerator, steps: int) -> dict[str, Any]:
-        """Losses as means over `steps` optimizer steps and all processes, statistics over all their tokens together.
+    def metrics(self, accelerator: Accelerator) -> dict[str, Any]:
+        """Losses as means over the optimizer steps and all processes, statistics over all their tokens together.
 
         One all-reduce and one copy to the CPU. Empty where nothing was added.
         """
@@ -40,7 +40,7 @@ class LogWindow:
         flat = accelerator.reduce(torch.cat([tensor.flatten() for tensor in sums]), reduction="sum").cpu()
         pieces = flat.split([tensor.numel() for tensor in sums])
         losses, *routing = (piece.view(tensor.shape) for piece, tensor in zip(pieces, sums, strict=True))
-        means = losses / (steps * accelerator.num_processes)
+        means = losses[:-1] / losses[-1]
         return dict(zip(self.LOSSES, means.tolist(), strict=True)) | routing_record(Routing(*routing))
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from olmoe_ft.recipe import load_recipe
 from olmoe_ft.training.router import drift
-from olmoe_ft.training.router.files import LoadMap, RoutingFiles, draw_load
+from olmoe_ft.training.router.files import LoadMap, RoutingFiles, draw_load, routing_picture, write_routing
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.tracking import TrackingCallback
 
@@ -43,6 +43,7 @@ def run(make_trainer, tmp_path, monkeypatch, request):
     trainer.add_callback(RoutingFiles(run))
     trainer.train()
     trainer.save_model(str(run.final))
+    write_routing(run)
     return run
 
 
@@ -50,8 +51,6 @@ def choices(folder, probe):
     """(layers, counted tokens, 2), by transformers' own network."""
     model = transformers.OlmoeForCausalLM.from_pretrained(folder, dtype="float32").eval()
     inputs = {name: probe[name] for name in ("input_ids", "attention_mask", "position_ids") if name in probe}
-    if "position_ids" in inputs:
-        del inputs["attention_mask"]  # there packed rows are isolated without a mask only
     with torch.no_grad():
         logits = model(**inputs, output_router_logits=True, use_cache=False).router_logits
     return torch.stack([layer[probe["counted"].flatten()].topk(2).indices for layer in logits])
@@ -100,6 +99,13 @@ def test_the_heat_map_shows_every_load_over_the_balanced_one():
     assert np.array_equal(image.get_array(), [[1, 1, 1, 1], [0, 2, 2, 0]])
     assert [float(image.norm(value)) for value in (0, 1, 4)] == [0, 0.5, 1]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("expert", "layer")
+
+
+def test_the_picture_shows_the_probes_loads_without_any_record():
+    """Two tokens of K = 1 on experts 0 and 1, then both on 3 of 4: over balance 2, 2, 0, 0 and 0, 0, 0, 4."""
+    probe = {"start": np.array([[[0], [1]]]), "end": np.array([[[3], [3]]]), "experts": np.array(4)}
+    before, after = (axes.images[0].get_array() for axes in routing_picture([], probe).axes[:2])
+    assert np.array_equal(before, [[2, 2, 0, 0]]) and np.array_equal(after, [[0, 0, 0, 4]])
 
 
 def test_one_heat_map_is_drawn_again_for_every_record():

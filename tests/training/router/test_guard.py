@@ -82,6 +82,25 @@ def test_one_layer_is_enough_to_stop_and_is_named(make_trainer):
         trainer.train()
 
 
+def test_a_first_step_without_a_token_that_counts_is_not_judged(make_trainer):
+    """No answer, so no gradient and nothing to say of it; the next step has one."""
+    trainer = make_trainer(Case(), "router.tokens=completion")
+    collate, seen = trainer.data_collator, []
+
+    def without_answers_at_first(rows):
+        batch = collate(rows)
+        seen.append(batch["labels"].clone())
+        if len(seen) <= Case().micro_batches:
+            batch["labels"].fill_(-100)
+        return batch
+
+    trainer.data_collator = without_answers_at_first
+    trainer.remove_callback(trainer._drift)  # its probe is made by the same collator
+    trainer._drift.record_if_due = lambda tokens: {}
+    trainer.train()
+    assert trainer.state.global_step == 2 and trainer._guard is None
+
+
 def test_without_coefficients_nothing_is_asked_of_the_gradient(make_trainer):
     trainer = make_trainer(Case(coefficient=0.0))
     detached_by_a_hook(None, trainer)
