@@ -3,6 +3,8 @@
 Shapes: B batch, S sequence, H hidden, T = B·S tokens, E experts.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -10,6 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from olmoe_ft.model.attention import OlmoeAttention
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.experts import OlmoeExperts
+from olmoe_ft.model.low_rank import multiply_instead_of_fold
 from olmoe_ft.model.norm import OlmoeRMSNorm
 from olmoe_ft.model.router import OlmoeTopKRouter
 
@@ -21,6 +24,11 @@ class OlmoeSparseMoeBlock(nn.Module):
         super().__init__()
         self.gate = OlmoeTopKRouter(config)
         self.experts = OlmoeExperts(config)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "experts":  # PEFT has put its adapters around them
+            multiply_instead_of_fold(value)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, S, H) -> (B, S, H), and the router's logits (T, E)."""

@@ -1,35 +1,53 @@
 """The experts as grouped matrix products: tokens sorted by expert, one product per projection for all experts.
 
-Shapes: T tokens, H hidden, I intermediate, E experts, K experts per token, R = T·K rows (a token once per expert).
+Shapes: T tokens, H hidden, I intermediate, E experts, K experts per token, R = T·K rows (a token once per expert),
+r rank.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from olmoe_ft.model.low_rank import LowRank
+
 
 def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
     """`y_t = sum_k w_tk · down_e(act(gate_e(x_t)) · up_e(x_t))`, e = experts_tk: `OlmoeExperts` without its loop.
 
     Args:
-        module: has `gate_up_proj` (E, 2I, H), `down_proj` (E, H, I) and `act_fn`.
+        module: has `gate_up_proj` (E, 2I, H), `down_proj` (E, H, I), `act_fn`, and `lent` factors by the weight's name.
         x: (T, H); experts: (T, K) indices; weights: (T, K).
     Returns:
         (T, H)
     """
     per_token = experts.shape[1]
-    gate_up, down = module.gate_up_proj, module.down_proj  # read once: under an adapter, reading builds them anew
+    gate_up, down = module.gate_up_proj, module.down_proj
     by_expert, order = experts.flatten().sort()  # order (R,): the r-th sorted row is row order[r] of (T, K)
     place = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
     ends = torch.searchsorted(  # (E,): where each expert's rows end
         by_expert, torch.arange(gate_up.shape[0], device=x.device), right=True, out_int32=True
     )
     rows = Dispatch.apply(x, order, place, per_token)  # (R, H), sorted by expert
-    gate, up = grouped_linear(rows, gate_up, ends).chunk(2, dim=-1)
-    output = grouped_linear(module.act_fn(gate) * up, down, ends)  # (R, H)
+    gate, up = adapted_linear(rows, gate_up, ends, module.lent.get("gate_up_proj", ())).chunk(2, dim=-1)
+    output = adapted_linear(module.act_fn(gate) * up, down, ends, module.lent.get("down_proj", ()))  # (R, H)
     return Combine.apply(output, weights.to(output.dtype), order, place).to(x.dtype)
+
+
+def adapted_linear(rows: Tensor, weight: Tensor, ends: Tensor, adapters: Sequence[LowRank]) -> Tensor:
+    """`rows @ (W_e + s B_e A_e).T` as `rows @ W_e.T + s (rows @ A_e.T) @ B_e.T`, summed over the adapters.
+
+    Nothing of the size of W is made, and no gradient of W where it is frozen.
+    """
+    output = grouped_linear(rows, weight, ends)
+    for b, a, scaling in adapters:
+        missing = -a.shape[1] % 8  # rows of whole 16 bytes, which the kernel wants of any rank
+        a, b = F.pad(a, (0, 0, 0, missing)), F.pad(b, (0, missing)).contiguous()
+        narrow = grouped_linear(rows, a, ends) * scaling  # (R, r)
+        output = output.add_(grouped_linear(narrow, b, ends))
+    return output
 
 
 def grouped_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
