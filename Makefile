@@ -43,8 +43,9 @@ check: setup  ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: setup  ## the network beside transformers', one table (two to three minutes on 2 cores)
+bench: setup  ## the network beside transformers', LoRA beside PEFT's (six to eight minutes on 2 cores)
 	$(BIN)/python benchmarks/network.py $(BENCH)
+	$(BIN)/python benchmarks/lora.py
 
 clean:  ## remove runs and caches (not the virtual environment)
 	rm -rf runs wandb .pytest_cache .mypy_cache .ruff_cache

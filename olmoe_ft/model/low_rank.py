@@ -1,7 +1,7 @@
-"""Adapters on the experts' weights, multiplied instead of folded: LoRA's `y = x W + s (x A) B` (Hu et al. 2021, eq. 3).
+"""Adapters on expert weights, multiplied instead of folded: LoRA's `y = x W + s (x A) B` (Hu et al. 2021, eq. 3).
 
-PEFT adapts a stacked weight by a wrapper around the experts that owns the factors and puts `W + s B A`, a second copy of
-all experts' weights, in the place of W for every forward pass. Here the wrapper lends its factors to the experts for
+PEFT adapts a stacked weight by a wrapper around the experts that owns the factors and puts `W + s B A`, a second copy
+of all experts' weights, in the place of W for every forward pass. Here the wrapper lends its factors to the experts for
 that time instead, and `grouped.py` multiplies them. PEFT itself is not imported: the network need not know of it.
 
 Shapes: E experts, r rank.

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ValidationError
 
 from olmoe_ft.recipe.document import Document
 from olmoe_ft.recipe.errors import RecipeError
-from olmoe_ft.recipe.rules import Problem, broken_rules, nearest, shown
-from olmoe_ft.recipe.schema import Recipe
+from olmoe_ft.recipe.rules import REFUSED_ADAPTERS, Problem, broken_rules, nearest, shown
+from olmoe_ft.recipe.schema import Lora, Recipe
 
 # What a field needs, by pydantic's name of the error; braces are filled from the error's context.
 NEEDED = {
@@ -59,6 +59,9 @@ def shape_problems(error: ValidationError) -> Iterable[Problem]:
                 yield key, f"is missing; {_meaning(found['loc'])}"
             case "extra_forbidden":
                 section = _model_at(found["loc"][:-1])
+                if section is Lora and name in REFUSED_ADAPTERS:
+                    yield key, f"found {shown(found['input'])}; {REFUSED_ADAPTERS[name]}"
+                    continue
                 known = [*section.model_fields, *(["extends"] if section is Recipe else [])]
                 yield key, f"unknown key{nearest(name, known)}; allowed: {', '.join(known)}"
             case "expected":

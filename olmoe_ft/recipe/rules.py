@@ -54,6 +54,15 @@ OWNED = {
     "use_liger_kernel": "Liger replaces layers of transformers' OLMoE, which is not the network here; remove it",
 }
 
+# Fields of PEFT's configuration that have no place in the `lora` section.
+REFUSED_ADAPTERS = {
+    "use_dora": "DoRA needs the norm of W + BA, which here is never built; remove it",
+    "target_modules": "set `attention` and `experts` instead",
+    "target_parameters": "set `attention`, `experts` and `router.train` instead",
+    "modules_to_save": "set `router.train` instead",
+    "bias": "OLMoE has no biases to train; remove it",
+}
+
 
 def broken_rules(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Everything that is wrong between the fields of a recipe; a null is as if it were not written."""
@@ -118,13 +127,23 @@ def _adapters(values: Mapping[str, Any]) -> Iterator[Problem]:
         return
     if lora.get("attention") is False and lora.get("experts") is False and not adapted_router:
         yield "lora", "nothing is adapted; set `attention` or `experts` to true, or `router.train` to lora"
+    in_parameters = "experts" if lora.get("experts") is True else "router" if adapted_router else None
     dropout = lora.get("dropout", 0)
-    if isinstance(dropout, int | float) and dropout > 0 and (lora.get("experts") is True or adapted_router):
-        where = "experts" if lora.get("experts") is True else "router"
+    if isinstance(dropout, int | float) and dropout > 0 and in_parameters:
         yield (
             "lora.dropout",
-            f"found {dropout}; PEFT's adapters on parameters ({where}) have no dropout; set it to 0",
+            f"found {dropout}; an adapter on stacked weights ({in_parameters}) multiplies tokens that are sorted by "
+            "expert, and PEFT defines no dropout there; set it to 0",
         )
+    if lora.get("init_lora_weights") == "orthogonal":
+        if in_parameters:
+            yield (
+                "lora.init_lora_weights",
+                f'found "orthogonal", which PEFT has for plain matrices only, not for the {in_parameters}; '
+                "set it to true or gaussian",
+            )
+        elif isinstance(rank := lora.get("r"), int) and rank % 2:
+            yield "lora.r", f"found {rank}; the orthogonal initialisation needs an even rank"
 
 
 def _training(stage: Stage, training: Any) -> Iterator[Problem]:

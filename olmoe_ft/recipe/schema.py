@@ -85,14 +85,16 @@ class Lora(Section):
     """Probability of dropping an adapter's input; 0 with experts or an adapted router."""
     use_rslora: bool = False
     """Scale by alpha / sqrt(r), which keeps updates alike over ranks."""
-    init_lora_weights: bool | str = True
-    """PEFT's name of an initialisation (`gaussian`, ...); true is PEFT's default, whose update starts at 0."""
+    init_lora_weights: bool | Literal["gaussian", "orthogonal"] = True
+    """First values of the factors, by PEFT's names; true is PEFT's default and gaussian another, both with B at 0, so
+    that training starts from the base; false starts elsewhere; orthogonal is for attention alone."""
 
     @field_validator("init_lora_weights", mode="before")
     @classmethod
-    def _bool_or_name(cls, value: object) -> object:
-        if not isinstance(value, bool | str):
-            raise PydanticCustomError("expected", "true, false or the name of an initialisation")
+    def _known_initialisation(cls, value: object) -> object:
+        if not isinstance(value, bool) and value not in ("gaussian", "orthogonal"):
+            allowed = "true, false, gaussian, orthogonal; PEFT's others change the base weights or need a run over data"
+            raise PydanticCustomError("expected", allowed)
         return value
 
 

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
 
+from olmoe_ft.adapters.coverage import adapted_kinds
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.router.guard import reach_of_frozen_routers
 from olmoe_ft.training.run_directory import RunDirectory
@@ -26,10 +28,28 @@ def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, resume: Path | 
         f"into {run.path}/",
         soft_wrap=True,
     )
+    if isinstance(trainer.model, PeftModel):
+        console.print(adapter_table(recipe, trainer.model))
     if (reach := reach_of_frozen_routers(trainer.model, recipe.router)) is not None:
         console.print(reach, soft_wrap=True)
     if resume is not None:
         console.print(f"going on from {resume}")
+
+
+def adapter_table(recipe: Recipe, model: PeftModel) -> Table:
+    """What is adapted: kind of weight, how many of them, trainable parameters."""
+    lora = recipe.lora
+    scale = (
+        f"alpha / {'sqrt(r)' if lora.use_rslora else 'r'} = {lora.alpha / lora.r ** (0.5 if lora.use_rslora else 1):g}"
+    )
+    table = Table(title=f"adapters of rank {lora.r}, {scale}")
+    table.add_column("weight")
+    table.add_column("trained")
+    table.add_column("layers", justify="right")
+    table.add_column("trainable parameters", justify="right")
+    for kind in adapted_kinds(model):
+        table.add_row(kind.name, kind.form, str(kind.matched), f"{kind.parameters:,}")
+    return table
 
 
 def print_finished(run: RunDirectory, summary: dict[str, Any]) -> None:

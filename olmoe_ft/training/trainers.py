@@ -10,9 +10,11 @@ from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase, ProgressCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from olmoe_ft.adapters.coverage import adapted_kinds
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.performance import PerformanceCallback
 from olmoe_ft.training.progress import ProgressBar
 from olmoe_ft.training.router.guard import check_reach
@@ -51,8 +53,8 @@ def build_trainer(
     Args:
         probe_file: where the probe of the routers' drift is kept.
     Raises:
-        RecipeError: after tokenization and truncation no row with anything to learn is left, or the router losses can
-            change no weight that is trained.
+        RecipeError: after tokenization and truncation no row with anything to learn is left, the adapter does not match
+            the model, or the router losses can change no weight that is trained.
     """
     model = _load(recipe, checkpoint)
     config = model.config
@@ -82,6 +84,9 @@ def build_trainer(
         trainer = OlmoeDPOTrainer(ref_model=reference, **common)
     if not len(trainer.train_dataset):
         raise RecipeError("no row is left after truncation: every answer lies beyond training.max_length; raise it")
+    if adapter is not None:
+        adapted_kinds(trainer.model)
+        trainer.add_callback(AdapterChecks(trainer))
     check_reach(trainer.model, recipe.router)
     # TRL changes these for training; a saved model keeps what stock transformers expects of it
     config.router_aux_loss_coef, config.use_cache = coefficient, True

@@ -87,13 +87,22 @@ def test_a_wrong_value_is_named_with_what_is_allowed(good, override, fragment):
     ("overrides", "fragment"),
     [
         (["lora.experts=false", "lora.attention=false"], "lora: nothing is adapted"),
-        (["lora.dropout=0.1"], "lora.dropout: found 0.1; PEFT's adapters on parameters (experts) have no dropout"),
-        (["lora.dropout=0.1", "lora.experts=false", "router.train=lora"], "parameters (router) have no dropout"),
+        (["lora.dropout=0.1"], "lora.dropout: found 0.1; an adapter on stacked weights (experts) multiplies"),
+        (["lora.dropout=0.1", "lora.experts=false", "router.train=lora"], "an adapter on stacked weights (router)"),
         (["lora.dropout=1.0", "lora.experts=false"], "lora.dropout: found 1.0; it must be less than 1"),
         (["lora.r=0"], "lora.r: found 0; it must be at least 1"),
         (["lora.alpha=0"], "lora.alpha: found 0; it must be greater than 0"),
         (["lora.attention=1"], "lora.attention: found 1; true or false is needed"),
-        (["lora.init_lora_weights=3"], "lora.init_lora_weights: found 3; allowed: true, false or the name"),
+        (["lora.init_lora_weights=3"], "lora.init_lora_weights: found 3; allowed: true, false, gaussian, ort"),
+        (["lora.init_lora_weights=pissa"], 'found "pissa"; allowed: true, false, gaussian, orthogonal; PEFT\'s others'),
+        (["lora.init_lora_weights=orthogonal"], 'lora.init_lora_weights: found "orthogonal", which PEFT has for plain'),
+        (
+            ["lora.init_lora_weights=orthogonal", "lora.experts=false", "lora.r=3"],
+            "lora.r: found 3; the orthogonal init",
+        ),
+        (["lora.use_dora=true"], "lora.use_dora: found true; DoRA needs the norm of W + BA"),
+        (["lora.target_modules=[q_proj]"], 'lora.target_modules: found ["q_proj"]; set `attention` and `experts`'),
+        (["lora.lora_alpha=4"], "lora.lora_alpha: unknown key (did you mean `alpha`?)"),
     ],
 )
 def test_adapters(good, overrides, fragment):
@@ -101,7 +110,14 @@ def test_adapters(good, overrides, fragment):
     assert len(found) == 1 and fragment in found[0], found
 
 
-@pytest.mark.parametrize("overrides", [["lora.dropout=0.1", "lora.experts=false"], ["lora.init_lora_weights=gaussian"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["lora.dropout=0.1", "lora.experts=false"],
+        ["lora.init_lora_weights=gaussian"],
+        ["lora.init_lora_weights=orthogonal", "lora.experts=false"],
+    ],
+)
 def test_adapters_that_are_right(good, overrides):
     assert load_recipe(good, [LORA, *overrides]).lora is not None
 

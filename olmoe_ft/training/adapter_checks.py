@@ -1,0 +1,82 @@
+"""Does the adapter learn, and it alone? Asked after the first step and at the end of a LoRA run."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+
+from olmoe_ft.recipe import RecipeError
+
+
+class AdapterChecks(TrainerCallback):
+    """Every factor gets a gradient in the first step that has one, and no bit of the frozen weights changes.
+
+    LoRA's usual initialisation sets B to 0: then the first gradient of A is 0, as it should be, and B is asked alone.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.silent: dict[str, Any] = {}  # factors without a gradient so far, with the hooks that wait for it
+        self.learns = False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.before = self._frozen_bits()
+        config = self.trainer.model.peft_config["default"]
+        both = state.global_step > 0 or config.init_lora_weights in (False, "orthogonal")
+        for name, weight in self._factors():
+            if both or "lora_B" in name:
+                self.silent[name] = weight.register_hook(lambda gradient, name=name: self._heard(name, gradient))
+        self.asked = list(self.silent)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Judged by what came on any process; a step without any gradient, its rows without an answer, is not."""
+        if self.learns:
+            return
+        flags = torch.tensor([float(name not in self.silent) for name in self.asked], device=args.device)
+        heard = self.trainer.accelerator.reduce(flags, reduction="sum").tolist()
+        if not any(heard):
+            return
+        self.learns = True
+        self._listen_no_more()
+        if silent := [name for name, count in zip(self.asked, heard, strict=True) if not count]:
+            raise RecipeError(
+                f"lora: no gradient came to {len(silent)} of {len(heard)} factors that should have one, first "
+                f"{silent[0]}: the forward pass leaves this adapter out, and training it would change nothing"
+            )
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._listen_no_more()
+        if not self.learns and state.global_step:
+            raise RecipeError("lora: no gradient ever came to any factor; no row has an answer to learn from")
+        changed = [name for name, bits in self._frozen_bits().items() if bits != self.before[name]]
+        if changed:
+            raise RecipeError(
+                f"lora: {len(changed)} frozen weights have changed during training, first {changed[0]}, so the adapter "
+                "does not belong to the base it names; nothing is saved. Something writes into the base: look for it "
+                "in custom callbacks or the engine's settings"
+            )
+
+    def _heard(self, name: str, gradient: Tensor) -> None:
+        if name in self.silent and gradient.any():
+            self.silent.pop(name).remove()
+
+    def _listen_no_more(self) -> None:
+        for handle in self.silent.values():
+            handle.remove()
+        self.silent.clear()
+
+    def _factors(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, weight in self.trainer.model.named_parameters():
+            if "lora_" in name and weight.requires_grad:
+                yield name, weight
+
+    def _frozen_bits(self) -> dict[str, int]:
+        """A hash of the bits of every frozen weight; under ZeRO-3 of this process's shard."""
+        frozen = {
+            name: getattr(weight, "ds_tensor", weight.data)
+            for name, weight in self.trainer.model.named_parameters()
+            if not weight.requires_grad
+        }
+        return {name: int(torch.hash_tensor(bits).view(torch.int64)) for name, bits in frozen.items() if bits.numel()}

@@ -1,0 +1,91 @@
+"""A LoRA run stops when a factor has no gradient in the first step, or when a frozen weight has changed."""
+
+import pytest
+import torch
+from gradient_cases import Case
+from transformers import TrainerCallback
+
+from olmoe_ft.recipe import RecipeError
+from olmoe_ft.training.adapter_checks import AdapterChecks
+
+LORA = Case(form="lora")
+USUAL = "lora.init_lora_weights=true"  # the cases begin with both factors random
+
+
+def checks(trainer) -> AdapterChecks:
+    return next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, AdapterChecks))
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "reentrant", "non_reentrant"])
+@pytest.mark.parametrize("init", ["true", "gaussian", "false"])
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_right_adapter_passes_and_the_initialisation_says_who_is_asked(make_trainer, stage, init, checkpointing):
+    """2 layers x (4 attention + 2 experts) = 12 pairs of factors; where B starts at 0 only B has a first gradient."""
+    trainer = make_trainer(Case(stage, form="lora", checkpointing=checkpointing), f"lora.init_lora_weights={init}")
+    trainer.train()
+    found = checks(trainer)
+    assert found.learns and not found.silent
+    assert len(found.asked) == (24 if init == "false" else 12)
+    assert all("lora_B" in name for name in found.asked) == (init != "false")
+
+
+@pytest.mark.parametrize(
+    "part", ["mlp.experts.lora_B", "layers.1.self_attn.q_proj.lora_B", "experts.base_layer.lora_B"]
+)
+def test_a_factor_without_a_gradient_stops_the_run_and_is_named(make_trainer, part):
+    trainer = make_trainer(LORA, USUAL)
+    for name, module in trainer.model.named_modules():
+        if name.endswith(part.removesuffix(".lora_B")) and hasattr(module, "lora_B"):
+            module.lora_B["default"].weight.register_hook(torch.zeros_like)  # comes before the check's own
+    with pytest.raises(RecipeError, match=rf"no gradient came to \d of 12 factors.*{part}"):
+        trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_experts_whose_adapter_is_left_out_are_found(make_trainer):
+    """What a back end does that has never heard of adapters."""
+    trainer = make_trainer(LORA, USUAL)
+    for layer in trainer.backbone.layers:
+        layer.mlp.experts.get_base_layer().lent = Forgetful()
+    with pytest.raises(RecipeError, match="no gradient came to 4 of 12 factors.*leaves this adapter out"):
+        trainer.train()
+
+
+class Forgetful(dict):
+    def get(self, key, default=None):
+        return default
+
+
+def test_a_step_without_answers_is_not_judged(make_trainer):
+    trainer = make_trainer(LORA, USUAL, "router.load_balancing_coef=0", "router.z_loss_coef=0")
+    collate, seen = trainer.data_collator, []
+
+    def without_answers_at_first(rows):
+        batch = collate(rows)
+        seen.append(None)
+        if len(seen) <= LORA.micro_batches:
+            batch["labels"].fill_(-100)
+        return batch
+
+    trainer.remove_callback(trainer._drift)  # its probe is made by the same collator
+    trainer._drift.record_if_due = lambda tokens: {}
+    trainer.data_collator = without_answers_at_first
+    trainer.train()
+    assert trainer.state.global_step == 2 and checks(trainer).learns
+
+
+def test_a_changed_base_weight_stops_the_run_before_anything_is_saved(make_trainer):
+    """The last bit of one number of one expert."""
+
+    class Meddler(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            weight = dict(model.named_parameters())[NAME]
+            weight.data.view(torch.int32)[3, 1, 2] ^= 1
+
+    trainer = make_trainer(LORA, USUAL, "training.max_steps=1")
+    trainer.add_callback(Meddler())
+    with pytest.raises(RecipeError, match=f"1 frozen weights have changed during training, first {NAME}"):
+        trainer.train()
+
+
+NAME = "base_model.model.model.layers.1.mlp.experts.base_layer.base_layer.down_proj"
