@@ -62,22 +62,23 @@ def plan(recipe: RecipePath, overrides: Overrides = None) -> None:
         print_plan(stage)
 
 
-@app.command()
-def merge(
+@app.command("merge")
+def merge_adapter(
     checkpoint: Annotated[str, typer.Argument(help="A run directory or checkpoint folder, with or without adapter.")],
     to: Annotated[Path, typer.Option(help="The folder to write; must not exist.")],
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto for the checkpoint's own.")] = "auto",
 ) -> None:
-    """Fold adapters into their base and write a checkpoint that stock transformers loads."""
+    """Fold an adapter into its base and write a checkpoint that stock transformers loads, a layer at a time."""
     if to.exists():
         raise RecipeError(f"{to} exists already; name a new folder")
     if dtype not in ("auto", "float32", "bfloat16"):
         raise RecipeError(f"--dtype {dtype} is not known: use auto, float32 or bfloat16")
-    from olmoe_ft.adapters.checkpoints import load_whole, resolve_checkpoint, save_whole
+    from olmoe_ft.adapters.checkpoints import load_config, resolve_checkpoint
+    from olmoe_ft.adapters.merge import merge
     from olmoe_ft.data.tokenizer import load_tokenizer
 
-    model = load_whole(checkpoint, dtype)
-    save_whole(model, load_tokenizer(resolve_checkpoint(checkpoint), model.config.vocab_size), to)
+    folder = resolve_checkpoint(checkpoint)
+    merge(folder, load_tokenizer(folder, load_config(folder).vocab_size), to, dtype)
     print(f"merged into {to}/")
 
 

@@ -3,9 +3,18 @@
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel
+from accelerate.utils import set_module_tensor_to_device
+from peft import (
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
 from transformers import PreTrainedTokenizerBase
 
+from olmoe_ft.adapters.base import base_of, is_adapter
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.recipe import RecipeError
 
@@ -30,25 +39,6 @@ def resolve_checkpoint(path: str) -> str:
     if not (is_adapter(str(folder)) or (folder / "config.json").exists()):
         raise RecipeError(f"{folder} holds neither config.json nor adapter_config.json; name a checkpoint folder")
     return str(folder)
-
-
-def is_adapter(path: str) -> bool:
-    return (Path(path) / "adapter_config.json").exists()
-
-
-def base_of(adapter: str) -> str:
-    """The checkpoint an adapter was trained on; a run that was moved still finds its own `base/`.
-
-    Raises:
-        RecipeError: it is a local folder that is no longer there.
-    """
-    named = PeftConfig.from_pretrained(adapter).base_model_name_or_path or ""
-    beside = Path(adapter).resolve().parent / "base"
-    if not Path(named).exists() and beside.exists():
-        return str(beside)
-    if Path(named).is_absolute() and not Path(named).exists():
-        raise RecipeError(f"{adapter}: its base {named} is gone; an adapter is nothing without it")
-    return named
 
 
 def load_config(path: str) -> OlmoeConfig:
@@ -76,7 +66,32 @@ def load_whole(path: str, dtype: str = "auto") -> OlmoeForCausalLM:
     if not is_adapter(path):
         return OlmoeForCausalLM.from_pretrained(path, dtype=torch_dtype)
     base = OlmoeForCausalLM.from_pretrained(base_of(path), dtype=torch_dtype)
-    return PeftModel.from_pretrained(base, path).merge_and_unload()
+    return attach_adapter(base, path).merge_and_unload()
+
+
+def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
+    """An adapter, in fp32 on the CPU, around its base, which may be on the meta device.
+
+    Raises:
+        RecipeError: the adapter's tensors are not those its configuration gives this base.
+    """
+    weights = {name: tensor.float() for name, tensor in load_peft_weights(path, device="cpu").items()}
+    try:
+        model = get_peft_model(base, PeftConfig.from_pretrained(path), low_cpu_mem_usage=True)
+        set_peft_model_state_dict(model, weights, low_cpu_mem_usage=True)
+    except (RuntimeError, ValueError) as error:  # other shapes; weights the base does not have
+        lines = str(error).splitlines()
+        reason = next((line.strip() for line in lines if "size mismatch" in line), lines[0])
+        raise RecipeError(f"{path}: this adapter does not fit its base {base.name_or_path}: {reason}") from None
+    if different := sorted(get_peft_model_state_dict(model).keys() ^ weights.keys()):
+        raise RecipeError(
+            f"{path}: this adapter does not fit its base {base.name_or_path}: {len(different)} tensors are missing on "
+            f"one side, first {different[0]}"
+        )
+    for name in [name for name, weight in model.named_parameters() if ".lora_" in name and weight.is_meta]:
+        # PEFT has sent them where their base is
+        set_module_tensor_to_device(model, name, "cpu", weights[name.replace(".default", "")])
+    return model
 
 
 def save_whole(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

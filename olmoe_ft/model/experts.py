@@ -3,6 +3,8 @@
 Shapes: T tokens, H hidden, I intermediate, E experts, K experts per token.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,11 +51,11 @@ class OlmoeExperts(nn.Module):
         return y
 
 
-def stack_published_experts(module: OlmoeExperts, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
+def stack_published_experts(module: Any, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
     """Let `load_state_dict` take the published layout, one tensor per expert and projection, as `from_pretrained` does.
 
     Trainer resumes through `load_state_dict(strict=False)`, from files in that layout: without this it would leave
-    every expert as it was, with no more than a warning.
+    every expert as it was, with no more than a warning. Of the module only `num_experts` is read.
     """
 
     def take(projection: str) -> list[Tensor]:

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 OLMOE_GROUPED = "olmoe_grouped"  # the default back end of the experts, the one that reads lent factors
 
 LowRank = tuple[Tensor, Tensor, float]  # B (E, out, r), A (E, r, in), scaling s: the weight is W + s B A
 
 
-def multiply_instead_of_fold(experts: nn.Module) -> None:
+def multiply_instead_of_fold(experts: Any) -> None:
     """Prepare what stands in the place of the experts: PEFT's wrappers, one around the other, or the experts alone."""
     while (wrapped := getattr(experts, "base_layer", None)) is not None:
         experts._activate_lora = partial(_lend_factors, experts)

@@ -1,12 +1,14 @@
 """Does the adapter learn, and it alone? Asked after the first step and at the end of a LoRA run."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
+from olmoe_ft.adapters.base import note_base
 from olmoe_ft.recipe import RecipeError
 
 
@@ -16,8 +18,8 @@ class AdapterChecks(TrainerCallback):
     LoRA's usual initialisation sets B to 0: then the first gradient of A is 0, as it should be, and B is asked alone.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+    def __init__(self, trainer: Trainer, base: str) -> None:
+        self.trainer, self.base = trainer, base
         self.silent: dict[str, Any] = {}  # factors without a gradient so far, with the hooks that wait for it
         self.learns = False
 
@@ -57,6 +59,10 @@ class AdapterChecks(TrainerCallback):
                 "does not belong to the base it names; nothing is saved. Something writes into the base: look for it "
                 "in custom callbacks or the engine's settings"
             )
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            note_base(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.base)
 
     def _heard(self, name: str, gradient: Tensor) -> None:
         if name in self.silent and gradient.any():

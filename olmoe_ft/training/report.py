@@ -10,6 +10,7 @@ from rich.table import Table
 
 from olmoe_ft.adapters.coverage import adapted_kinds
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe.schema import Lora
 from olmoe_ft.training.router.guard import reach_of_frozen_routers
 from olmoe_ft.training.run_directory import RunDirectory
 
@@ -28,21 +29,19 @@ def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, resume: Path | 
         f"into {run.path}/",
         soft_wrap=True,
     )
-    if isinstance(trainer.model, PeftModel):
-        console.print(adapter_table(recipe, trainer.model))
+    if recipe.lora is not None:
+        console.print(adapter_table(recipe.lora, trainer.model))
     if (reach := reach_of_frozen_routers(trainer.model, recipe.router)) is not None:
         console.print(reach, soft_wrap=True)
     if resume is not None:
         console.print(f"going on from {resume}")
 
 
-def adapter_table(recipe: Recipe, model: PeftModel) -> Table:
+def adapter_table(lora: Lora, model: PeftModel) -> Table:
     """What is adapted: kind of weight, how many of them, trainable parameters."""
-    lora = recipe.lora
-    scale = (
-        f"alpha / {'sqrt(r)' if lora.use_rslora else 'r'} = {lora.alpha / lora.r ** (0.5 if lora.use_rslora else 1):g}"
-    )
-    table = Table(title=f"adapters of rank {lora.r}, {scale}")
+    root = "sqrt(r)" if lora.use_rslora else "r"
+    scale = lora.alpha / (lora.r**0.5 if lora.use_rslora else lora.r)
+    table = Table(title=f"adapters of rank {lora.r}, alpha / {root} = {scale:g}")
     table.add_column("weight")
     table.add_column("trained")
     table.add_column("layers", justify="right")

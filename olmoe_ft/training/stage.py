@@ -10,6 +10,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from olmoe_ft.adapters.base import note_base
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.data.sources import load_mixture
 from olmoe_ft.recipe import Recipe, RecipeError
@@ -118,6 +119,8 @@ def _train(
     if state.is_main_process:
         (run.final / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs to load the model
         write_routing(run)
+        if recipe.lora is not None:
+            note_base(run.final, starting_checkpoint(recipe, run))
     state.wait_for_everyone()
     return {
         "name": recipe.name,

@@ -5,7 +5,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.adapters.checkpoints import is_adapter, load_config, load_whole, resolve_checkpoint, save_whole
+from olmoe_ft.adapters.base import is_adapter
+from olmoe_ft.adapters.checkpoints import load_config, resolve_checkpoint, save_whole
+from olmoe_ft.adapters.merge import merge
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.recipe import Recipe, RecipeError
@@ -55,10 +57,9 @@ def write_base(recipe: Recipe, run: RunDirectory, tokenizer: PreTrainedTokenizer
     """
     if not needs_base(recipe) or run.base.exists():
         return
-    dtype = getattr(torch, recipe.model.dtype)
     if recipe.model.path is not None:
-        model = load_whole(recipe.model.path, recipe.model.dtype)
-    else:
-        torch.manual_seed(recipe.training.get("seed", 42))
-        model = OlmoeForCausalLM(model_config(recipe)).to(dtype)
+        merge(recipe.model.path, tokenizer, run.base, recipe.model.dtype)
+        return
+    torch.manual_seed(recipe.training.get("seed", 42))
+    model = OlmoeForCausalLM(model_config(recipe)).to(getattr(torch, recipe.model.dtype))
     save_whole(model, tokenizer, run.base)

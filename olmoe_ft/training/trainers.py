@@ -86,7 +86,7 @@ def build_trainer(
         raise RecipeError("no row is left after truncation: every answer lies beyond training.max_length; raise it")
     if adapter is not None:
         adapted_kinds(trainer.model)
-        trainer.add_callback(AdapterChecks(trainer))
+        trainer.add_callback(AdapterChecks(trainer, checkpoint))
     check_reach(trainer.model, recipe.router)
     # TRL changes these for training; a saved model keeps what stock transformers expects of it
     config.router_aux_loss_coef, config.use_cache = coefficient, True
