@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase, ProgressCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from olmoe_ft.adapters.base import fingerprint
 from olmoe_ft.adapters.coverage import adapted_kinds
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.model import OlmoeForCausalLM
@@ -17,6 +19,7 @@ from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.performance import PerformanceCallback
 from olmoe_ft.training.progress import ProgressBar
+from olmoe_ft.training.reference import ReferenceCheck
 from olmoe_ft.training.router.guard import check_reach
 from olmoe_ft.training.router.loss import RouterLossMixin
 
@@ -32,6 +35,20 @@ class OlmoeSFTTrainer(RouterLossMixin, SFTTrainer):
 
 class OlmoeDPOTrainer(RouterLossMixin, DPOTrainer):
     """Direct preference optimisation (Rafailov et al. 2023), plus the router objective on the policy's tokens."""
+
+    def __init__(self, *, start: str, **kwargs: Any) -> None:
+        self.start = start  # the checkpoint of the policy and of its reference
+        super().__init__(**kwargs)
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """Under a key of our own in the cache of TRL's, which are read again by later runs on the same rows.
+
+        TRL's key hashes the weights in memory, adapters too, which under ZeRO-3 are this process's shards; it does not
+        say to what length rows are cut. The data set's part of the key covers the template and the tokenizer.
+        """
+        settings = self.args.max_length, self.args.truncation_mode, self.args.ld_alpha, str(self.model.dtype)
+        self._precompute_model_hash = Hasher.hash((fingerprint(self.start), settings))
+        return super()._precompute_ref_logps(dataset, name, batch_size)
 
 
 OlmoeTrainer = OlmoeSFTTrainer | OlmoeDPOTrainer
@@ -81,7 +98,8 @@ def build_trainer(
     else:
         own_reference = adapter is None and not arguments.precompute_ref_log_probs
         reference = _load(recipe, checkpoint).requires_grad_(False) if own_reference else None
-        trainer = OlmoeDPOTrainer(ref_model=reference, **common)
+        trainer = OlmoeDPOTrainer(ref_model=reference, start=checkpoint, **common)
+        trainer.add_callback(ReferenceCheck(trainer))
     if not len(trainer.train_dataset):
         raise RecipeError("no row is left after truncation: every answer lies beyond training.max_length; raise it")
     if adapter is not None:

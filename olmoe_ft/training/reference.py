@@ -1,0 +1,64 @@
+"""Is DPO's reference the model that training starts from?"""
+
+import math
+
+import torch
+from transformers import TrainerCallback
+from trl import DPOTrainer
+
+from olmoe_ft.recipe import RecipeError
+
+PAIRS = 4
+EXACT = 1e-6  # of a reward, where policy and reference are computed alike, in fp32
+ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of a log-probability, elsewhere
+
+
+class ReferenceCheck(TrainerCallback):
+    """Before the first step, every reward must be 0 and so the loss ln 2 (Rafailov et al. 2023, eq. 7).
+
+    A reference that is the model before SFT, or another checkpoint, trains towards something else without a sign of it.
+    What is asked is TRL's own loss, in evaluation mode, of one pair at a time. A resumed run has moved away already; so
+    has a policy whose adapter does not begin at zero.
+    """
+
+    def __init__(self, trainer: DPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        adapters = getattr(self.trainer.model, "peft_config", {})
+        if state.global_step or any(config.init_lora_weights is False for config in adapters.values()):
+            return
+        for index in range(min(PAIRS, len(self.trainer.train_dataset))):
+            self._check(index)
+
+    def _check(self, index: int) -> None:
+        found = self._metrics_of(index)
+        for answer in ("chosen", "rejected"):
+            reward, allowed = found[f"rewards/{answer}"], self._allowed(found[f"logps/{answer}"])
+            if not abs(reward) <= allowed:
+                raise RecipeError(
+                    f"the reference of DPO is not the model that training starts from: before the first step the "
+                    f"reward of the {answer} answer of row {index} is {reward:.3g} instead of 0 (up to {allowed:.1g}), "
+                    f"so the loss is not {math.log(2):.4f}. Start from the run of the SFT stage (model.path), and "
+                    "remove stale reference log-probabilities (training.precompute_ref_log_probs)"
+                )
+
+    def _metrics_of(self, index: int) -> dict[str, float]:
+        trainer, model = self.trainer, self.trainer.model_wrapped
+        inputs = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[index]]))
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad(), trainer.compute_loss_context_manager():
+                trainer.compute_loss(model, inputs)
+        finally:
+            model.train(training)
+        metrics = {name: values[-1] for name, values in trainer._metrics["eval"].items()}
+        trainer._metrics["eval"].clear()
+        return metrics
+
+    def _allowed(self, log_probability: float) -> float:
+        dtype = torch.bfloat16 if self.trainer.args.bf16 else self.trainer.model.dtype
+        if dtype == torch.float32 and not self.trainer.precompute_ref_logps:
+            return EXACT
+        return self.trainer.beta * ROUNDING[dtype] * max(1.0, abs(log_probability))

@@ -1,0 +1,122 @@
+"""DPO starts at ln 2 from its reference, or does not start; kept reference log-probabilities belong to one model."""
+
+import math
+
+import pytest
+import torch
+from gradient_cases import Case
+from transformers import TrainerCallback
+
+from olmoe_ft.model import OlmoeForCausalLM
+from olmoe_ft.recipe import RecipeError
+from olmoe_ft.training.reference import ReferenceCheck
+from olmoe_ft.training.trainers import OlmoeDPOTrainer
+
+FULL, LORA = Case("dpo"), Case("dpo", form="lora")
+USUAL = "lora.init_lora_weights=true"
+PRECOMPUTED = "training.precompute_ref_log_probs=true"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """No log-probabilities of an earlier test."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("case", "overrides"), [
+    (FULL, []),
+    (FULL, [PRECOMPUTED]),
+    (LORA, [USUAL]),
+    (LORA, [USUAL, "router.train=lora", "training.loss_type=[sigmoid_norm]"]),
+    (LORA, [USUAL, PRECOMPUTED]),
+])  # fmt: skip
+def test_a_right_reference_passes_and_every_pair_is_at_ln_2(make_trainer, case, overrides):
+    """-log sigmoid(beta (0 - 0)) = ln 2."""
+    trainer = make_trainer(case, *overrides)
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            check = next(c for c in trainer.callback_handler.callbacks if isinstance(c, ReferenceCheck))
+            seen.extend(check._metrics_of(index) for index in range(8))
+
+    trainer.add_callback(Look())
+    trainer.train()
+    for metrics in seen:
+        for name in ("rewards/chosen", "rewards/rejected", "rewards/margins"):
+            assert abs(metrics[name]) <= (1e-5 if PRECOMPUTED in overrides else 1e-6)
+        assert metrics["logps/chosen"] < -1  # it is a loss of something
+    assert len(seen) == 8 and trainer.state.global_step == 2
+    first = next(record for record in trainer.state.log_history if "loss/task" in record)
+    assert first["loss/task"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_the_model_before_sft_as_reference_stops_the_run(make_trainer):
+    trainer = make_trainer(FULL)
+    torch.manual_seed(1)
+    other = OlmoeForCausalLM(trainer.model.config)
+    trainer.ref_model.load_state_dict(other.state_dict())
+    with pytest.raises(RecipeError, match="the reference of DPO is not the model that training starts from.*row 0 is"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_a_reference_that_is_off_by_little_stops_the_run(make_trainer):
+    """One weight of one expert, as after a step of training."""
+    trainer = make_trainer(FULL)
+    with torch.no_grad():
+        trainer.ref_model.model.layers[0].mlp.experts.down_proj.add_(1e-4)
+    with pytest.raises(RecipeError, match="is not the model that training starts from"):
+        trainer.train()
+
+
+def test_an_adapter_that_is_not_merged_before_dpo_stops_the_run(make_trainer):
+    """TRL #6043: the SFT adapter goes on as the policy, and with adapters off the reference is the model before SFT."""
+    trainer = make_trainer(LORA, USUAL)
+    for name, weight in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    with pytest.raises(RecipeError, match="Start from the run of the SFT stage"):
+        trainer.train()
+
+
+def test_stale_log_probabilities_stop_the_run(make_trainer):
+    trainer = make_trainer(FULL, PRECOMPUTED)
+    rows = trainer.train_dataset
+    shifted = [value + 0.5 for value in rows["ref_chosen_logps"]]
+    trainer.train_dataset = rows.remove_columns("ref_chosen_logps").add_column("ref_chosen_logps", shifted)
+    with pytest.raises(RecipeError, match="the chosen answer of row 0 is -0.05 instead of 0.*stale"):
+        trainer.train()
+
+
+def test_reference_log_probabilities_are_computed_once_for_a_model_its_data_and_its_template(
+    make_trainer, tmp_path, monkeypatch
+):
+    computed = []
+    compute = OlmoeDPOTrainer.compute_ref_log_probs
+    monkeypatch.setattr(
+        OlmoeDPOTrainer, "compute_ref_log_probs", lambda self, *args: computed.append(1) or compute(self, *args)
+    )
+
+    def batches(case, *overrides) -> int:
+        computed.clear()
+        trainer = make_trainer(case, PRECOMPUTED, *overrides)
+        assert {"ref_chosen_logps", "ref_rejected_logps"} <= set(trainer.train_dataset.column_names)
+        return len(computed)
+
+    make_trainer(FULL)  # the first tokenization of a process has a key of its own, the same in every process
+    assert batches(FULL) == 32  # 64 pairs, two at a time
+    assert batches(FULL) == 0
+    assert batches(LORA, USUAL) == 0  # the same start
+    assert batches(LORA, USUAL, "training.seed=2") == 0  # other factors, which the reference does not have
+    assert batches(FULL, "data.train.0.max_rows=32") == 16
+    assert batches(FULL, "training.max_length=32") == 32
+    template = tmp_path / "start" / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|user|>", "<|person|>"))
+    assert batches(FULL) == 32
+    model = OlmoeForCausalLM.from_pretrained(tmp_path / "start")
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.01)
+    model.save_pretrained(tmp_path / "start")
+    assert batches(FULL) == 32
+    assert batches(FULL) == 0
