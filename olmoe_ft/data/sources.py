@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as compute
 from datasets import Dataset, Features, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
@@ -144,3 +145,13 @@ def _draw(dataset: Dataset, source: Source, seed: int) -> Dataset:
     whole, fraction = divmod(source.weight, 1)
     part = random.Random(seed).sample(range(len(dataset)), round(fraction * len(dataset)))
     return dataset.select([*range(len(dataset))] * int(whole) + sorted(part))
+
+
+def tokens_hash(dataset: Dataset, columns: Sequence[str]) -> str:
+    """A hash of columns of token lists, row by row, whatever made them."""
+    digest = hashlib.sha256()
+    for batch in dataset.select_columns(list(columns)).with_format("arrow").iter(batch_size=1000):
+        for column in columns:
+            digest.update(compute.list_value_length(batch[column]).to_numpy().tobytes())
+            digest.update(compute.list_flatten(batch[column]).to_numpy().tobytes())
+    return digest.hexdigest()[:32]

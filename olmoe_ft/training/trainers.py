@@ -14,6 +14,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from olmoe_ft.adapters.base import fingerprint
 from olmoe_ft.adapters.coverage import adapted_kinds
 from olmoe_ft.adapters.lora import lora_config
+from olmoe_ft.data.sources import tokens_hash
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.adapter_checks import AdapterChecks
@@ -41,14 +42,18 @@ class OlmoeDPOTrainer(RouterLossMixin, DPOTrainer):
         super().__init__(**kwargs)
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """Under a key of our own in the cache of TRL's, which are read again by later runs on the same rows.
+        """Kept by TRL in the cache of the data set, for every later run of the same model on the same tokens.
 
-        TRL's key hashes the weights in memory, adapters too, which under ZeRO-3 are this process's shards; it does not
-        say to what length rows are cut. The data set's part of the key covers the template and the tokenizer.
+        TRL's own key changes with every training argument and with the adapter's seed, does not change with the length
+        that pairs are cut to, and under ZeRO-3 hashes shards. Here it is the start's weights, the tokens (so data,
+        template and tokenizer) and what else log-probabilities depend on.
         """
         settings = self.args.max_length, self.args.truncation_mode, self.args.ld_alpha, str(self.model.dtype)
         self._precompute_model_hash = Hasher.hash((fingerprint(self.start), settings))
-        return super()._precompute_ref_logps(dataset, name, batch_size)
+        tokens = tokens_hash(dataset, ("prompt_ids", "chosen_ids", "rejected_ids"))
+        return super()._precompute_ref_logps(
+            dataset.select(range(len(dataset)), new_fingerprint=tokens), name, batch_size
+        )
 
 
 OlmoeTrainer = OlmoeSFTTrainer | OlmoeDPOTrainer

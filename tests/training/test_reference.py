@@ -104,11 +104,11 @@ def test_reference_log_probabilities_are_computed_once_for_a_model_its_data_and_
         assert {"ref_chosen_logps", "ref_rejected_logps"} <= set(trainer.train_dataset.column_names)
         return len(computed)
 
-    make_trainer(FULL)  # the first tokenization of a process has a key of its own, the same in every process
     assert batches(FULL) == 32  # 64 pairs, two at a time
     assert batches(FULL) == 0
     assert batches(LORA, USUAL) == 0  # the same start
     assert batches(LORA, USUAL, "training.seed=2") == 0  # other factors, which the reference does not have
+    assert batches(FULL, "training.learning_rate=0.1", "name=other") == 0
     assert batches(FULL, "data.train.0.max_rows=32") == 16
     assert batches(FULL, "training.max_length=32") == 32
     template = tmp_path / "start" / "chat_template.jinja"
