@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import ENVIRONMENT, REPOSITORY, SHORT, launch, make_workspace, olmoe_ft
+from launches import ENVIRONMENT, REPOSITORY, SHORT, launch, make_workspace, olmoe_ft
 from safetensors.torch import load_file
 from wandb.proto.wandb_internal_pb2 import Record
 
