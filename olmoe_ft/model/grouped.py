@@ -36,7 +36,7 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
     return Combine.apply(output, weights.to(output.dtype), order, place).to(x.dtype)
 
 
-def adapted_linear(rows: Tensor, weight: Tensor, ends: Tensor, adapters: Sequence[LowRank]) -> Tensor:
+def adapted_linear(rows: Tensor, weight: Any, ends: Tensor, adapters: Sequence[LowRank]) -> Tensor:
     """`rows @ (W_e + s B_e A_e).T` as `rows @ W_e.T + s (rows @ A_e.T) @ B_e.T`, summed over the adapters.
 
     Nothing of the size of W is made, and no gradient of W where it is frozen.
@@ -50,13 +50,15 @@ def adapted_linear(rows: Tensor, weight: Tensor, ends: Tensor, adapters: Sequenc
     return output
 
 
-def grouped_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+def grouped_linear(rows: Tensor, weight: Any, ends: Tensor) -> Tensor:
     """`rows @ weight[e].T` for each expert's rows. rows (R, in), weight (E, out, in), ends (E,) -> (R, out).
 
     Under autocast the product is taken in autocast's dtype, which neither kernel does by itself. Where `F.grouped_mm`
     cannot work, transformers' loop behind one operator does: rows that are no multiple of 16 bytes, fp64, and while
-    compiling every dtype but bf16.
+    compiling every dtype but bf16. A weight that is kept packed (`adapters/quantize.py`) is unpacked for the product.
     """
+    if not isinstance(weight, Tensor):
+        return PackedLinear.apply(rows, weight, ends)
     device = rows.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     rows, weight = rows.to(dtype), weight.to(dtype).transpose(-2, -1)  # (E, in, out)
@@ -65,6 +67,22 @@ def grouped_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     if aligned and dtype in known:
         return F.grouped_mm(rows, weight, offs=ends)
     return torch.ops.transformers.grouped_mm_fallback(rows, weight, ends)
+
+
+class PackedLinear(torch.autograd.Function):
+    """`grouped_linear` of a frozen weight that is unpacked in forward and again in backward, and not kept between."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, weight: Any, ends: Tensor) -> Tensor:
+        """rows (R, in), weight with `dequantize()` -> (E, out, in), ends (E,) -> (R, out)."""
+        ctx.weight = weight
+        ctx.save_for_backward(ends)
+        return grouped_linear(rows, weight.dequantize(), ends)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (ends,) = ctx.saved_tensors
+        return grouped_linear(gradient.contiguous(), ctx.weight.dequantize().transpose(-2, -1), ends), None, None
 
 
 class Dispatch(torch.autograd.Function):

@@ -81,6 +81,7 @@ def broken_rules(values: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(values.get("model"), Mapping):
         yield from _model(_section(values, "model"))
     yield from _adapters(values)
+    yield from _quantization(values)
     if _section(values, "data").get("train") in ([], ()):
         yield "data.train", "found an empty list; give at least one source"
     if stage is not None:
@@ -144,6 +145,20 @@ def _adapters(values: Mapping[str, Any]) -> Iterator[Problem]:
             )
         elif isinstance(rank := lora.get("r"), int) and rank % 2:
             yield "lora.r", f"found {rank}; the orthogonal initialisation needs an even rank"
+
+
+def _quantization(values: Mapping[str, Any]) -> Iterator[Problem]:
+    quantization = _section(values, "model").get("quantization")
+    if quantization is None:
+        return
+    found = f"found {shown(quantization)}"
+    if "lora" not in values:
+        yield "model.quantization", f"{found} without a `lora` section; packed weights cannot be trained: add one"
+    if _section(values, "training").get("precompute_ref_log_probs") is True:
+        yield (
+            "training.precompute_ref_log_probs",
+            "found true beside model.quantization; they would be those of the weights before packing; set it to false",
+        )
 
 
 def _training(stage: Stage, training: Any) -> Iterator[Problem]:

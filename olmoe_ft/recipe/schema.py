@@ -48,6 +48,8 @@ class Model(Section):
     """Folder or Hub name of the tokenizer; needed beside `config`, otherwise by default the one at `path`."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the weights in memory, by torch's name."""
+    quantization: Literal["nf4"] | None = None
+    """Keep the frozen weights of attention and experts in 4 bit under the adapters; on a GPU."""
     attn_implementation: Attention = "sdpa"
     """Attention back end, by transformers' name."""
 

@@ -79,10 +79,12 @@ class AdapterChecks(TrainerCallback):
                 yield name, weight
 
     def _frozen_bits(self) -> dict[str, int]:
-        """A hash of the bits of every frozen weight; under ZeRO-3 of this process's shard."""
+        """A hash of the bits of every frozen weight; under ZeRO-3 of this process's shard, quantised of the packed."""
+        model = self.trainer.model
         frozen = {
             name: getattr(weight, "ds_tensor", weight.data)
-            for name, weight in self.trainer.model.named_parameters()
+            for name, weight in model.named_parameters()
             if not weight.requires_grad
         }
+        frozen |= {name: packed for name, packed in model.named_buffers() if packed.dtype == torch.uint8}
         return {name: int(torch.hash_tensor(bits).view(torch.int64)) for name, bits in frozen.items() if bits.numel()}

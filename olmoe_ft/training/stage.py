@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.adapters.base import note_base
 from olmoe_ft.adapters.checkpoints import load_whole
+from olmoe_ft.adapters.quantize import check_quantization
 from olmoe_ft.data.sources import load_mixture
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.answers import Question, load_questions, score
@@ -42,6 +43,8 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
         return summary
     inputs = _read_inputs(recipe)
     arguments = training_arguments(recipe, run)
+    if recipe.model.quantization is not None:
+        check_quantization()
     state = PartialState()
     state.wait_for_everyone()  # all have looked at the run directory before one writes to it
     resume, new = run.last_checkpoint(), not run.path.exists()

@@ -14,6 +14,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from olmoe_ft.adapters.base import fingerprint
 from olmoe_ft.adapters.coverage import adapted_kinds
 from olmoe_ft.adapters.lora import lora_config
+from olmoe_ft.adapters.quantize import quantize_base
 from olmoe_ft.data.sources import tokens_hash
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.recipe import Recipe, RecipeError
@@ -107,6 +108,8 @@ def build_trainer(
         trainer.add_callback(ReferenceCheck(trainer))
     if not len(trainer.train_dataset):
         raise RecipeError("no row is left after truncation: every answer lies beyond training.max_length; raise it")
+    if recipe.model.quantization is not None:
+        quantize_base(trainer.model)
     if adapter is not None:
         adapted_kinds(trainer.model)
         trainer.add_callback(AdapterChecks(trainer, checkpoint))

@@ -22,6 +22,7 @@ def test_values_and_defaults(good):
             "config": None,
             "tokenizer": None,
             "dtype": "bfloat16",
+            "quantization": None,
             "attn_implementation": "sdpa",
         },
         "data": {

@@ -1,0 +1,89 @@
+"""A base in 4 bit: the same numbers as the weights that the packed ones stand for, and a refusal where it cannot be."""
+
+import peft
+import pytest
+import torch
+from bitsandbytes import functional
+from networks import assert_close, ours
+
+from olmoe_ft.adapters.lora import lora_config
+from olmoe_ft.adapters.quantize import check_quantization, quantize_base
+from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe.schema import Lora
+
+IDS = torch.arange(3, 40).view(1, -1)
+SIZES = {"hidden_size": 64, "intermediate_size": 64, "attention_bias": True}
+
+
+def adapted(router: str = "full", **options) -> peft.PeftModel:
+    torch.manual_seed(0)
+    lora = Lora(**{"r": 4, "alpha": 8.0, "attention": True, "experts": True, "init_lora_weights": False, **options})
+    return peft.get_peft_model(ours(**SIZES), lora_config(lora, router))
+
+
+def gradients(model: peft.PeftModel) -> dict[str, torch.Tensor]:
+    output = model(IDS, labels=IDS)
+    output.loss.backward()
+    trained = {name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
+    return {"logits": output.logits, **trained}
+
+
+def rounded(weight: torch.Tensor) -> torch.Tensor:
+    return functional.dequantize_4bit(*functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"attention": False}, {"experts": False}])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_logits_and_gradients_are_those_of_the_weights_that_the_packed_ones_stand_for(options, checkpointing):
+    """3 layers of 4 attention weights 64 x 64 and 8 experts of 3 x 64 x 64 are packed, everything else is not."""
+    packed, plain = adapted(**options), adapted(**options)
+    exact = plain(IDS).logits
+    quantize_base(packed)
+    with torch.no_grad():
+        for name, weight in plain.named_parameters():
+            if "lora_" not in name and (name.endswith("gate_up_proj") or name.endswith("down_proj")):
+                weight.copy_(rounded(weight))
+            elif "lora_" not in name and "_proj" in name and name.endswith("weight"):
+                weight.copy_(rounded(weight))
+    if checkpointing:
+        for model in (packed, plain):
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+            model.train()
+    actual, expected = gradients(packed), gradients(plain)
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        assert_close(actual[name], expected[name])
+    assert (actual["logits"] - exact).abs().max() > 1e-2  # 4 bit is not 32
+    bytes_left = sum(value.nbytes for value in packed.state_dict().values() if value.dtype == torch.uint8)
+    stacks = sum(b.nbytes for b in packed.buffers() if b.dtype == torch.uint8)
+    assert stacks == 3 * 8 * 3 * 64 * 64 // 2 and bytes_left >= 3 * 4 * 64 * 64 // 2
+
+
+def test_nothing_unpacked_is_kept_for_the_backward_pass():
+    model = adapted()
+    quantize_base(model)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+        model(IDS, labels=IDS)
+    assert max(kept) < 8 * 64 * 64  # the smaller stack
+
+
+def test_adapters_off_and_on_and_saved(tmp_path):
+    model = adapted()
+    quantize_base(model)
+    on = model(IDS).logits
+    with model.disable_adapter():
+        assert (model(IDS).logits - on).abs().max() > 1e-3
+    assert torch.equal(model(IDS).logits, on)
+    model.save_pretrained(tmp_path)
+    again = peft.PeftModel.from_pretrained(ours(**SIZES), tmp_path)  # a stock adapter, on weights that are not packed
+    assert {name for name, _ in again.named_parameters() if "lora_" in name} == {
+        name for name, _ in model.named_parameters() if "lora_" in name
+    }
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so nothing is refused")
+def test_a_cpu_is_refused():
+    with pytest.raises(RecipeError, match="model.quantization: nf4 needs an NVIDIA GPU, and there is none"):
+        check_quantization()
