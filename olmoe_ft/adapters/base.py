@@ -25,23 +25,30 @@ def base_of(adapter: str) -> str:
     Raises:
         RecipeError: it is a local folder that is no longer there, or its weights are not those of the training.
     """
-    named = PeftConfig.from_pretrained(adapter).base_model_name_or_path or ""
-    beside = Path(adapter).resolve().parent / "base"
-    base = str(beside) if not Path(named).exists() and beside.exists() else named
-    if Path(base).is_absolute() and not Path(base).exists():
-        raise RecipeError(f"{adapter}: its base {base} is gone; an adapter is nothing without it")
-    note = Path(adapter) / NOTE
-    if note.exists() and json.loads(note.read_text())["fingerprint"] != fingerprint(base):
-        raise RecipeError(
-            f"{adapter} was trained on other weights than those in {base} now: bring its base back, or mend "
-            "base_model_name_or_path in its adapter_config.json"
-        )
-    return base
+    named = PeftConfig.from_pretrained(adapter).base_model_name_or_path
+    if not named:
+        raise RecipeError(f"{adapter}: its adapter_config.json names no base_model_name_or_path; write it there")
+    folder, places = Path(adapter).resolve(), [named]
+    if Path(named).is_absolute() and Path(named).name == "base":  # of a run, whose final/ or checkpoints/*/ this is
+        places += [str(folder.parent / "base"), str(folder.parents[1] / "base")]
+    found = [place for place in places if Path(place).exists() or not Path(place).is_absolute()]
+    if not found:
+        raise RecipeError(f"{adapter}: its base {named} is gone; an adapter is nothing without it")
+    if not (note := folder / NOTE).exists():
+        return found[0]
+    trained_on = json.loads(note.read_text())["fingerprint"]
+    for place in found:
+        if fingerprint(place) == trained_on:
+            return place
+    raise RecipeError(
+        f"{adapter} was trained on other weights than those in {found[0]} now: bring its base back, or mend "
+        "base_model_name_or_path in its adapter_config.json"
+    )
 
 
-def note_base(adapter: Path, base: str) -> None:
-    """Keep beside an adapter which weights it was trained on, for `base_of`."""
-    (adapter / NOTE).write_text(json.dumps({"fingerprint": fingerprint(base)}, indent=2) + "\n")
+def note_base(adapter: Path, trained_on: str) -> None:
+    """Keep beside an adapter the fingerprint of the weights it was trained on, for `base_of`."""
+    (adapter / NOTE).write_text(json.dumps({"fingerprint": trained_on}, indent=2) + "\n")
 
 
 def fingerprint(checkpoint: str) -> str:
@@ -50,17 +57,20 @@ def fingerprint(checkpoint: str) -> str:
     Args:
         checkpoint: folder or Hub name.
     """
-    digest = hashlib.sha256()
+    tensors: dict[str, tuple[Path, int, int, str]] = {}
     for file in weight_files(local_folder(checkpoint)):
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")  # the safetensors format: size, header, data
             header = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            for name, entry in sorted(header.items()):
-                begin, end = entry["data_offsets"]
-                stream.seek(8 + length + begin)
-                digest.update(f"{name} {entry['dtype']} {entry['shape']} ".encode())
-                digest.update(stream.read(min(end - begin, SAMPLE)))
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            tensors[name] = file, 8 + length + begin, min(end - begin, SAMPLE), f"{entry['dtype']} {entry['shape']}"
+    digest = hashlib.sha256()
+    for name, (file, offset, size, kind) in sorted(tensors.items()):
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            digest.update(f"{name} {kind} ".encode() + stream.read(size))
     return digest.hexdigest()
 
 

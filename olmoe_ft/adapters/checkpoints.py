@@ -66,7 +66,8 @@ def load_whole(path: str, dtype: str = "auto") -> OlmoeForCausalLM:
     if not is_adapter(path):
         return OlmoeForCausalLM.from_pretrained(path, dtype=torch_dtype)
     base = OlmoeForCausalLM.from_pretrained(base_of(path), dtype=torch_dtype)
-    return attach_adapter(base, path).merge_and_unload()
+    dtype_of_base = base.dtype
+    return attach_adapter(base, path).merge_and_unload().to(dtype_of_base)  # modules saved whole are in fp32
 
 
 def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
@@ -75,9 +76,12 @@ def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
     Raises:
         RecipeError: the adapter's tensors are not those its configuration gives this base.
     """
+    config = PeftConfig.from_pretrained(path)
+    if getattr(config, "lora_bias", False):
+        raise RecipeError(f"{path}: an adapter with lora_bias cannot be folded into OLMoE, which has no biases")
     weights = {name: tensor.float() for name, tensor in load_peft_weights(path, device="cpu").items()}
     try:
-        model = get_peft_model(base, PeftConfig.from_pretrained(path), low_cpu_mem_usage=True)
+        model = get_peft_model(base, config, low_cpu_mem_usage=True)
         set_peft_model_state_dict(model, weights, low_cpu_mem_usage=True)
     except (RuntimeError, ValueError) as error:  # other shapes; weights the base does not have
         lines = str(error).splitlines()
@@ -90,7 +94,9 @@ def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
         )
     for name in [name for name, weight in model.named_parameters() if ".lora_" in name and weight.is_meta]:
         # PEFT has sent them where their base is
-        set_module_tensor_to_device(model, name, "cpu", weights[name.replace(".default", "")])
+        stored = name.replace(".default", "")
+        stored = stored if stored in weights else stored.removesuffix(".weight")  # DoRA's magnitudes
+        set_module_tensor_to_device(model, name, "cpu", weights[stored])
     return model
 
 

@@ -51,6 +51,14 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
         network = OlmoeForCausalLM(config)
     network.name_or_path = str(base)
     adapted = attach_adapter(network, path) if is_adapter(path) else network
+    if config.tie_word_embeddings and any(
+        "lora_" in name or "modules_to_save" in name
+        for name, _ in adapted.named_parameters()
+        if "lm_head" in name or "embed_tokens" in name
+    ):
+        raise RecipeError(
+            f"{path} adapts embedding or head, which this base has as one tensor: folded, one would change the other"
+        )
     partial = to.with_name(to.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -145,6 +153,10 @@ def fold(model: PeftModel, state: State) -> State:
             module.merge()
     weights = dict(model.named_parameters())
     folded = {plain: weights[name].data for name, plain in places.items()}  # a copy that was trained whole comes last
+    if missing := sorted(state.keys() - folded.keys()):
+        raise RecipeError(
+            f"{missing[0]} is adapted in a way that cannot be folded; merge it with PEFT's merge_and_unload"
+        )
     for name in places:
         set_module_tensor_to_device(model, name, "meta")
     return folded

@@ -41,7 +41,7 @@ def check_quantization() -> None:
 
 
 def quantize_base(model: PeftModel) -> None:
-    """Pack the frozen weights of attention and experts, in place; the model is where it will run."""
+    """Pack the frozen weights of attention and experts, in place."""
     for module in list(model.modules()):
         if isinstance(module, OlmoeExperts):
             for name in ("gate_up_proj", "down_proj"):
@@ -68,6 +68,12 @@ class PackedStack(nn.Module):
         packed, self.state = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
         self.register_buffer("packed", packed, persistent=False)
         self.shape, self.dtype = weight.shape, weight.dtype
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "PackedStack":
+        """The scales move with the stack, when DeepSpeed or a trainer moves the model."""
+        super()._apply(*args, **kwargs)
+        self.state.to(self.packed.device)
+        return self
 
     def dequantize(self) -> Tensor:
         """(E, out, in) in the dtype of the weight that was packed."""

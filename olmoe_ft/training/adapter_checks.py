@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from olmoe_ft.adapters.base import note_base
+from olmoe_ft.adapters.base import fingerprint, note_base
 from olmoe_ft.recipe import RecipeError
 
 
@@ -19,14 +19,17 @@ class AdapterChecks(TrainerCallback):
     """
 
     def __init__(self, trainer: Trainer, base: str) -> None:
-        self.trainer, self.base = trainer, base
+        self.trainer = trainer
+        self.base = fingerprint(base)  # now: a Hub name may stand for other weights later
         self.silent: dict[str, Any] = {}  # factors without a gradient so far, with the hooks that wait for it
         self.learns = False
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.before = self._frozen_bits()
         config = self.trainer.model.peft_config["default"]
-        both = state.global_step > 0 or config.init_lora_weights in (False, "orthogonal")
+        self.began_at = state.global_step
+        # after a resume B may still be 0 here and there: it is asked alone
+        both = state.global_step == 0 and config.init_lora_weights in (False, "orthogonal")
         for name, weight in self._factors():
             if both or "lora_B" in name:
                 self.silent[name] = weight.register_hook(lambda gradient, name=name: self._heard(name, gradient))
@@ -50,19 +53,25 @@ class AdapterChecks(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         self._listen_no_more()
-        if not self.learns and state.global_step:
+        if not self.learns and state.global_step > self.began_at:
             raise RecipeError("lora: no gradient ever came to any factor; no row has an answer to learn from")
-        changed = [name for name, bits in self._frozen_bits().items() if bits != self.before[name]]
-        if changed:
-            raise RecipeError(
-                f"lora: {len(changed)} frozen weights have changed during training, first {changed[0]}, so the adapter "
-                "does not belong to the base it names; nothing is saved. Something writes into the base: look for it "
-                "in custom callbacks or the engine's settings"
+        after = self._frozen_bits()
+        changed = [name for name, bits in after.items() if bits != self.before[name]]
+        count = torch.tensor(len(changed), device=args.device)
+        if int(self.trainer.accelerator.reduce(count, reduction="sum")):  # on any process: then all of them stop
+            raise RuntimeError(
+                f"lora: frozen weights have changed during training (here {changed[:3]}), so the adapter does not "
+                "belong to the base it names; it is not saved. Something writes into the base: look for it in custom "
+                "callbacks or the engine's settings"
             )
+
+    def note(self, adapter: Path) -> None:
+        """Say beside a saved adapter which weights it was trained on."""
+        note_base(adapter, self.base)
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            note_base(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.base)
+            self.note(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _heard(self, name: str, gradient: Tensor) -> None:
         if name in self.silent and gradient.any():

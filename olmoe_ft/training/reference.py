@@ -9,8 +9,9 @@ from trl import DPOTrainer
 from olmoe_ft.recipe import RecipeError
 
 PAIRS = 4
-EXACT = 1e-6  # of a reward, where policy and reference are computed alike, in fp32
-ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of a log-probability, elsewhere
+EXACT = 1e-6  # of a reward, in fp32, where policy and reference are computed alike
+ALIKE = 1e-3  # of a log-probability in bf16, computed alike: should a kernel not repeat itself
+KEPT = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of one computed before, beside other rows and padding
 
 
 class ReferenceCheck(TrainerCallback):
@@ -61,4 +62,5 @@ class ReferenceCheck(TrainerCallback):
         dtype = torch.bfloat16 if self.trainer.args.bf16 else self.trainer.model.dtype
         if dtype == torch.float32 and not self.trainer.precompute_ref_logps:
             return EXACT
-        return self.trainer.beta * ROUNDING[dtype] * max(1.0, abs(log_probability))
+        share = KEPT[dtype] if self.trainer.precompute_ref_logps else ALIKE
+        return self.trainer.beta * share * max(1.0, abs(log_probability))

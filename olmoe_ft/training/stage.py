@@ -10,11 +10,11 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.adapters.base import note_base
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.quantize import check_quantization
 from olmoe_ft.data.sources import load_mixture
 from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.answers import Question, load_questions, score
 from olmoe_ft.training.report import print_finished, print_start, print_summary
 from olmoe_ft.training.router.files import RoutingFiles, write_routing
@@ -63,7 +63,7 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
         )
         summary = _train(recipe, run, trainer, inputs, resume)
     except RecipeError:
-        if new and state.is_main_process:
+        if new and state.is_main_process and run.last_checkpoint() is None:
             abandon_tracking()
             shutil.rmtree(run.path)
         raise
@@ -122,8 +122,8 @@ def _train(
     if state.is_main_process:
         (run.final / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs to load the model
         write_routing(run)
-        if recipe.lora is not None:
-            note_base(run.final, starting_checkpoint(recipe, run))
+        if (checks := trainer.pop_callback(AdapterChecks)) is not None:
+            checks.note(run.final)
     state.wait_for_everyone()
     return {
         "name": recipe.name,

@@ -10,7 +10,7 @@ import transformers
 from networks import SMALL, assert_close, shaken
 from safetensors.torch import load_file, save_file
 
-from olmoe_ft.adapters.base import base_of, note_base
+from olmoe_ft.adapters.base import base_of, fingerprint, note_base
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.adapters.merge import merge
@@ -165,7 +165,7 @@ def test_an_adapter_of_another_base_is_refused(tmp_path, tokenizer):
     """The base is trained on in place: same shapes, other weights."""
     base = write_base(tmp_path / "base")
     adapter = write_adapter(tmp_path / "adapter", base)
-    note_base(adapter, str(base))
+    note_base(adapter, fingerprint(str(base)))
     assert base_of(str(adapter)) == str(base)
     weights = load_file(base / "model.safetensors")
     weights["model.layers.1.mlp.experts.5.up_proj.weight"][0, 0] += 1e-3
@@ -197,3 +197,96 @@ def test_our_network_takes_an_adapter_through_transformers_own_method(tmp_path):
     model.load_state_dict(load_whole(str(base)).state_dict())
     model.load_adapter(str(adapter))
     assert_close(logits(model), adapted_logits(base, adapter))
+
+
+def test_a_bf16_base_with_a_router_saved_whole_is_one_type_when_it_is_merged_in_memory(tmp_path):
+    adapter = write_adapter(tmp_path / "adapter", write_base(tmp_path / "base", torch.bfloat16))
+    model = load_whole(str(adapter))
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert logits(model).isfinite().all()
+
+
+STOCK = {
+    "patterns": {
+        "rank_pattern": {"q_proj": 8},
+        "alpha_pattern": {"k_proj": 32},
+        "target_modules": ["q_proj", "k_proj"],
+    },
+    "dora on attention": {"use_dora": True, "target_modules": ["q_proj", "v_proj"]},
+    "all-linear": {"target_modules": "all-linear"},
+    "a regular expression": {"target_modules": r".*layers\.[02]\.self_attn\.(q|o)_proj"},
+    "head and embedding": {"target_modules": ["lm_head", "embed_tokens"]},
+    "a norm and the head whole": {"target_modules": ["q_proj"], "modules_to_save": ["norm", "lm_head"]},
+}
+
+
+def stock_adapter(folder: Path, base: Path, **options) -> Path:
+    model = peft.get_peft_model(
+        transformers.OlmoeForCausalLM.from_pretrained(base), peft.LoraConfig(r=4, init_lora_weights=False, **options)
+    )
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and "magnitude" not in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("options", STOCK.values(), ids=STOCK)
+def test_adapters_of_other_kinds_than_ours_merge_too(tmp_path, tokenizer, options):
+    base = write_base(tmp_path / "base")
+    adapter = stock_adapter(tmp_path / "adapter", base, **options)
+    expected = adapted_logits(base, adapter)
+    merge(str(adapter), tokenizer, tmp_path / "merged")
+    assert_close(stock_logits(tmp_path / "merged"), expected, 2e-5)
+    assert_close(logits(load_whole(str(adapter))), expected, 2e-5)
+
+
+@pytest.mark.parametrize(("tied", "options", "says"), [
+    (True, {"target_modules": ["lm_head"]}, "adapts embedding or head, which this base has as one tensor"),
+    (True, {"target_modules": ["embed_tokens"]}, "adapts embedding or head, which this base has as one tensor"),
+    (False, {"target_modules": ["q_proj"], "lora_bias": True}, "lora_bias cannot be folded"),
+    (False, {"target_modules": ["q_proj"], "trainable_token_indices": [3, 4]}, "cannot be folded"),
+])  # fmt: skip
+def test_what_cannot_be_folded_is_refused(tmp_path, tokenizer, tied, options, says):
+    adapter = stock_adapter(tmp_path / "adapter", write_base(tmp_path / "base", tie_word_embeddings=tied), **options)
+    with pytest.raises(RecipeError, match=says):
+        merge(str(adapter), tokenizer, tmp_path / "merged")
+    assert not list(tmp_path.glob("merged*"))
+
+
+def test_the_base_is_found_where_the_run_is_now(tmp_path):
+    """A run is moved; another is made in its old place. `final/` and `checkpoints/*/` both find their own base."""
+    run, other = tmp_path / "run", tmp_path / "moved"
+    adapters = []
+    base = write_base(run / "base")
+    for place in ("final", "checkpoints/checkpoint-3"):
+        adapters.append(write_adapter(run / place, base, "attention only").relative_to(run))
+        note_base(run / place, fingerprint(str(base)))
+    run.rename(other)
+    assert all(base_of(str(other / adapter)) == str(other / "base") for adapter in adapters)
+    write_base(run / "base")  # other weights
+    assert all(base_of(str(other / adapter)) == str(other / "base") for adapter in adapters)
+
+
+def test_a_base_on_the_hub_is_not_mistaken_for_a_folder_nearby(tmp_path):
+    adapter = write_adapter(tmp_path / "adapter", write_base(tmp_path / "base"), "attention only")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    for named, expected in (("allenai/OLMoE-1B-7B-0924", "allenai/OLMoE-1B-7B-0924"), (None, None)):
+        (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": named}))
+        if expected:
+            assert base_of(str(adapter)) == expected
+        else:
+            with pytest.raises(RecipeError, match="names no base_model_name_or_path"):
+                base_of(str(adapter))
+
+
+def test_the_fingerprint_is_of_the_tensors_not_of_their_files(tmp_path):
+    base = write_base(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    sharded = tmp_path / "sharded"
+    transformers.AutoModelForCausalLM.from_pretrained(base).save_pretrained(sharded, max_shard_size="20KB")
+    assert len(list(sharded.glob("*.safetensors"))) > 2
+    assert fingerprint(str(sharded)) == fingerprint(str(base))
+    weights["model.norm.weight"] += 1
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    assert fingerprint(str(sharded)) != fingerprint(str(base))

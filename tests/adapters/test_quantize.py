@@ -7,7 +7,7 @@ from bitsandbytes import functional
 from networks import assert_close, ours
 
 from olmoe_ft.adapters.lora import lora_config
-from olmoe_ft.adapters.quantize import check_quantization, quantize_base
+from olmoe_ft.adapters.quantize import PackedStack, check_quantization, quantize_base
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Lora
 
@@ -67,6 +67,11 @@ def test_nothing_unpacked_is_kept_for_the_backward_pass():
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
         model(IDS, labels=IDS)
     assert max(kept) < 8 * 64 * 64  # the smaller stack
+
+
+def test_the_scales_move_with_the_stack():
+    stack = PackedStack(torch.randn(2, 64, 64)).to("meta")
+    assert {stack.packed.device.type, stack.state.absmax.device.type, stack.state.code.device.type} == {"meta"}
 
 
 def test_adapters_off_and_on_and_saved(tmp_path):
