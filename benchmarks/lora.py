@@ -23,10 +23,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.model.size import matrix_parameters_per_token
 
 MID = {"vocab_size": 1024, "hidden_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8}
 RELEASED = {"vocab_size": 50304, "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 16}
 CASES = {"cpu": ((1, 512), (1, 1024), (4, 1024)), "cuda": ((4, 4096),)}
+DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 RANKS = (4, 16, 64, 256)
 LENGTHS = (256, 1024, 4096)
 
@@ -52,16 +54,19 @@ def adapted(network: torch.nn.Module, rank: int, device: str) -> peft.PeftModel:
     return peft.get_peft_model(network, config)
 
 
-def networks(rank: int, device: str, intermediate_size: int) -> dict[str, peft.PeftModel]:
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    options = sizes(device, intermediate_size)
+def ours(rank: int, device: str, intermediate_size: int) -> peft.PeftModel:
     with torch.device(device):
-        stock = transformers.OlmoeForCausalLM(
-            transformers.OlmoeConfig(**options, experts_implementation="grouped_mm")
-        ).to(dtype)
-        ours = OlmoeForCausalLM(OlmoeConfig(**options)).to(dtype)
-        models = {"PEFT, transformers": adapted(stock, rank, device), "olmoe_ft": adapted(ours, rank, device)}
-    models["olmoe_ft"].load_state_dict(models["PEFT, transformers"].state_dict())
+        network = OlmoeForCausalLM(OlmoeConfig(**sizes(device, intermediate_size)))
+        return adapted(network.to(DTYPES[device]), rank, device)
+
+
+def networks(rank: int, device: str, intermediate_size: int) -> dict[str, peft.PeftModel]:
+    """PEFT on transformers' network, and ours with the same weights."""
+    config = transformers.OlmoeConfig(**sizes(device, intermediate_size), experts_implementation="grouped_mm")
+    with torch.device(device):
+        stock = adapted(transformers.OlmoeForCausalLM(config).to(DTYPES[device]), rank, device)
+    models = {"PEFT, transformers": stock, "olmoe_ft": ours(rank, device, intermediate_size)}
+    models["olmoe_ft"].load_state_dict(stock.state_dict())
     return models
 
 
@@ -104,8 +109,8 @@ def compare(rank: int, rounds: int, device: str, intermediate_size: int) -> Tabl
             for name in list(models) if turn % 2 else reversed(models):
                 seconds, losses[name] = step(models[name], ids, device)
                 times[name] += [seconds] if turn else []  # the first one warms up
-        stock, ours = losses.values()
-        assert abs(stock - ours) < (1e-5 if device == "cpu" else 1e-2), losses
+        theirs, own = losses.values()
+        assert abs(theirs - own) < (1e-5 if device == "cpu" else 1e-2), losses
         medians = {name: statistics.median(values) for name, values in times.items()}
         peaks = {name: peak_bytes(model, ids, device) for name, model in models.items()}
         first = next(iter(models))
@@ -123,12 +128,11 @@ def operations(rank: int, tokens: int, options: dict[str, Any]) -> tuple[float, 
 
     A product of a token with n weights is 2n forward and 2n for the token's gradient, and 2n for trained weights'.
     """
-    hidden, inner, per_token = options["hidden_size"], options["intermediate_size"], options["num_experts_per_tok"]
-    layers = options["num_hidden_layers"]
-    frozen = layers * (4 * hidden**2 + hidden * options["num_experts"] + per_token * 3 * hidden * inner)
-    frozen += hidden * options["vocab_size"]
-    factors = layers * rank * (4 * 2 * hidden + per_token * ((hidden + 2 * inner) + (inner + hidden)))
-    return 4.0 * frozen * tokens, 6.0 * factors * tokens
+    config = OlmoeConfig(**options)
+    hidden, inner = config.hidden_size, config.intermediate_size
+    an_expert = (hidden + 2 * inner) + (inner + hidden)
+    factors = config.num_hidden_layers * rank * (4 * 2 * hidden + config.num_experts_per_tok * an_expert)
+    return 4.0 * matrix_parameters_per_token(config) * tokens, 6.0 * factors * tokens
 
 
 def growth(rounds: int, device: str, intermediate_size: int) -> Table:
@@ -137,12 +141,11 @@ def growth(rounds: int, device: str, intermediate_size: int) -> Table:
     rows = [(rank, 1024) for rank in RANKS] + [(16, length) for length in LENGTHS]
     found: dict[tuple[int, int], tuple[float, float]] = {}
     for rank in RANKS:
-        model = networks(rank, device, intermediate_size)["olmoe_ft"]
+        model = ours(rank, device, intermediate_size)
         for tokens in [tokens for r, tokens in dict.fromkeys(rows) if r == rank]:
             ids = torch.randint(0, 1024, (1, tokens), device=device)
             times = [step(model, ids, device)[0] for _ in track(range(rounds + 1), f"rank {rank}", transient=True)]
             found[rank, tokens] = statistics.median(times[1:]), peak_bytes(model, ids, device)
-        del model
     table = Table("rank", "tokens", "step s", "relative", "by FLOPs", "of them in factors", "peak above weights MiB")
     for rank, tokens in rows:
         frozen, factors = operations(rank, tokens, options)

@@ -6,15 +6,14 @@ from statistics import quantiles
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.sources import load_mixture
-from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
-from olmoe_ft.model.size import matrix_parameters_per_token
+from olmoe_ft.model import OlmoeConfig
+from olmoe_ft.model.size import all_parameters, matrix_parameters_per_token
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.start import model_config, stage_tokenizer
 
@@ -40,9 +39,7 @@ def print_plan(recipe: Recipe) -> None:
 
 
 def _model_lines(config: OlmoeConfig, recipe: Recipe) -> list[tuple[str, str]]:
-    with init_empty_weights():
-        model = OlmoeForCausalLM(config)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = all_parameters(config)
     weight_bytes = parameters * getattr(torch, recipe.model.dtype).itemsize
     return [
         ("parameters", f"{parameters:,}"),

@@ -16,6 +16,8 @@ def test_operations_of_a_step_by_hand():
         "num_experts": 3,
         "num_experts_per_tok": 2,
         "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "eos_token_id": 2,
         "vocab_size": 5,
     }
     assert operations(1, 1, options) == (576, 360)

@@ -14,7 +14,7 @@ from peft import (
 )
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.adapters.base import base_of, is_adapter
+from olmoe_ft.adapters.base_model import base_of, is_adapter
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.recipe import RecipeError
 
@@ -77,8 +77,8 @@ def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
         RecipeError: the adapter's tensors are not those its configuration gives this base.
     """
     config = PeftConfig.from_pretrained(path)
-    if getattr(config, "lora_bias", False):
-        raise RecipeError(f"{path}: an adapter with lora_bias cannot be folded into OLMoE, which has no biases")
+    if getattr(config, "lora_bias", False) and not base.config.attention_bias:
+        raise RecipeError(f"{path}: an adapter with lora_bias cannot be folded into a base without biases")
     weights = {name: tensor.float() for name, tensor in load_peft_weights(path, device="cpu").items()}
     try:
         model = get_peft_model(base, config, low_cpu_mem_usage=True)

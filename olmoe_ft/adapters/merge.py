@@ -20,9 +20,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
-from olmoe_ft.adapters.base import base_of, is_adapter, local_folder
+from olmoe_ft.adapters.base_model import base_of, is_adapter, local_folder
 from olmoe_ft.adapters.checkpoints import attach_adapter, load_config, resolve_checkpoint
-from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.checkpoint import weight_files
 from olmoe_ft.model.experts import stack_published_experts
 from olmoe_ft.recipe import RecipeError
@@ -50,6 +50,7 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
     with torch.device("meta"):
         network = OlmoeForCausalLM(config)
     network.name_or_path = str(base)
+    source = BaseWeights(base, network)
     adapted = attach_adapter(network, path) if is_adapter(path) else network
     if config.tie_word_embeddings and any(
         "lora_" in name or "modules_to_save" in name
@@ -63,13 +64,11 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        written = write_weights(adapted, BaseWeights(base, config), partial, dtype)
-        write_config(base, partial, written)
+        write_config(base, partial, write_weights(adapted, source, partial, dtype))
         tokenizer.save_pretrained(partial)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    partial.rename(to)
+        partial.rename(to)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_weights(model: OlmoeForCausalLM | PeftModel, base: "BaseWeights", folder: Path, dtype: str) -> torch.dtype:
@@ -103,10 +102,8 @@ def part_of(name: str) -> str:
 class BaseWeights:
     """The tensors of a checkpoint folder, read when they are asked for, a part of the network at a time."""
 
-    def __init__(self, folder: Path, config: OlmoeConfig) -> None:
-        self.folder, self.num_experts = folder, config.num_experts
-        with torch.device("meta"):
-            network = OlmoeForCausalLM(config)
+    def __init__(self, folder: Path, network: OlmoeForCausalLM) -> None:
+        self.folder, self.num_experts = folder, network.config.num_experts
         self.shapes = {name: tensor.shape for name, tensor in network.named_parameters()}  # a tied head is not there
         self.parts = list(dict.fromkeys(part_of(name) for name in self.shapes))
 

@@ -1,8 +1,8 @@
 """A frozen base in 4 bit under its adapters (QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314).
 
-NF4 by bitsandbytes: of the libraries it alone packs stacked 3-D weights to 4 bit and knows how to read them on every
-device. Attention gets its `Linear4bit`; a stack of experts is kept packed and unpacked for each product, one stack at a
-time, forward and backward. The adapters, the routers, norms, embedding and head stay as they are.
+NF4 by bitsandbytes, which packs stacked 3-D weights as it does matrices (docs/adapters.md: why not torchao). Attention
+gets its `Linear4bit`; a stack of experts is kept packed and unpacked for each product, one stack at a time, forward and
+backward. The adapters, the routers, norms, embedding and head stay as they are.
 
 Shapes: E experts.
 """
@@ -32,7 +32,7 @@ def check_quantization() -> None:
             "weights; remove it"
         )
     if find_spec("bitsandbytes") is None:
-        raise RecipeError("model.quantization: nf4 needs bitsandbytes: pip install 'olmoe_ft[quantization]'")
+        raise RecipeError("model.quantization: nf4 needs bitsandbytes: `make setup` or pip installs it")
     if is_deepspeed_zero3_enabled():
         raise RecipeError(
             "model.quantization: nf4 packs whole weights, and ZeRO-3 cuts them up: launch with "

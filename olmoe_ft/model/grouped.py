@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from olmoe_ft.model.low_rank import LowRank
+OLMOE_GROUPED = "olmoe_grouped"  # the name of this back end, the default one
+
+LowRank = tuple[Tensor, Tensor, float]  # an adapter: B (E, out, r), A (E, r, in), scaling s; the weight is W + s B A
 
 
 def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:

@@ -3,8 +3,6 @@
 PEFT adapts a stacked weight by a wrapper around the experts that owns the factors and puts `W + s B A`, a second copy
 of all experts' weights, in the place of W for every forward pass. Here the wrapper lends its factors to the experts for
 that time instead, and `grouped.py` multiplies them. PEFT itself is not imported: the network need not know of it.
-
-Shapes: E experts, r rank.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
-OLMOE_GROUPED = "olmoe_grouped"  # the default back end of the experts, the one that reads lent factors
-
-LowRank = tuple[Tensor, Tensor, float]  # B (E, out, r), A (E, r, in), scaling s: the weight is W + s B A
+from olmoe_ft.model.grouped import OLMOE_GROUPED
 
 
 def multiply_instead_of_fold(experts: Any) -> None:

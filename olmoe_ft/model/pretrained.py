@@ -21,7 +21,7 @@ from olmoe_ft.model.checkpoint import (
 )
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.experts import OlmoeExperts
-from olmoe_ft.model.low_rank import OLMOE_GROUPED
+from olmoe_ft.model.grouped import OLMOE_GROUPED
 from olmoe_ft.model.rope import OlmoeRotaryEmbedding
 from olmoe_ft.model.router import OlmoeTopKRouter
 

@@ -1,6 +1,15 @@
 """Parameters and arithmetic of an OLMoE network, from its configuration alone."""
 
+import torch
+
 from olmoe_ft.model.config import OlmoeConfig
+from olmoe_ft.model.olmoe import OlmoeForCausalLM
+
+
+def all_parameters(config: OlmoeConfig) -> int:
+    """Weights of the network, whatever of them is loaded; a head tied to the embedding counts once."""
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in OlmoeForCausalLM(config).parameters())
 
 
 def matrix_parameters_per_token(config: OlmoeConfig) -> int:

@@ -60,7 +60,7 @@ REFUSED_ADAPTERS = {
     "target_modules": "set `attention` and `experts` instead",
     "target_parameters": "set `attention`, `experts` and `router.train` instead",
     "modules_to_save": "set `router.train` instead",
-    "bias": "OLMoE has no biases to train; remove it",
+    "bias": "adapters here train no biases of the base; remove it",
 }
 
 

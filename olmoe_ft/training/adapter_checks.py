@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from olmoe_ft.adapters.base import fingerprint, note_base
+from olmoe_ft.adapters.base_model import fingerprint, note_base
 from olmoe_ft.recipe import RecipeError
 
 
@@ -20,7 +20,7 @@ class AdapterChecks(TrainerCallback):
 
     def __init__(self, trainer: Trainer, base: str) -> None:
         self.trainer = trainer
-        self.base = fingerprint(base)  # now: a Hub name may stand for other weights later
+        self.fingerprint = fingerprint(base)  # now: a Hub name may stand for other weights later
         self.silent: dict[str, Any] = {}  # factors without a gradient so far, with the hooks that wait for it
         self.learns = False
 
@@ -67,7 +67,7 @@ class AdapterChecks(TrainerCallback):
 
     def note(self, adapter: Path) -> None:
         """Say beside a saved adapter which weights it was trained on."""
-        note_base(adapter, self.base)
+        note_base(adapter, self.fingerprint)
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:

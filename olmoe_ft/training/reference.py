@@ -11,7 +11,8 @@ from olmoe_ft.recipe import RecipeError
 PAIRS = 4
 EXACT = 1e-6  # of a reward, in fp32, where policy and reference are computed alike
 ALIKE = 1e-3  # of a log-probability in bf16, computed alike: should a kernel not repeat itself
-KEPT = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of one computed before, beside other rows and padding
+# of one computed before, beside other rows and padding, or where A and B are orthogonal and not 0
+NEAR = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
 class ReferenceCheck(TrainerCallback):
@@ -24,10 +25,11 @@ class ReferenceCheck(TrainerCallback):
 
     def __init__(self, trainer: DPOTrainer) -> None:
         self.trainer = trainer
+        adapters = getattr(trainer.model, "peft_config", {})
+        self.initialisation = adapters["default"].init_lora_weights if adapters else None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        adapters = getattr(self.trainer.model, "peft_config", {})
-        if state.global_step or any(config.init_lora_weights is False for config in adapters.values()):
+        if state.global_step or self.initialisation is False:
             return
         for index in range(min(PAIRS, len(self.trainer.train_dataset))):
             self._check(index)
@@ -40,8 +42,8 @@ class ReferenceCheck(TrainerCallback):
                 raise RecipeError(
                     f"the reference of DPO is not the model that training starts from: before the first step the "
                     f"reward of the {answer} answer of row {index} is {reward:.3g} instead of 0 (up to {allowed:.1g}), "
-                    f"so the loss is not {math.log(2):.4f}. Start from the run of the SFT stage (model.path), and "
-                    "remove stale reference log-probabilities (training.precompute_ref_log_probs)"
+                    f"so the loss is not {math.log(2):.4f}. Start from the run of the SFT stage (model.path); if the "
+                    "log-probabilities were kept from before, set training.precompute_ref_log_probs to false"
                 )
 
     def _metrics_of(self, index: int) -> dict[str, float]:
@@ -60,7 +62,8 @@ class ReferenceCheck(TrainerCallback):
 
     def _allowed(self, log_probability: float) -> float:
         dtype = torch.bfloat16 if self.trainer.args.bf16 else self.trainer.model.dtype
-        if dtype == torch.float32 and not self.trainer.precompute_ref_logps:
+        near = self.trainer.precompute_ref_logps or self.initialisation == "orthogonal"
+        if dtype == torch.float32 and not near:
             return EXACT
-        share = KEPT[dtype] if self.trainer.precompute_ref_logps else ALIKE
+        share = NEAR[dtype] if near else ALIKE
         return self.trainer.beta * share * max(1.0, abs(log_probability))

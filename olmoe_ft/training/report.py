@@ -8,7 +8,8 @@ from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
 
-from olmoe_ft.adapters.coverage import adapted_kinds
+from olmoe_ft.adapters.matched import adapted_kinds
+from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.schema import Lora
 from olmoe_ft.training.router.guard import reach_of_frozen_routers
@@ -18,14 +19,13 @@ console = Console()
 
 
 def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, resume: Path | None) -> None:
+    weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
     # under ZeRO-3 a parameter's own size is that of this process's shard
-    sizes = [
-        (getattr(weight, "ds_numel", weight.numel()), weight.requires_grad) for weight in trainer.model.parameters()
-    ]
-    total, trained = sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
+    trained = sum(getattr(weight, "ds_numel", weight.numel()) for weight in weights)
     console.print(
         f"[bold]{recipe.name}[/bold] ({recipe.stage.upper()}): {len(trainer.train_dataset):,} rows, "
-        f"{trained:,} of {total:,} parameters trained, {trainer.accelerator.num_processes} process(es), "
+        f"{trained:,} parameters trained of a network of {all_parameters(trainer.model.config):,}, "
+        f"{trainer.accelerator.num_processes} process(es), "
         f"into {run.path}/",
         soft_wrap=True,
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.adapters.base import is_adapter
+from olmoe_ft.adapters.base_model import is_adapter
 from olmoe_ft.adapters.checkpoints import load_config, resolve_checkpoint, save_whole
 from olmoe_ft.adapters.merge import merge
 from olmoe_ft.data.tokenizer import load_tokenizer

@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase, ProgressCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from olmoe_ft.adapters.base import fingerprint
-from olmoe_ft.adapters.coverage import adapted_kinds
+from olmoe_ft.adapters.base_model import fingerprint
 from olmoe_ft.adapters.lora import lora_config
+from olmoe_ft.adapters.matched import adapted_kinds
 from olmoe_ft.adapters.quantize import quantize_base
 from olmoe_ft.data.sources import tokens_hash
 from olmoe_ft.model import OlmoeForCausalLM
@@ -49,6 +48,8 @@ class OlmoeDPOTrainer(RouterLossMixin, DPOTrainer):
         that pairs are cut to, and under ZeRO-3 hashes shards. Here it is the start's weights, the tokens (so data,
         template and tokenizer) and what else log-probabilities depend on.
         """
+        if not len(dataset):  # said by `build_trainer`
+            return dataset
         settings = self.args.max_length, self.args.truncation_mode, self.args.ld_alpha, str(self.model.dtype)
         self._precompute_model_hash = Hasher.hash((fingerprint(self.start), settings))
         tokens = tokens_hash(dataset, ("prompt_ids", "chosen_ids", "rejected_ids"))
@@ -87,14 +88,13 @@ def build_trainer(
         for name, parameter in model.named_parameters():
             if name.endswith("mlp.gate.weight"):
                 parameter.requires_grad_(False)
-    adapter: LoraConfig | None = lora_config(recipe.lora, recipe.router.train) if recipe.lora else None
     common: dict[str, Any] = {
         "model": model,
         "args": arguments,
         "train_dataset": train,
         "eval_dataset": evaluation,
         "processing_class": tokenizer,
-        "peft_config": adapter,
+        "peft_config": lora_config(recipe.lora, recipe.router.train) if recipe.lora else None,
         "router": recipe.router,
         "probe_file": probe_file,
     }
@@ -102,26 +102,32 @@ def build_trainer(
     if recipe.stage == "sft":
         trainer = OlmoeSFTTrainer(**common)
     else:
-        own_reference = adapter is None and not arguments.precompute_ref_log_probs
+        own_reference = recipe.lora is None and not arguments.precompute_ref_log_probs
         reference = _load(recipe, checkpoint).requires_grad_(False) if own_reference else None
         trainer = OlmoeDPOTrainer(ref_model=reference, start=checkpoint, **common)
-        trainer.add_callback(ReferenceCheck(trainer))
-    if not len(trainer.train_dataset):
-        raise RecipeError("no row is left after truncation: every answer lies beyond training.max_length; raise it")
-    if recipe.model.quantization is not None:
-        quantize_base(trainer.model)
-    if adapter is not None:
-        adapted_kinds(trainer.model)
-        trainer.add_callback(AdapterChecks(trainer, checkpoint))
-    check_reach(trainer.model, recipe.router)
     # TRL changes these for training; a saved model keeps what stock transformers expects of it
     config.router_aux_loss_coef, config.use_cache = coefficient, True
+    if recipe.model.quantization is not None:
+        quantize_base(trainer.model)
+    _check(trainer, recipe, checkpoint)
     trainer.remove_callback(ProgressCallback)
     dtype = torch.bfloat16 if arguments.bf16 else model.dtype
     processes = trainer.accelerator.num_processes
     trainer.add_callback(PerformanceCallback(config, trainer.accelerator.device, dtype, processes))
     trainer.add_callback(ProgressBar())
     return trainer
+
+
+def _check(trainer: OlmoeTrainer, recipe: Recipe, checkpoint: str) -> None:
+    """What can be asked before training is asked here; what only training shows is asked by callbacks."""
+    if not len(trainer.train_dataset):
+        raise RecipeError("no row is left after truncation: every answer lies beyond training.max_length; raise it")
+    check_reach(trainer.model, recipe.router)
+    if recipe.lora is not None:
+        adapted_kinds(trainer.model)
+        trainer.add_callback(AdapterChecks(trainer, checkpoint))
+    if recipe.stage == "dpo":
+        trainer.add_callback(ReferenceCheck(trainer))
 
 
 def _load(recipe: Recipe, checkpoint: str) -> OlmoeForCausalLM:

@@ -10,7 +10,7 @@ import transformers
 from networks import SMALL, assert_close, shaken
 from safetensors.torch import load_file, save_file
 
-from olmoe_ft.adapters.base import base_of, fingerprint, note_base
+from olmoe_ft.adapters.base_model import base_of, fingerprint, local_folder, note_base
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.adapters.merge import merge
@@ -215,6 +215,7 @@ STOCK = {
     "dora on attention": {"use_dora": True, "target_modules": ["q_proj", "v_proj"]},
     "all-linear": {"target_modules": "all-linear"},
     "a regular expression": {"target_modules": r".*layers\.[02]\.self_attn\.(q|o)_proj"},
+    "biases": {"lora_bias": True, "target_modules": ["q_proj", "o_proj"]},
     "head and embedding": {"target_modules": ["lm_head", "embed_tokens"]},
     "a norm and the head whole": {"target_modules": ["q_proj"], "modules_to_save": ["norm", "lm_head"]},
 }
@@ -233,7 +234,7 @@ def stock_adapter(folder: Path, base: Path, **options) -> Path:
 
 @pytest.mark.parametrize("options", STOCK.values(), ids=STOCK)
 def test_adapters_of_other_kinds_than_ours_merge_too(tmp_path, tokenizer, options):
-    base = write_base(tmp_path / "base")
+    base = write_base(tmp_path / "base", attention_bias=True)
     adapter = stock_adapter(tmp_path / "adapter", base, **options)
     expected = adapted_logits(base, adapter)
     merge(str(adapter), tokenizer, tmp_path / "merged")
@@ -244,7 +245,7 @@ def test_adapters_of_other_kinds_than_ours_merge_too(tmp_path, tokenizer, option
 @pytest.mark.parametrize(("tied", "options", "says"), [
     (True, {"target_modules": ["lm_head"]}, "adapts embedding or head, which this base has as one tensor"),
     (True, {"target_modules": ["embed_tokens"]}, "adapts embedding or head, which this base has as one tensor"),
-    (False, {"target_modules": ["q_proj"], "lora_bias": True}, "lora_bias cannot be folded"),
+    (False, {"target_modules": ["q_proj"], "lora_bias": True}, "lora_bias cannot be folded into a base without biases"),
     (False, {"target_modules": ["q_proj"], "trainable_token_indices": [3, 4]}, "cannot be folded"),
 ])  # fmt: skip
 def test_what_cannot_be_folded_is_refused(tmp_path, tokenizer, tied, options, says):
@@ -278,6 +279,11 @@ def test_a_base_on_the_hub_is_not_mistaken_for_a_folder_nearby(tmp_path):
         else:
             with pytest.raises(RecipeError, match="names no base_model_name_or_path"):
                 base_of(str(adapter))
+
+
+def test_a_base_that_is_nowhere_is_said_to_be():
+    with pytest.raises(RecipeError, match="nobody/nothing is neither a folder here nor a model that can be fetched"):
+        local_folder("nobody/nothing")
 
 
 def test_the_fingerprint_is_of_the_tensors_not_of_their_files(tmp_path):

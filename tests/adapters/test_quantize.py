@@ -6,6 +6,7 @@ import torch
 from bitsandbytes import functional
 from networks import assert_close, ours
 
+from olmoe_ft.adapters import quantize
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.adapters.quantize import PackedStack, check_quantization, quantize_base
 from olmoe_ft.recipe import RecipeError
@@ -55,9 +56,8 @@ def test_logits_and_gradients_are_those_of_the_weights_that_the_packed_ones_stan
     for name in expected:
         assert_close(actual[name], expected[name])
     assert (actual["logits"] - exact).abs().max() > 1e-2  # 4 bit is not 32
-    bytes_left = sum(value.nbytes for value in packed.state_dict().values() if value.dtype == torch.uint8)
-    stacks = sum(b.nbytes for b in packed.buffers() if b.dtype == torch.uint8)
-    assert stacks == 3 * 8 * 3 * 64 * 64 // 2 and bytes_left >= 3 * 4 * 64 * 64 // 2
+    packed_bytes = [value.nbytes for value in (*packed.buffers(), *packed.parameters()) if value.dtype == torch.uint8]
+    assert sum(packed_bytes) == 3 * (8 * 3 + 4) * 64 * 64 // 2
 
 
 def test_nothing_unpacked_is_kept_for_the_backward_pass():
@@ -86,6 +86,17 @@ def test_adapters_off_and_on_and_saved(tmp_path):
     assert {name for name, _ in again.named_parameters() if "lora_" in name} == {
         name for name, _ in model.named_parameters() if "lora_" in name
     }
+
+
+def test_a_missing_library_and_zero3_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    check_quantization()
+    monkeypatch.setattr(quantize, "is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(RecipeError, match="ZeRO-3 cuts them up: launch with configs/accelerate/gpu.yaml"):
+        check_quantization()
+    monkeypatch.setattr(quantize, "find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="needs bitsandbytes: `make setup` or pip installs it"):
+        check_quantization()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so nothing is refused")

@@ -102,6 +102,10 @@ def test_a_wrong_value_is_named_with_what_is_allowed(good, override, fragment):
             "lora.r: found 3; the orthogonal init",
         ),
         (["model.quantization=int3"], 'model.quantization: found "int3"; allowed: nf4'),
+        (
+            ["model.quantization=nf4", "stage=dpo", "training.precompute_ref_log_probs=true"],
+            "training.precompute_ref_log_probs: found true beside model.quantization",
+        ),
         (["lora.use_dora=true"], "lora.use_dora: found true; DoRA needs the norm of W + BA"),
         (["lora.target_modules=[q_proj]"], 'lora.target_modules: found ["q_proj"]; set `attention` and `experts`'),
         (["lora.lora_alpha=4"], "lora.lora_alpha: unknown key (did you mean `alpha`?)"),

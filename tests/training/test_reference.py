@@ -29,6 +29,7 @@ def own_cache(tmp_path, monkeypatch):
     (LORA, [USUAL]),
     (LORA, [USUAL, "router.train=lora", "training.loss_type=[sigmoid_norm]"]),
     (LORA, [USUAL, PRECOMPUTED]),
+    (LORA, ["lora.init_lora_weights=orthogonal", "lora.experts=false"]),
 ])  # fmt: skip
 def test_a_right_reference_passes_and_every_pair_is_at_ln_2(make_trainer, case, overrides):
     """-log sigmoid(beta (0 - 0)) = ln 2."""
@@ -85,8 +86,13 @@ def test_stale_log_probabilities_stop_the_run(make_trainer):
     rows = trainer.train_dataset
     shifted = [value + 0.5 for value in rows["ref_chosen_logps"]]
     trainer.train_dataset = rows.remove_columns("ref_chosen_logps").add_column("ref_chosen_logps", shifted)
-    with pytest.raises(RecipeError, match="the chosen answer of row 0 is -0.05 instead of 0.*stale"):
+    with pytest.raises(RecipeError, match="the chosen answer of row 0 is -0.05 instead of 0.*were kept from before"):
         trainer.train()
+
+
+def test_without_a_row_the_sentence_is_the_usual_one(make_trainer):
+    with pytest.raises(RecipeError, match="no row is left after truncation"):
+        make_trainer(FULL, PRECOMPUTED, "training.max_length=2")
 
 
 def test_reference_log_probabilities_are_computed_once_for_a_model_its_data_and_its_template(

@@ -4,8 +4,8 @@ import peft
 import pytest
 from networks import ours
 
-from olmoe_ft.adapters.coverage import adapted_kinds
 from olmoe_ft.adapters.lora import lora_config
+from olmoe_ft.adapters.matched import adapted_kinds
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Lora
 

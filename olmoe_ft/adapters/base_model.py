@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from peft import PeftConfig
 
 from olmoe_ft.model.checkpoint import weight_files
@@ -84,6 +83,6 @@ def local_folder(checkpoint: str) -> Path:
         return Path(checkpoint)
     try:
         return Path(snapshot_download(checkpoint, allow_patterns=["*.json", "*.safetensors"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
+    except (OSError, ValueError) as error:  # the Hub's own errors are OSErrors
         reason = str(error).splitlines()[0]
         raise RecipeError(f"{checkpoint} is neither a folder here nor a model that can be fetched: {reason}") from None
