@@ -6,7 +6,7 @@ from typing import Any
 
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.report import print_comparison
-from olmoe_ft.training.stage import read_data, run_stage
+from olmoe_ft.training.stage import check_rows, run_stage
 
 
 def run(recipe: Recipe) -> list[dict[str, Any]]:
@@ -14,7 +14,7 @@ def run(recipe: Recipe) -> list[dict[str, Any]]:
     # libraries announce to each other what they will rename; nothing a user could mend
     warnings.filterwarnings("ignore", category=FutureWarning)
     for stage in recipe.stages[1:]:  # a mistake in a later stage's files is found before the first one trains
-        read_data(stage)
+        check_rows(stage)
     summaries = [run_stage(stage) for stage in recipe.stages or (recipe,)]
     if recipe.stages and os.environ.get("RANK", "0") == "0":
         print_comparison(recipe.stages, summaries)

@@ -11,7 +11,8 @@ from olmoe_ft.recipe.rules import broken_rules, stage_of, without_absent
 from olmoe_ft.recipe.yaml_file import dump_yaml
 
 Text = Annotated[str, Field(min_length=1)]
-Format = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "preference"]
+Format = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "text", "preference"]
+Long = Literal["drop", "keep_start", "keep_end"]
 Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 # Only a pipeline lacks the sections that every stage must have, and only its stages are run. Typed Any, so that code
@@ -104,15 +105,23 @@ class Source(Section):
     """Rows to train or evaluate on."""
 
     path: Text
-    """File (.jsonl, .json, .parquet, .csv; relative to the working directory) or Hub name."""
-    weight: float = Field(1.0, gt=0)
-    """Share of the rows drawn per epoch: 0.2 is a seeded fifth, 2.0 every row twice."""
-    split: Text = "train"
-    """Split of a Hub data set."""
+    """File (.jsonl, .json, .csv, each also as .gz; .parquet), folder or Hub name; relative to the working directory."""
+    weight: float = Field(1.0, gt=0, le=1)
+    """Share of its rows drawn for every epoch, by the seed and before training: 0.2 is the same fifth in each epoch."""
+    repeat: int = Field(1, ge=1)
+    """How often each drawn row stands in an epoch."""
+    max_rows: int | None = Field(None, ge=1)
+    """Read only the first rows of the source; `weight` then draws from these."""
     format: Format | None = None
     """How a row is read; by default recognised by its keys."""
-    max_rows: int | None = Field(None, ge=1)
-    """Read only the first rows of the source."""
+    columns: Mapping[str, Text] = Field(default_factory=dict)
+    """Keys to rename before a row is read, from the source's name to the format's: `{query: prompt}`."""
+    split: Text = "train"
+    """Split of a Hub data set."""
+    config: Text | None = None
+    """Configuration of a Hub data set that has several."""
+    revision: Text | None = None
+    """Branch, tag or commit of a Hub data set."""
 
 
 class Answers(Section):
@@ -137,6 +146,22 @@ class Data(Section):
     """Sources of the evaluation loss."""
     answers: Answers | None = None
     """Held-out prompts whose answers are generated and compared."""
+    max_prompt_length: int | None = Field(None, ge=1)
+    """Tokens that stay of a prompt in a row longer than `training.max_length`; by default as many as fit there. A row
+    within `training.max_length` is never cut."""
+    long_prompts: Long = "keep_start"
+    """What becomes of such a prompt: keep its start, keep its end (and the BOS), or drop the row. The prompt is all
+    before the last answer."""
+    long_answers: Long = "keep_start"
+    """What becomes of an answer that then does not fit: keep its start (and lose the EOS), keep its end, drop the row."""
+    malformed: Literal["stop", "drop"] = "stop"
+    """At a row that cannot be read: stop, or leave it out and count it."""
+    max_dropped: float = Field(0.01, ge=0, le=1)
+    """Largest share of a source's rows that may be lost, malformed or left without a supervised token; above it the run
+    stops."""
+    decontaminate: bool = False
+    """Leave out rows in which a held-out prompt stands (of `eval` or `answers`; 13 words in a row, or a whole short
+    prompt). They are reported either way."""
 
 
 class Tracking(Section):

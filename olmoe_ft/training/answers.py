@@ -9,8 +9,9 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.data.formats import RowError, conversation_prompt
-from olmoe_ft.data.sources import read_rows
+from olmoe_ft.data.files import read_rows
+from olmoe_ft.data.formats import conversation_prompt
+from olmoe_ft.data.turns import RowError
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.generate import complete
 from olmoe_ft.recipe import RecipeError
@@ -25,6 +26,10 @@ class Question:
     answer: str
     frames: dict[str, tuple[str, str]]
     skill: str
+
+    def texts(self) -> list[str]:
+        """What is asked, turn by turn, without earlier answers."""
+        return [message["content"] for message in self.prompt if message["role"] != "assistant"]
 
     def mark(self, completion: str) -> tuple[bool, str | None]:
         """Whether the completion is the answer in one of the styles, and which style it is in, right or wrong.

@@ -28,6 +28,7 @@ class RunDirectory:
         self.final = self.path / "final"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
+        self.data_report = self.path / "data_report.json"
         self.routing_table = self.path / "routing.parquet"
         self.routing_picture = self.path / "routing.png"
         self.routing_probe = self.path / "routing_probe.safetensors"
@@ -40,7 +41,7 @@ class RunDirectory:
         """
         stored = self.path / "recipe.yaml"
         if not stored.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and any(file != self.data_report for file in self.path.iterdir()):
                 raise RecipeError(f"{self.path} holds files but no recipe.yaml; move it away or change `name`")
             return
         before = yaml.safe_load(stored.read_text(encoding="utf-8"))
@@ -82,6 +83,11 @@ class RunDirectory:
             lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             write_text(self.metrics, "".join(kept) if checkpoint else "")
+
+    def write_data_report(self, report: dict[str, Any]) -> None:
+        """Beside the run; `plan` writes it before there is one."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.data_report, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         write_text(self.summary, json.dumps(summary, indent=2) + "\n")

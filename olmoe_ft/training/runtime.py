@@ -39,8 +39,6 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
         "dataloader_pin_memory": accelerator_there,
     }
     stage: dict[str, Any] = {"bf16": recipe.model.dtype == "bfloat16"}
-    if recipe.stage == "sft":
-        stage["assistant_only_loss"] = True
     config = SFTConfig if recipe.stage == "sft" else DPOConfig
     try:
         return config(output_dir=str(run.checkpoints), **{**machine, **stage, **recipe.training, **OWNED})

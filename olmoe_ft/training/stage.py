@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from datasets import Dataset
+from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.quantize import check_quantization
-from olmoe_ft.data.sources import load_mixture
+from olmoe_ft.data.audit import audit
+from olmoe_ft.data.mixture import Mixture, load_mixtures
+from olmoe_ft.data.report import data_report, print_audit
+from olmoe_ft.data.sources import load_source
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.answers import Question, load_questions, score
@@ -41,14 +44,15 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
         if os.environ.get("RANK", "0") == "0":
             print_finished(run, summary)
         return summary
-    inputs = _read_inputs(recipe)
     arguments = training_arguments(recipe, run)
+    inputs = read_inputs(recipe, arguments.max_length)
     if recipe.model.quantization is not None:
         check_quantization()
     state = PartialState()
     state.wait_for_everyone()  # all have looked at the run directory before one writes to it
-    resume, new = run.last_checkpoint(), not run.path.exists()
+    resume, new = run.last_checkpoint(), not (run.path / "recipe.yaml").exists()
     if state.is_main_process:
+        _look_at_data(run, inputs)
         run.create()
         run.forget_after(resume)
     try:
@@ -59,7 +63,13 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
             before = _score(recipe, starting_checkpoint(recipe, run), inputs, "before training")
         start = starting_checkpoint(recipe, run)
         trainer = build_trainer(
-            recipe, arguments, start, run.routing_probe, inputs.tokenizer, inputs.train, inputs.evaluation
+            recipe,
+            arguments,
+            start,
+            run.routing_probe,
+            inputs.tokenizer,
+            inputs.train.rows,
+            inputs.evaluation.rows if inputs.evaluation else None,
         )
         summary = _train(recipe, run, trainer, inputs, resume)
     except RecipeError:
@@ -79,26 +89,43 @@ class Inputs:
     """What a stage reads before it writes."""
 
     tokenizer: PreTrainedTokenizerBase
-    train: Dataset
-    evaluation: Dataset | None
+    train: Mixture
+    evaluation: Mixture | None
     questions: list[Question] | None
 
 
-def read_data(recipe: Recipe) -> tuple[Dataset, Dataset | None, list[Question] | None]:
-    """Training rows, evaluation rows and held-out prompts of a stage; reading them again is answered from a cache.
+def read_inputs(recipe: Recipe, max_length: int | None) -> Inputs:
+    """Tokenizer, training and evaluation rows and held-out prompts of a stage; the main process reads them first, and
+    the others from its cache.
 
     Raises:
         RecipeError: a file is missing, empty or malformed.
     """
-    questions = load_questions(recipe.data.answers) if recipe.data.answers else None
-    seed = recipe.training.get("seed", 42)
-    train = load_mixture(recipe.data.train, recipe.stage, seed)
-    evaluation = load_mixture(recipe.data.eval, recipe.stage, seed) if recipe.data.eval else None
-    return train, evaluation, questions
+    with PartialState().main_process_first():
+        tokenizer = stage_tokenizer(recipe, model_config(recipe))
+        questions = load_questions(recipe.data.answers) if recipe.data.answers else None
+        prompts = [question.texts() for question in questions or ()]
+        train, evaluation = load_mixtures(recipe, max_length, tokenizer, prompts)
+    return Inputs(tokenizer, train, evaluation, questions)
 
 
-def _read_inputs(recipe: Recipe) -> Inputs:
-    return Inputs(stage_tokenizer(recipe, model_config(recipe)), *read_data(recipe))
+def check_rows(recipe: Recipe) -> None:
+    """Read every row and held-out prompt of a stage whose tokenizer may not be there yet.
+
+    Raises:
+        RecipeError: a file is missing, empty or malformed.
+    """
+    for source in (*recipe.data.train, *recipe.data.eval):
+        load_source(source, recipe.stage, recipe.data.malformed)
+    if recipe.data.answers:
+        load_questions(recipe.data.answers)
+
+
+def _look_at_data(run: RunDirectory, inputs: Inputs) -> None:
+    """The audit, before a weight is read."""
+    found = audit(inputs.train)
+    print_audit(found, inputs.train, inputs.tokenizer, Console())
+    run.write_data_report(data_report(found, inputs.train, inputs.tokenizer))
 
 
 def _train(
@@ -113,7 +140,7 @@ def _train(
             processes=state.num_processes,
             device=str(state.device),
             resumed_from=resume.name if resume else None,
-            dataset={"fingerprint": inputs.train._fingerprint, "rows": len(inputs.train)},
+            data=inputs.train.fingerprints(),
         )
         print_start(recipe, run, trainer, resume)
     result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)

@@ -14,7 +14,7 @@ from olmoe_ft.adapters.base_model import fingerprint
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.adapters.matched import adapted_kinds
 from olmoe_ft.adapters.quantize import quantize_base
-from olmoe_ft.data.sources import tokens_hash
+from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.adapter_checks import AdapterChecks
@@ -40,6 +40,9 @@ class OlmoeDPOTrainer(RouterLossMixin, DPOTrainer):
     def __init__(self, *, start: str, **kwargs: Any) -> None:
         self.start = start  # the checkpoint of the policy and of its reference
         super().__init__(**kwargs)
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
+        return dataset  # token ids already
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Kept by TRL in the cache of the data set, for every later run of the same model on the same tokens.

@@ -1,0 +1,105 @@
+"""The audit for people: a table, what is worth a look, and rows as the model sees them; and `data_report.json`."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+from transformers import PreTrainedTokenizerBase
+
+from olmoe_ft.data.audit import Audit, SourceAudit
+from olmoe_ft.data.mixture import Mixture
+from olmoe_ft.data.tokens import IGNORED
+
+SHOWN_ROWS = 3
+SHOWN_CHARACTERS = 1500
+STYLES = {"learned": "green", "chosen": "green", "rejected": "red", "seen": "dim"}
+
+Span = tuple[str, str]  # what the model does with a piece of a row (a key of STYLES), and the piece
+
+
+def data_report(audit: Audit, mixture: Mixture, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What `data_report.json` holds: the numbers of every source, the findings, and rows as the model sees them."""
+    rows = [[list(span) for span in spans] for spans in shown_rows(mixture, tokenizer)]
+    return {"rows": len(mixture.rows), **audit.as_dict(), "examples": rows}
+
+
+def print_audit(audit: Audit, mixture: Mixture, tokenizer: PreTrainedTokenizerBase, console: Console) -> None:
+    """The table, the findings and three rows."""
+    table = Table(title="Training data")
+    table.add_column("")
+    for source in audit.sources:
+        table.add_column(escape(source.path), justify="right", overflow="fold")
+    for name, values in _lines(audit.sources):
+        table.add_row(name, *values)
+    console.print(table)
+    for finding in audit.findings():
+        console.print(f"[yellow]look:[/] {escape(finding)}", highlight=False)
+    for number, spans in enumerate(shown_rows(mixture, tokenizer), 1):
+        console.print(
+            Panel(_coloured(spans), title=f"row {number} of the mixture, as the model sees it", title_align="left")
+        )
+    console.print("[dim]seen[/], [green]learned[/]" + (", [red]rejected[/]" if _is_paired(mixture) else ""))
+
+
+def shown_rows(mixture: Mixture, tokenizer: PreTrainedTokenizerBase) -> list[list[Span]]:
+    """The first rows of the mixture, in pieces by what the model does with them."""
+    rows = mixture.rows.select(range(min(SHOWN_ROWS, len(mixture.rows))))
+    spans = _pair_spans if _is_paired(mixture) else _conversation_spans
+    return [[(kind, tokenizer.decode(ids)) for kind, ids in spans(row)] for row in rows]
+
+
+def _is_paired(mixture: Mixture) -> bool:
+    return "chosen_ids" in mixture.rows.column_names
+
+
+def _conversation_spans(row: dict[str, Any]) -> Iterator[tuple[str, list[int]]]:
+    for learned, pieces in groupby(zip(row["input_ids"], row["labels"], strict=True), lambda pair: pair[1] != IGNORED):
+        yield "learned" if learned else "seen", [token for token, _ in pieces]
+
+
+def _pair_spans(row: dict[str, Any]) -> Iterator[tuple[str, list[int]]]:
+    yield from (("seen", row["prompt_ids"]), ("chosen", row["chosen_ids"]), ("rejected", row["rejected_ids"]))
+
+
+def _coloured(spans: list[Span]) -> Text:
+    text = Text()
+    for kind, piece in spans:
+        text.append(piece, style=STYLES[kind])
+        if kind == "chosen":
+            text.append("\n")
+    if (more := len(text) - SHOWN_CHARACTERS) > 0:
+        text.truncate(SHOWN_CHARACTERS)
+        text.append(f" … and {more:,} more characters", style="italic")
+    return text
+
+
+def _lines(sources: list[SourceAudit]) -> Iterator[tuple[str, list[str]]]:
+    """The rows of the table: those that count a flaw only where one is there."""
+    always = {
+        "rows": [f"{source.rows:,}" for source in sources],
+        "rows drawn for an epoch": [f"{source.drawn:,}" for source in sources],
+        "turns": [f"{source.turns:,}" for source in sources],
+        "tokens": [f"{source.tokens:,}" for source in sources],
+        "tokens a row: median": [f"{source.tokens_p50:,.0f}" for source in sources],
+        "  95% are below": [f"{source.tokens_p95:,.0f}" for source in sources],
+        "  longest": [f"{source.tokens_max:,}" for source in sources],
+        "supervised tokens": [
+            f"{source.supervised_tokens:,} ({source.supervised_tokens / max(1, source.tokens):.0%})"
+            for source in sources
+        ],
+        "truncated rows": [f"{source.truncated_rows:,}" for source in sources],
+        "dropped rows": [f"{sum(source.dropped.values()):,}" for source in sources],
+        "rows without a learned EOS": [f"{source.without_eos:,}" for source in sources],
+        "rows with BOS twice": [f"{source.double_bos:,}" for source in sources],
+        "exact copies": [f"{source.exact_copies:,}" for source in sources],
+        "near copies": [f"{source.near_copies:,}" for source in sources],
+        "rows with a held-out prompt": [f"{source.held_out_rows:,}" for source in sources],
+    }
+    yield from always.items()
+    if any(source.same_answers for source in sources):
+        yield "chosen equals rejected", [f"{source.same_answers:,}" for source in sources]
