@@ -13,7 +13,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl import SFTConfig, SFTTrainer
 
 from olmoe_ft import pipeline
-from olmoe_ft.data.sources import load_mixture
+from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.recipe import load_recipe
 
@@ -66,7 +66,7 @@ def stock_trainer(case: Case) -> Any:
     return SFTTrainer(
         model=transformers.OlmoeForCausalLM.from_pretrained("start", dtype="float32"),
         args=arguments,
-        train_dataset=load_mixture(recipe.data.train, "sft", 1),
+        train_dataset=load_source(recipe.data.train[0], "sft").select_columns("messages").shuffle(seed=1),
         processing_class=load_tokenizer("start", 512),
     )
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -53,13 +54,29 @@ def validate(recipes: Annotated[list[str], typer.Argument(help="Recipes to check
 
 
 @app.command()
-def plan(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Say what a recipe would train on and for how long: rows, tokens, steps. Loads no weights, trains nothing."""
-    loaded = load_recipe(recipe, overrides or ())
-    from olmoe_ft.planning import print_plan
+def plan(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    accelerate: Annotated[
+        str | None,
+        typer.Option(help="Where it is to run, e.g. configs/accelerate/zero3.yaml.", show_default="all shapes"),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="Devices that train together.", min=1, show_default="8, a small network 1")
+    ] = None,
+    device_memory: Annotated[float, typer.Option(help="Memory of a device, in GiB.", min=0)] = 80,
+) -> None:
+    """Look at a recipe's data; say its steps, its tokens and the memory of a device. Loads no weights, trains nothing.
 
+    One card of 24 GiB: olmoe-ft plan RECIPE --devices 1 --device-memory 24
+    """
+    loaded = load_recipe(recipe, overrides or ())
+    from olmoe_ft.planning.plan import machines_for, make_plan, print_plan
+
+    found = None
     for stage in loaded.stages or (loaded,):
-        print_plan(stage)
+        found = make_plan(stage, before=found)
+        print_plan(found, machines_for(found, accelerate, devices), device_memory)
 
 
 @app.command("merge")
@@ -99,6 +116,8 @@ def chat(
 
 def main() -> None:
     """Run the command line; a mistake in a recipe, its data or the arguments is one sentence and exit code 2."""
+    # libraries announce to each other what they will rename; nothing a user could mend
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
     except RecipeError as error:

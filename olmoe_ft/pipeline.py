@@ -1,7 +1,6 @@
 """The stages of a recipe, in order."""
 
 import os
-import warnings
 from typing import Any
 
 from olmoe_ft.recipe import Recipe
@@ -11,8 +10,6 @@ from olmoe_ft.training.stage import check_rows, run_stage
 
 def run(recipe: Recipe) -> list[dict[str, Any]]:
     """Run a recipe: its one stage, or every stage of a pipeline; returns their summaries."""
-    # libraries announce to each other what they will rename; nothing a user could mend
-    warnings.filterwarnings("ignore", category=FutureWarning)
     for stage in recipe.stages[1:]:  # a mistake in a later stage's files is found before the first one trains
         check_rows(stage)
     summaries = [run_stage(stage) for stage in recipe.stages or (recipe,)]

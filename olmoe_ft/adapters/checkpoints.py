@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.adapters.base_model import base_of, is_adapter
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import RecipeError, Unreachable
 
 
 def resolve_checkpoint(path: str) -> str:
@@ -48,7 +48,8 @@ def load_config(path: str) -> OlmoeConfig:
     except RecipeError:
         raise
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{path}: no model can be loaded from there ({str(error).splitlines()[0]})") from None
+        kind = RecipeError if Path(path).exists() else Unreachable
+        raise kind(f"{path}: no model can be loaded from there ({str(error).splitlines()[0]})") from None
     if config.model_type != "olmoe":
         raise RecipeError(f"{path} is a {config.model_type!r} model; this pipeline trains 'olmoe' only")
     return config

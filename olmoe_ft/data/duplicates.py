@@ -1,7 +1,7 @@
-"""Rows that are copies of earlier ones, word for word or nearly (MinHash; Broder 1997), in memory that 1 M rows leave.
+"""Rows that are copies of earlier ones, word for word or nearly (MinHash; Broder 1997).
 
-Signatures are datasketch's. Its index keeps Python objects for every row and band, gigabytes at a million rows; here the
-bands of all rows are sorted instead.
+Signatures are datasketch's. Its index keeps Python objects for every row and band, gigabytes at a million rows; here
+the bands of all rows are sorted instead.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,9 @@ BLOCK = 10_000  # rows whose signatures are in memory at once
 def signatures(rows: Sequence[list[str]]) -> list[np.ndarray]:
     """A MinHash signature, (128,) uint32, of each row's words."""
     shingles = [[run.encode() for run in ngrams(row, SHINGLE)] for row in rows]
-    return [minhash.hashvalues for minhash in MinHash.bulk(shingles, num_perm=PERMUTATIONS, hashfunc=xxhash.xxh32_intdigest)]
+    return [
+        minhash.hashvalues for minhash in MinHash.bulk(shingles, num_perm=PERMUTATIONS, hashfunc=xxhash.xxh32_intdigest)
+    ]
 
 
 def copies(rows: Dataset) -> tuple[np.ndarray, np.ndarray]:

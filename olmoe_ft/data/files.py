@@ -17,7 +17,7 @@ import pyarrow
 import pyarrow.parquet
 from datasets import load_dataset
 
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import RecipeError, Unreachable
 
 Rows = Iterator[tuple[str, Any]]
 
@@ -135,7 +135,8 @@ def _data_set_rows(name: str, split: str, config: str | None, revision: str | No
         rows = load_dataset(name, config, split=split, revision=revision)
     except Exception as error:  # not there, no such split or configuration, no network, no readable file
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        kind = "holds no" if Path(name).is_dir() else "is neither a file here nor a"
-        raise RecipeError(f"{name} {kind} data set that can be loaded: {reason}") from None
+        if Path(name).is_dir():
+            raise RecipeError(f"{name} holds no data set that can be loaded: {reason}") from None
+        raise Unreachable(f"{name} is neither a file here nor a data set that can be loaded: {reason}") from None
     for index, row in enumerate(rows, 1):
         yield f"{name}, row {index}", row

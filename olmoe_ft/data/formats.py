@@ -37,8 +37,8 @@ def training_example(row: Any, format: str | None = None) -> Example:
     row = _object(row)
     if format is not None and format not in CONVERSATIONS and format != "text":
         raise RowError(f"format {format!r} gives no conversations: use one of {', '.join([*CONVERSATIONS, 'text'])}")
-    for name, (keys, reader) in CONVERSATIONS.items():
-        if format == name or (format is None and _has(row, keys)):
+    for name, (needed, reader) in CONVERSATIONS.items():
+        if format == name or (format is None and _has(row, needed)):
             messages = reader(row)
             if not any(turn["role"] == "assistant" for turn in messages):
                 raise RowError("has no assistant turn, so there is nothing to learn from it")
@@ -48,9 +48,8 @@ def training_example(row: Any, format: str | None = None) -> Example:
     if _has(row, ("chosen", "rejected")):
         raise RowError("is a preference pair (`chosen`, `rejected`), which stage dpo learns from and sft does not")
     known = "; ".join(f"{name} ({', '.join(keys)})" for name, (keys, _) in CONVERSATIONS.items())
-    keys = ", ".join(str(key) for key in row) or "no keys"
     raise RowError(
-        f"has {keys}, which is none of the known formats: {known}; text (text). "
+        f"has {_keys(row)}, which is none of the known formats: {known}; text (text). "
         "Rename its keys with `columns`, or name a `format`"
     )
 
@@ -70,8 +69,9 @@ def preference_pair(row: Any, format: str | None = None) -> Example:
     if format not in (None, "preference"):
         raise RowError(f"format {format!r} gives no preference pairs: use 'preference'")
     if not _has(row, ("chosen", "rejected")):
-        keys = ", ".join(str(key) for key in row) or "no keys"
-        raise RowError(f"has {keys}; a preference pair needs `chosen` and `rejected` (rename keys with `columns`)")
+        raise RowError(
+            f"has {_keys(row)}; a preference pair needs `chosen` and `rejected` (rename keys with `columns`)"
+        )
     chosen, rejected = (_answer(row, key) for key in ("chosen", "rejected"))
     if len(chosen) > 1 and len(rejected) > 1:  # whole transcripts
         refuse_tools(row)
@@ -107,6 +107,10 @@ def _object(row: Any) -> Row:
     if not isinstance(row, Mapping):
         raise RowError(f"a row must be an object with named fields, found {shown(row)}")
     return row
+
+
+def _keys(row: Row) -> str:
+    return ", ".join(str(key) if row[key] is not None else f"{key} (null)" for key in row) or "no keys"
 
 
 def _has(row: Row, keys: tuple[str, ...]) -> bool:

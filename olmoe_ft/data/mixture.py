@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as compute
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
@@ -21,10 +22,22 @@ from olmoe_ft.recipe.schema import Data, Source
 
 @dataclass(frozen=True)
 class Mixture:
-    """The sources with all their rows, and the rows a trainer gets: token columns alone, in the order of the mixture."""
+    """The sources with all their rows, and the rows a trainer gets: token columns alone, in the mixture's order."""
 
     sources: list[Prepared]
     rows: Dataset
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, (rows, 1); of a pair those of both sides, prompt included, (rows, 2)."""
+        paired = "chosen_ids" in self.rows.column_names
+        sides = [["prompt_ids", "chosen_ids"], ["prompt_ids", "rejected_ids"]] if paired else [["input_ids"]]
+        blocks = [
+            np.stack(
+                [sum(compute.list_value_length(block[name]).to_numpy() for name in side) for side in sides], axis=1
+            )
+            for block in self.rows.with_format("arrow").iter(batch_size=10_000)
+        ]
+        return np.concatenate(blocks)
 
     def fingerprints(self) -> dict[str, Any]:
         """What was trained on, for `run.json`: hashes of content, the same on every machine."""
@@ -91,19 +104,15 @@ def _drawn(prepared: Prepared, seed: int) -> Dataset:
 
 def _asked(source: Source, stage: str, malformed: str) -> list[list[str]]:
     """The texts of each evaluation row that are not answers."""
-    return [
-        [
-            message["content"]
-            for message in row.get("messages") or row.get("prompt") or ()
-            if message["role"] != "assistant"
-        ]
-        or row_texts(row)[:1]
-        for row in load_source(source, stage, malformed)
-    ]
+    rows = load_source(source, stage, malformed)
+    turns = ([turn for turn in row.get("messages") or row.get("prompt") or ()] for row in rows)
+    asked = ([turn["content"] for turn in said if turn["role"] != "assistant"] for said in turns)
+    # of plain text, all of it
+    return [texts or row_texts(row)[:1] for texts, row in zip(asked, rows, strict=True)]
 
 
 def _check_lost(prepared: Prepared, data: Data) -> None:
-    """Rows that taught nothing were not meant to: too many of them stop the run. What the recipe asks to drop may go."""
+    """Rows that would teach nothing were meant to: too many of them stop the run. What a recipe asks to drop may go."""
     path, dropped = prepared.source.path, prepared.dropped
     if data.malformed == "stop" and MALFORMED in dropped:  # by the chat template
         raise RecipeError(f"{prepared.first(MALFORMED)}; mend the row, or set data.malformed to drop")

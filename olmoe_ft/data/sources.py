@@ -1,4 +1,4 @@
-"""A source of a recipe as a data set on disk: every row read, recognised, and converted or told what is wrong with it."""
+"""A source of a recipe as a data set on disk: every row read, recognised and converted, or said to be wrong and how."""
 
 import hashlib
 from collections.abc import Iterator
@@ -45,7 +45,8 @@ def load_source(source: Source, stage: str, malformed: str = "stop") -> Dataset:
     path = Path(source.path)
     if path.exists():
         members = sorted(path.rglob("*")) if path.is_dir() else [path]
-        arguments["files"] = [(str(m.resolve()), m.stat().st_size, m.stat().st_mtime_ns) for m in members]
+        # a tuple: lists are taken for shards, and the generator run once for each item
+        arguments["files"] = tuple((str(m.resolve()), m.stat().st_size, m.stat().st_mtime_ns) for m in members)
     try:
         return Dataset.from_generator(_converted, features=FEATURES[stage], gen_kwargs=arguments)
     except DatasetGenerationError as error:

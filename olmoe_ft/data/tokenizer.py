@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import RecipeError, Unreachable
 
 CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
 PROBE = [
@@ -57,7 +57,8 @@ def _read(path: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(path)
     except Exception as error:  # the `tokenizers` library raises bare Exception on a file it cannot parse
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise RecipeError(f"{path}: no tokenizer can be loaded from there ({reason}); set model.tokenizer") from None
+        kind = RecipeError if folder.exists() else Unreachable
+        raise kind(f"{path}: no tokenizer can be loaded from there ({reason}); set model.tokenizer") from None
 
 
 def _marked_template(tokenizer: PreTrainedTokenizerBase, path: str) -> str:

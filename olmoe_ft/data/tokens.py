@@ -4,7 +4,7 @@ A row is a prompt and an answer: the answer is the last assistant turn with its 
 prompt everything before it. Labels are the ids of what is learned, all assistant turns, and -100 elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,16 +90,17 @@ def tokenize(examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerB
     """Tokens of conversations (`messages`) and plain texts (`text`), whole; an error where the template refuses one."""
     conversations = [example["messages"] for example in examples if example["messages"]]
     try:
-        done = iter(_conversations(conversations, tokenizer))
+        found: Iterable[Tokens | RowError] = _conversations(conversations, tokenizer)
     except TemplateError:  # of one of them: find out which
-        done = iter([_one_conversation(messages, tokenizer) for messages in conversations])
+        found = [_one_conversation(messages, tokenizer) for messages in conversations]
+    done = iter(found)
     return [next(done) if example["messages"] else _text(example["text"], tokenizer) for example in examples]
 
 
 def answer_tokens(chosen: Tokens, rejected: Tokens) -> tuple[Ids, Ids, Ids]:
     """The prompt that two tokenized conversations share, and their answers.
 
-    Tokens may merge across the end of the prompt, so the answers begin where the two begin to differ if that is earlier.
+    Tokens may merge across the end of the prompt: where the two differ earlier, the answers begin there.
     """
     shared = min(chosen.answer_start, rejected.answer_start)
     pairs = enumerate(zip(chosen.input_ids[:shared], rejected.input_ids[:shared], strict=True))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 from torch.nn import functional as F
 
 OLMOE_GROUPED = "olmoe_grouped"  # the name of this back end, the default one
@@ -56,8 +57,9 @@ def grouped_linear(rows: Tensor, weight: Any, ends: Tensor) -> Tensor:
     """`rows @ weight[e].T` for each expert's rows. rows (R, in), weight (E, out, in), ends (E,) -> (R, out).
 
     Under autocast the product is taken in autocast's dtype, which neither kernel does by itself. Where `F.grouped_mm`
-    cannot work, transformers' loop behind one operator does: rows that are no multiple of 16 bytes, fp64, and while
-    compiling every dtype but bf16. A weight that is kept packed (`adapters/quantize.py`) is unpacked for the product.
+    cannot work, transformers' loop behind one operator does: rows that are no multiple of 16 bytes, fp64, and where
+    only shapes are worked out (compiling, planning) every dtype but bf16. A weight that is kept packed
+    (`adapters/quantize.py`) is unpacked for the product.
     """
     if not isinstance(weight, Tensor):
         return PackedLinear.apply(rows, weight, ends)
@@ -65,7 +67,8 @@ def grouped_linear(rows: Tensor, weight: Any, ends: Tensor) -> Tensor:
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     rows, weight = rows.to(dtype), weight.to(dtype).transpose(-2, -1)  # (E, in, out)
     aligned = all(size * dtype.itemsize % 16 == 0 for size in weight.shape[1:])
-    known = (torch.bfloat16,) if torch.compiler.is_compiling() else (torch.bfloat16, torch.float16, torch.float32)
+    by_shape = torch.compiler.is_compiling() or is_fake(rows)
+    known = (torch.bfloat16,) if by_shape else (torch.bfloat16, torch.float16, torch.float32)
     if aligned and dtype in known:
         return F.grouped_mm(rows, weight, offs=ends)
     return torch.ops.transformers.grouped_mm_fallback(rows, weight, ends)

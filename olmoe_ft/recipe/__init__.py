@@ -5,8 +5,8 @@ what one field may hold and `rules` what fields say about each other (with TRL's
 `load` puts these together and `messages` turns what they find into sentences.
 """
 
-from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.errors import RecipeError, Unreachable
 from olmoe_ft.recipe.load import load_recipe
 from olmoe_ft.recipe.schema import Recipe
 
-__all__ = ["Recipe", "RecipeError", "load_recipe"]
+__all__ = ["Recipe", "RecipeError", "Unreachable", "load_recipe"]

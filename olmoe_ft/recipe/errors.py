@@ -19,6 +19,10 @@ class RecipeError(ValueError):
         return "\n".join(self.messages)
 
 
+class Unreachable(RecipeError):
+    """What a recipe names is on the Hub, or would be, and cannot be had from here."""
+
+
 @contextmanager
 def gathered(messages: list[str]) -> Iterator[None]:
     """Add the messages of a RecipeError in the block to the list and go on behind the block."""

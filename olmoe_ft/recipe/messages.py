@@ -26,6 +26,8 @@ NEEDED = {
     "greater_than": "it must be greater than {gt:g}",
     "greater_than_equal": "it must be at least {ge:g}",
     "less_than": "it must be less than {lt:g}",
+    "less_than_equal": "it must be at most {le:g}",
+    "mapping_type": "a section is needed (`key: value` on each line)",
 }
 
 
@@ -66,6 +68,8 @@ def shape_problems(error: ValidationError) -> Iterable[Problem]:
                 yield key, f"unknown key{nearest(name, known)}; allowed: {', '.join(known)}"
             case "expected":
                 yield key, f"found {shown(found['input'])}; allowed: {found['msg']}"
+            case "less_than_equal" if name == "weight":
+                yield key, f"found {shown(found['input'])}; it must be at most 1 (`repeat: 2` gives every row twice)"
             case kind if kind in NEEDED:
                 context = found.get("ctx", {})
                 if "expected" in context:  # pydantic quotes the names and joins them by commas and "or"

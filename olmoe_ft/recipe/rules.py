@@ -45,6 +45,8 @@ OWNED = {
     "ddp_backend": "it follows from the device; remove it",
     "completion_only_loss": ASSISTANT_ONLY,
     "assistant_only_loss": ASSISTANT_ONLY,
+    "truncation_mode": "set `data.long_prompts` and `data.long_answers` instead",
+    "dataset_text_field": "set `data.train.0.columns` instead, which renames the keys of rows",
     "dataset_kwargs": "the pipeline prepares the rows; set `data` instead",
     "remove_unused_columns": "the pipeline decides which columns a trainer sees; remove it",
     "disable_tqdm": "the pipeline prints its own progress; remove it",
@@ -172,6 +174,8 @@ def _training(stage: Stage, training: Any) -> Iterator[Problem]:
         elif not fits(value, fields[name]):
             allowed = " or ".join(SCALARS[kind] for kind in allowed_scalars(fields[name]))
             yield key, f"found {shown(value)}; {allowed} is needed ({CONFIG_NAMES[stage]}: {fields[name]})"
+        elif name == "packing_strategy" and value == "wrapped":
+            yield key, 'found "wrapped", which cuts rows and runs them together unseparated; choose bfd or bfd_split'
 
 
 def without_absent(stage: Stage, training: Any) -> dict[str, Any]:

@@ -153,7 +153,8 @@ class Data(Section):
     """What becomes of such a prompt: keep its start, keep its end (and the BOS), or drop the row. The prompt is all
     before the last answer."""
     long_answers: Long = "keep_start"
-    """What becomes of an answer that then does not fit: keep its start (and lose the EOS), keep its end, drop the row."""
+    """What becomes of an answer that then does not fit: keep its start (and lose the EOS), keep its end, or drop the
+    row."""
     malformed: Literal["stop", "drop"] = "stop"
     """At a row that cannot be read: stop, or leave it out and count it."""
     max_dropped: float = Field(0.01, ge=0, le=1)

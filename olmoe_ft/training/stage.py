@@ -16,6 +16,7 @@ from olmoe_ft.data.audit import audit
 from olmoe_ft.data.mixture import Mixture, load_mixtures
 from olmoe_ft.data.report import data_report, print_audit
 from olmoe_ft.data.sources import load_source
+from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.answers import Question, load_questions, score
@@ -45,7 +46,7 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
             print_finished(run, summary)
         return summary
     arguments = training_arguments(recipe, run)
-    inputs = read_inputs(recipe, arguments.max_length)
+    inputs = read_inputs(recipe, model_config(recipe), arguments.max_length)
     if recipe.model.quantization is not None:
         check_quantization()
     state = PartialState()
@@ -94,7 +95,7 @@ class Inputs:
     questions: list[Question] | None
 
 
-def read_inputs(recipe: Recipe, max_length: int | None) -> Inputs:
+def read_inputs(recipe: Recipe, config: OlmoeConfig, max_length: int | None) -> Inputs:
     """Tokenizer, training and evaluation rows and held-out prompts of a stage; the main process reads them first, and
     the others from its cache.
 
@@ -102,7 +103,7 @@ def read_inputs(recipe: Recipe, max_length: int | None) -> Inputs:
         RecipeError: a file is missing, empty or malformed.
     """
     with PartialState().main_process_first():
-        tokenizer = stage_tokenizer(recipe, model_config(recipe))
+        tokenizer = stage_tokenizer(recipe, config)
         questions = load_questions(recipe.data.answers) if recipe.data.answers else None
         prompts = [question.texts() for question in questions or ()]
         train, evaluation = load_mixtures(recipe, max_length, tokenizer, prompts)

@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
-from olmoe_ft.data.formats import RowError, conversation, conversation_prompt, preference_pair
+from olmoe_ft.data.formats import conversation_prompt, preference_pair, training_example
+from olmoe_ft.data.turns import RowError
 
 
 def user(text):
@@ -34,10 +37,25 @@ PAIR = {"prompt": [user("q")], "chosen": [assistant("good")], "rejected": [assis
             {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s"},
             [system("s"), user("q"), assistant("a")],
         ),
+        (  # a table gives every row all keys
+            {"messages": None, "prompt": "q", "completion": "a", "text": None},
+            [user("q"), assistant("a")],
+        ),
+        ({"messages": json.dumps([user("q"), assistant("a")])}, [user("q"), assistant("a")]),  # as a CSV holds it
+        ({"messages": [user([{"type": "text", "text": "q"}]), assistant("a")]}, [user("q"), assistant("a")]),
+        (
+            {"instruction": "q2", "input": "", "output": "a2", "system": "s", "history": [["q", "a"]]},
+            [system("s"), user("q"), assistant("a"), user("q2"), assistant("a2")],
+        ),
+        (
+            {"conversations": [{"from": "system", "value": "s"}, {"from": "gpt", "value": "a"}], "tools": ""},
+            [system("s"), assistant("a")],
+        ),
+        ({"prompt": "\n\nHuman: q\n\nAssistant:", "completion": " a"}, [user("q"), assistant(" a")]),
     ],
 )
 def test_conversations(row, messages):
-    assert conversation(row) == messages
+    assert training_example(row) == {"messages": messages}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +77,11 @@ def test_conversations(row, messages):
             "messages": [user("q"), assistant("good")],
         },
         {"chosen": [user("q"), assistant("good")], "rejected": [user("q"), assistant("bad")]},
+        {  # HH-RLHF
+            "chosen": "\n\nHuman: q\n\nAssistant: good",
+            "rejected": "\n\nHuman: q\n\nAssistant: bad",
+        },
+        {"instruction": "q", "input": "", "chosen": "good", "rejected": "bad"},
     ],
 )
 def test_preference_pairs(row):
@@ -74,7 +97,19 @@ def test_a_multi_turn_prompt_is_the_shared_start():
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"text": "plain"}, "none of the known formats"),
+        ({"body": "plain"}, "has body, which is none of the known formats"),
+        ({"text": ""}, "`text` must be a text that is not empty"),
+        ({"prompt": "q", "chosen": "a", "rejected": "b"}, "is a preference pair"),
+        ([1], "a row must be an object"),
+        ({"messages": [user("q"), {"role": "tool", "content": "a"}]}, r"`messages\[1\]` is a tool turn \(tool\)"),
+        ({"conversations": [{"from": "observation", "value": "x"}]}, "is a tool turn \\(observation\\)"),
+        ({"messages": [user("q"), assistant("a")], "tools": [{"name": "f"}]}, "has `tools`"),
+        ({"messages": [user("q"), {**assistant("a"), "weight": 0}]}, "marked as not to be trained on"),
+        ({"messages": [user([{"type": "image"}]), assistant("a")]}, "has a part of type 'image'"),
+        ({"messages": [user("q"), {**assistant("a"), "reasoning_content": "hm"}]}, "has `reasoning_content`"),
+        ({"messages": [user("q"), assistant("\ud800")]}, "lone surrogate"),
+        ({"messages": "[1", "id": 1}, "`messages` is not valid JSON"),
+        ({"instruction": "do", "output": "x", "history": [["q"]]}, r"`history\[0\]` must be a question and its answer"),
         ({"messages": []}, "`messages` must be a list of turns"),
         ({"messages": "hello"}, "`messages` must be a list of turns, found 'hello'"),
         ({"messages": ["hello"]}, r"`messages\[0\]` must be a turn"),
@@ -82,20 +117,26 @@ def test_a_multi_turn_prompt_is_the_shared_start():
         ({"messages": [user("q"), {"role": "narrator", "content": "a"}]}, r"`messages\[1\]` has the role 'narrator'"),
         ({"messages": [user("q"), {"role": "assistant"}]}, r"`messages\[1\]` must be a text that is not empty"),
         ({"messages": [user("q"), assistant("  ")]}, "must be a text that is not empty, found '  '"),
-        ({"messages": [user("q"), {**assistant("a"), "tool_calls": [1]}]}, "calls tools"),
+        ({"messages": [user("q"), {**assistant("a"), "tool_calls": [1]}]}, "has `tool_calls`"),
         ({"instruction": 3, "output": "x"}, "`instruction` must be a text"),
-        ({"prompt": "q", "completion": None}, "`completion` must be a text that is not empty, found nothing"),
+        ({"prompt": "q", "completion": None}, r"has prompt, completion \(null\), which is none of the known formats"),
     ],
 )
 def test_a_malformed_conversation_says_what_is_wrong(row, reason):
     with pytest.raises(RowError, match=reason):
-        conversation(row)
+        training_example(row)
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": "q", "chosen": "a"}, "`rejected` must be a text that is not empty, found nothing"),
+        ({"prompt": "q", "chosen": "a"}, "has prompt, chosen; a preference pair needs `chosen` and `rejected`"),
+        ({"prompt": "q", "chosen": "a", "rejected": " "}, "`rejected` must be a text that is not empty"),
+        ({"prompt": [user("q"), assistant("a")], "chosen": "b", "rejected": "c"}, "no prompt that ends with a user"),
+        (
+            {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: p\n\nAssistant: b"},
+            "has no prompt",
+        ),
         ({"chosen": "a", "rejected": "b"}, "has no prompt"),
         ({"chosen": [user("x"), assistant("a")], "rejected": [user("y"), assistant("b")]}, "has no prompt"),
         ({"prompt": "q", "chosen": [user("a")], "rejected": "b"}, "`chosen` must add one assistant turn"),
@@ -106,11 +147,30 @@ def test_a_malformed_pair_says_what_is_wrong(row, reason):
         preference_pair(row)
 
 
+def test_hh_rlhf_transcripts_of_several_turns():
+    start = "\n\nHuman: 1\n\nAssistant: 2\n\nHuman: 3\n\nAssistant:"
+    pair = preference_pair({"chosen": f"{start} good", "rejected": f"{start} bad"})
+    assert pair["prompt"] == [user("1"), assistant("2"), user("3")]
+    assert (pair["chosen"], pair["rejected"]) == ([assistant("good")], [assistant("bad")])
+
+
+def test_a_system_text_beside_transcripts_is_kept():
+    pair = preference_pair(
+        {"system": "s", "chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("b")]}
+    )
+    assert pair["prompt"] == [system("s"), user("q")] and pair["rejected"] == [assistant("b")]
+
+
+def test_plain_text():
+    assert training_example({"text": "once upon"}) == {"text": "once upon"}
+    assert training_example({"text": "once", "messages": None}, "text") == {"text": "once"}
+
+
 def test_a_named_format_is_not_guessed():
     row = {"messages": [user("q"), assistant("a")], "instruction": "do", "output": "done"}
-    assert conversation(row, "alpaca") == [user("do"), assistant("done")]
+    assert training_example(row, "alpaca") == {"messages": [user("do"), assistant("done")]}
     with pytest.raises(RowError, match="gives no conversations"):
-        conversation(row, "preference")
+        training_example(row, "preference")
     with pytest.raises(RowError, match="gives no preference pairs"):
         preference_pair(PAIR, "alpaca")
 

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from olmoe_ft.data.sources import load_mixture, load_source
+from olmoe_ft.data.sources import load_source
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Source
 
@@ -33,28 +33,53 @@ def test_columns_and_parquet(tmp_path):
     import pandas
 
     pandas.DataFrame(ROWS).to_csv(tmp_path / "rows.csv", index=False)
+    pandas.DataFrame(ROWS).to_csv(tmp_path / "rows.csv.gz", index=False)
     pandas.DataFrame(ROWS).to_parquet(tmp_path / "rows.parquet")
-    for name in ("rows.csv", "rows.parquet"):
+    for name in ("rows.csv", "rows.csv.gz", "rows.parquet"):
         assert questions(load_source(Source(path=str(tmp_path / name)), "sft")) == [f"q{n}" for n in range(10)]
 
 
-def test_a_weight_is_the_share_of_rows_drawn(tmp_path):
-    """2.0 gives every row twice, 0.3 of ten rows gives three, 1.5 all and half of them once more."""
-    path = write(tmp_path / "rows.jsonl", ROWS)
-    assert len(load_mixture([Source(path=path, weight=0.3)], "sft", 0)) == 3
-    doubled = questions(load_mixture([Source(path=path, weight=2.0)], "sft", 0))
-    assert sorted(doubled) == sorted([f"q{number}" for number in range(10)] * 2)
-    half_more = questions(load_mixture([Source(path=path, weight=1.5)], "sft", 0))
-    assert len(half_more) == 15 and len(set(half_more)) == 10
+def test_a_text_that_looks_like_a_number_or_nothing_stays_a_text(tmp_path):
+    (tmp_path / "rows.csv").write_text('prompt,completion\nq,007\nq,null\nq,NA\nq,"a\nb"\n')
+    rows = load_source(Source(path=str(tmp_path / "rows.csv")), "sft")
+    assert [row["messages"][1]["content"] for row in rows] == ["007", "null", "NA", "a\nb"]
 
 
-def test_a_mixture_depends_on_its_seed_alone(tmp_path):
-    sources = [
-        Source(path=write(tmp_path / "a.jsonl", ROWS), weight=0.5),
-        Source(path=write(tmp_path / "b.jsonl", ROWS[:4]), max_rows=3),
-    ]
-    first, again, other = (questions(load_mixture(sources, "sft", seed)) for seed in (1, 1, 2))
-    assert first == again and first != other and len(first) == 8
+def test_a_folder_is_read_like_a_hub_data_set(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write(folder / "train.jsonl", ROWS)
+    write(folder / "test.jsonl", ROWS[:3])
+    assert len(load_source(Source(path=str(folder)), "sft")) == 10
+    assert len(load_source(Source(path=str(folder), split="test"), "sft")) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"prompt": "q", "completion": "a"}, {"prompt": "q2", "completion": "b"}]',
+        '{"prompt": "q", "completion": "a"}\n{"prompt": "q2", "completion": "b"}\n',
+        '{\n "prompt": "q",\n "completion": "a"\n}\n{"prompt": "q2", "completion": "b"}',
+        '\ufeff \n[{"prompt": "q", "completion": "a"},\n{"prompt": "q2", "completion": "b"}]\n',
+    ],
+)
+def test_json_as_an_array_or_as_objects(tmp_path, text):
+    (tmp_path / "rows.json").write_text(text, encoding="utf-8")
+    assert questions(load_source(Source(path=str(tmp_path / "rows.json")), "sft")) == ["q", "q2"]
+
+
+def test_keys_are_renamed(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [{"query": "q", "response": "a", "id": 3}])
+    source = Source(path=path, columns={"query": "prompt", "response": "completion"})
+    [row] = load_source(source, "sft")
+    assert [turn["content"] for turn in row["messages"]] == ["q", "a"]
+
+
+def test_malformed_rows_are_kept_with_their_problem_where_they_may_be_dropped(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [ROWS[0], {"prompt": "q"}, ROWS[1]])
+    rows = load_source(Source(path=path), "sft", "drop")
+    assert [bool(row["messages"]) for row in rows] == [True, False, True]
+    assert rows[1]["place"].endswith("rows.jsonl:2") and "none of the known formats" in rows[1]["problem"]
 
 
 def test_a_changed_file_is_read_again(tmp_path):
@@ -70,12 +95,17 @@ def test_a_changed_file_is_read_again(tmp_path):
     [
         ("empty.jsonl", "", "empty.jsonl: the data set is empty"),
         ("broken.jsonl", '{"prompt": "q", "completion": "a"}\n{"prompt": ', "broken.jsonl:2: not valid JSON"),
-        ("broken.json", "[1, 2", "broken.json:1: not valid JSON"),
-        ("rows.jsonl", '\n{"prompt": "q"}\n', "rows.jsonl:2: has the keys prompt"),
+        ("broken.json", '[{"text": "a"}, {"text"', "broken.json, row 2: not valid JSON"),
+        ("ends.csv", "prompt,completion\nq\n", "ends.csv:2: 1 fields where the header names 2"),
+        ("open.csv", 'prompt,completion\nq,"a\n', "open.csv:1: not valid CSV"),
+        ("rows.parquet", b"PAR1", "rows.parquet: not a readable Parquet file"),
+        ("deep.jsonl", "[" * 100_000, "deep.jsonl:1: not valid JSON .nested too deeply"),
+        ("rows.jsonl", '\n{"prompt": "q"}\n', "rows.jsonl:2: has prompt, which is none of the known formats"),
         ("list.jsonl", "[1]\n", r"list.jsonl:1: a row must be an object"),
         ("rows.txt", "hello", "cannot read this kind of file"),
         ("binary.jsonl", b"\xff\xfe\x00", "not readable as UTF-8"),
-        ("rows.jsonl.gz", b"no gzip", "not readable as UTF-8"),
+        ("rows.jsonl.gz", b"no gzip", "cannot be read to its end"),
+        ("half.jsonl.gz", gzip.compress(b'{"text": "a"}' * 999)[:-9], "half.jsonl.gz: cannot be read to its end"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_sentence_with_its_place(tmp_path, name, content, message):
@@ -87,7 +117,7 @@ def test_what_is_wrong_with_a_file_is_one_sentence_with_its_place(tmp_path, name
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("data/nothing.jsonl", "does not exist"), ("runs/x/y", "does not exist"), (".", "is a folder")],
+    [("data/nothing.jsonl", "does not exist"), ("runs/x/y", "does not exist"), ("tests", "tests holds no data set")],
 )
 def test_a_path_that_is_no_file(path, message):
     with pytest.raises(RecipeError, match=message):

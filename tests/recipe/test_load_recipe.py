@@ -11,6 +11,16 @@ import pytest
 from olmoe_ft.recipe import Recipe, RecipeError, load_recipe
 from olmoe_ft.recipe.yaml_file import dump_yaml, parse_value
 
+SOURCE = {
+    "repeat": 1,
+    "split": "train",
+    "format": None,
+    "max_rows": None,
+    "columns": {},
+    "config": None,
+    "revision": None,
+}
+
 
 def test_values_and_defaults(good):
     recipe = load_recipe(good)
@@ -27,11 +37,17 @@ def test_values_and_defaults(good):
         },
         "data": {
             "train": (
-                {"path": "a.jsonl", "weight": 1.0, "split": "train", "format": None, "max_rows": None},
-                {"path": "b.jsonl", "weight": 0.2, "split": "train", "format": None, "max_rows": None},
+                {"path": "a.jsonl", "weight": 1.0, **SOURCE},
+                {"path": "b.jsonl", "weight": 0.2, **SOURCE},
             ),
             "eval": (),
             "answers": None,
+            "max_prompt_length": None,
+            "long_prompts": "keep_start",
+            "long_answers": "keep_start",
+            "malformed": "stop",
+            "max_dropped": 0.01,
+            "decontaminate": False,
         },
         "router": {
             "load_balancing_coef": 0.01,

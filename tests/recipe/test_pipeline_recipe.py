@@ -82,14 +82,14 @@ def test_overrides_reach_all_stages_or_one(pipeline):
     """The command line wins over an item's own `save_steps` too; the name moves every run directory."""
     recipe = load_recipe(
         pipeline,
-        ["name=new", "training.save_steps=3", "stages.1.training.max_steps=2", "stages.0.data.train.1.weight=2"],
+        ["name=new", "training.save_steps=3", "stages.1.training.max_steps=2", "stages.0.data.train.1.weight=0.5"],
     )
     sft, dpo = recipe.stages
     assert [stage.name for stage in recipe.stages] == ["new/sft", "new/dpo"]
     assert dpo.model.path == "runs/new/sft"
     assert (sft.training["save_steps"], dpo.training["save_steps"]) == (3, 3)
     assert "max_steps" not in sft.training and dpo.training["max_steps"] == 2
-    assert sft.data.train[1].weight == 2.0
+    assert sft.data.train[1].weight == 0.5
 
 
 def test_round_trip(pipeline, write):

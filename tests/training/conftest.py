@@ -7,7 +7,7 @@ import pytest
 import yaml
 from gradient_cases import Case, recipe_of, write_start
 
-from olmoe_ft.data.sources import load_mixture
+from olmoe_ft.data.mixture import load_mixtures
 from olmoe_ft.recipe import load_recipe
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments
@@ -28,13 +28,15 @@ def make_trainer(tmp_path) -> Callable[..., OlmoeTrainer]:
             recipe = load_recipe(file, [*usual, *overrides])
             run = RunDirectory(recipe)
             run.create()
+            arguments = training_arguments(recipe, run)
+            tokenizer = stage_tokenizer(recipe, model_config(recipe))
             return build_trainer(
                 recipe,
-                training_arguments(recipe, run),
+                arguments,
                 str(tmp_path / "start"),
                 run.routing_probe.absolute(),
-                stage_tokenizer(recipe, model_config(recipe)),
-                load_mixture(recipe.data.train, recipe.stage, 1),
+                tokenizer,
+                load_mixtures(recipe, arguments.max_length, tokenizer)[0].rows,
                 None,
             )
 

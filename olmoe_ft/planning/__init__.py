@@ -1,0 +1,1 @@
+"""What a recipe will need before it is launched: rows, tokens, steps, and memory per device, by part."""

@@ -1,0 +1,101 @@
+"""The nearest changes to a recipe or its machine that make it fit."""
+
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trl import DPOConfig, SFTConfig
+
+from olmoe_ft.model import OlmoeConfig
+from olmoe_ft.planning.machine import Machine
+from olmoe_ft.planning.memory import DeviceMemory, device_memory
+from olmoe_ft.planning.step import Batch, measure_step
+from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe.schema import Lora
+
+MOST = 3  # changes that are named
+SHORTEST = 128  # tokens a row, below which shortening is no advice
+ADAPTERS = Lora.model_validate({"r": 16, "alpha": 32, "attention": True, "experts": True})
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe as it is planned, and what was changed in it so far."""
+
+    recipe: Recipe
+    checkpointing: bool
+    batch: Batch
+    machine: Machine
+    changes: tuple[str, ...] = ()
+
+    def but(self, change: str, **fields: Any) -> "Variant":
+        return replace(self, changes=(*self.changes, change), **fields)
+
+
+def changes_that_fit(
+    recipe: Recipe,
+    config: OlmoeConfig,
+    arguments: SFTConfig | DPOConfig,
+    batch: Batch,
+    machine: Machine,
+    budget: float,
+) -> Iterator[tuple[str, DeviceMemory]]:
+    """Changes, nearest first, with what a device then needs; those that change what is learned come last.
+
+    Args:
+        budget: memory of a device, in GiB.
+    """
+    found = 0
+    start = Variant(recipe, bool(arguments.gradient_checkpointing), batch, machine)
+    for variant in _variants(start):
+        settings = _settings(arguments, start, variant)
+        step = measure_step(variant.recipe, config, settings, variant.batch)
+        memory = device_memory(step, variant.machine, settings.gradient_accumulation_steps > 1)
+        if memory.fits(budget):
+            yield " and ".join(variant.changes), memory
+            found += 1
+        if found == MOST:
+            return
+
+
+def _settings(arguments: SFTConfig | DPOConfig, start: Variant, variant: Variant) -> SFTConfig | DPOConfig:
+    """The trainer's arguments of a variant, with as many rows in a step as at the start."""
+    changed = copy(arguments)
+    changed.gradient_checkpointing = variant.checkpointing
+    changed.gradient_accumulation_steps *= start.batch.rows // variant.batch.rows
+    return changed
+
+
+def _variants(start: Variant) -> Iterator[Variant]:
+    """From what costs least to what changes most."""
+    if not start.checkpointing:
+        start = start.but("training.gradient_checkpointing=true", checkpointing=True)
+        yield start
+    smallest = start
+    if (rows := start.batch.rows) > 1:
+        change = f"training.per_device_train_batch_size=1 (and {rows} times the gradient_accumulation_steps)"
+        smallest = start.but(change, batch=replace(start.batch, rows=1))
+        yield smallest
+    if start.machine.processes > 1 and start.machine.stage < 3:
+        yield smallest.but("configs/accelerate/zero3.yaml", machine=replace(start.machine, name="zero3", stage=3))
+    adapted = smallest
+    if start.recipe.lora is None:
+        yield _adapted(start)
+        yield (adapted := _adapted(smallest))
+    if not (start.machine.offload_optimizer and start.machine.offload_weights):
+        offload = replace(start.machine, name="zero3-offload", stage=3, offload_optimizer=True, offload_weights=True)
+        yield smallest.but("configs/accelerate/zero3-offload.yaml", machine=offload)
+    if start.recipe.model.quantization is None and start.machine.stage < 3:
+        model = start.recipe.model.model_copy(update={"quantization": "nf4"})
+        recipe = adapted.recipe.model_copy(update={"model": model})
+        yield (adapted := adapted.but("model.quantization=nf4", recipe=recipe))
+    for share in (2, 4, 8):
+        if (length := start.batch.length // share) >= SHORTEST:
+            yield adapted.but(f"training.max_length={length}", batch=replace(adapted.batch, length=length))
+
+
+def _adapted(variant: Variant) -> Variant:
+    router = variant.recipe.router.model_copy(update={"train": "frozen"})
+    recipe = variant.recipe.model_copy(update={"lora": ADAPTERS, "router": router})
+    return variant.but('"lora={r: 16, alpha: 32, attention: true, experts: true}" router.train=frozen', recipe=recipe)

@@ -1,0 +1,89 @@
+"""Where a recipe is to run: what an accelerate configuration says about devices and sharding."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from olmoe_ft.recipe import RecipeError
+
+KINDS = {"NO": 0, "MULTI_GPU": 0, "MULTI_CPU": 0, "DEEPSPEED": None}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Devices that train together, and what of the model each of them keeps.
+
+    Attributes:
+        stage: of ZeRO (Rajbhandari et al. 2020): 0 shards nothing, 1 optimizer states, 2 gradients too, 3 weights too.
+        offload_optimizer, offload_weights: kept in host memory instead.
+        bucket: elements of ZeRO-2's buffer for reducing gradients, 0 where it is too small to count.
+        live: elements of weights that ZeRO-3 keeps gathered at most.
+    """
+
+    name: str
+    processes: int
+    stage: int = 0
+    offload_optimizer: bool = False
+    offload_weights: bool = False
+    bucket: int = 0
+    live: int = 10**9
+
+
+def read_machine(file: str, processes: int | None = None) -> Machine:
+    """The machine that an accelerate configuration describes.
+
+    Args:
+        processes: how many devices, instead of what the file says; a file for one device keeps one.
+    Raises:
+        RecipeError: the file is missing or describes no machine that is known here.
+    """
+    settings = _read(file, yaml.safe_load)
+    kind = str(settings.get("distributed_type", "NO"))
+    if kind not in KINDS:
+        raise RecipeError(f"{file}: distributed_type {kind} is not planned for; known are {', '.join(KINDS)}")
+    count = 1 if kind == "NO" else processes or int(settings.get("num_processes", 1))
+    name = Path(file).stem
+    if kind != "DEEPSPEED":
+        return Machine(name, count)
+    inner = settings.get("deepspeed_config") or {}
+    if (path := inner.get("deepspeed_config_file")) is None:
+        raise RecipeError(
+            f"{file}: deepspeed_config names no deepspeed_config_file; name one, as configs/accelerate do"
+        )
+    zero = _read(path, json.loads).get("zero_optimization", {})
+    bucket = zero.get("reduce_bucket_size", int(5e8))
+    return Machine(
+        name,
+        count,
+        stage=zero.get("stage", 0),
+        offload_optimizer=_offloads(zero, "offload_optimizer"),
+        offload_weights=_offloads(zero, "offload_param"),
+        bucket=0 if bucket == "auto" else int(bucket),
+        live=_number(zero.get("stage3_max_live_parameters"), 10**9),
+    )
+
+
+def _offloads(zero: dict[str, Any], name: str) -> bool:
+    return zero.get(name, {}).get("device", "none") != "none"
+
+
+def _number(value: Any, default: int) -> int:
+    return default if value in (None, "auto") else int(value)
+
+
+def _read(file: str, parse: Any) -> dict[str, Any]:
+    try:
+        values = parse(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise RecipeError(f"{file}: cannot be read ({reason}); name a file of configs/accelerate/") from None
+    except (ValueError, yaml.YAMLError):
+        raise RecipeError(
+            f"{file}: not a readable configuration; compare it with those in configs/accelerate/"
+        ) from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{file}: not a configuration of accelerate; name a file of configs/accelerate/")
+    return values

@@ -1,0 +1,81 @@
+"""The memory of each device, part by part, from one device's step and from who keeps what."""
+
+from dataclasses import dataclass
+
+from olmoe_ft.planning.machine import Machine
+from olmoe_ft.planning.step import StepMemory
+
+GIB = 2**30
+RESERVE = GIB
+FP32 = 4
+MASTER = 3 * FP32  # bytes of a trained parameter under DeepSpeed: fp32 copy and Adam's two moments
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes on one device. The parts are each at their highest, which is not at the same moment: `peak` is below their
+    sum."""
+
+    weights: int
+    adapters: int
+    gradients: int
+    optimizer: int
+    reference: int
+    gather: int
+    """ZeRO-3's gathered weights and its buffers for them; ZeRO-2's buffers for reducing gradients; DDP's buckets."""
+    working: int
+    """Activations, temporary results, logits or the fused head's tiles."""
+    head: int
+    """The head's part of `working`."""
+    peak: int
+    host: int
+    """Bytes in host memory, of this device."""
+
+    def fits(self, budget: float) -> bool:
+        """Whether a device of so many GiB has room, with some left for the driver, libraries and fragmentation."""
+        return self.peak + RESERVE <= budget * GIB
+
+
+def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> DeviceMemory:
+    """What one of a machine's devices needs.
+
+    Unsharded it is what the step on fake tensors had alive. Under DeepSpeed (0.19.8, read and measured): ZeRO-2 keeps
+    weights W whole and shards fp32 copies and moments O and gradients G; ZeRO-3 shards W too and gathers layers as
+    they are used. With working memory A and g as G in fp32, made for the step:
+
+        ZeRO-2:  W + O + buckets + max(A + (G, if micro-batches accumulate), G + g)
+        ZeRO-3:  W + O + G + max(A + gathered weights + 2 layers being gathered, g)
+
+    Args:
+        accumulates: whether a step has more than one micro-batch.
+    """
+    if machine.stage == 0:
+        buckets = step.gradients if machine.processes > 1 else 0
+        return DeviceMemory(
+            step.weights, step.adapters, step.gradients, step.optimizer, step.reference, buckets, step.working,
+            step.head, step.peak + buckets, host=0,
+        )  # fmt: skip
+    shards = machine.processes
+    optimizer, gradients = MASTER * step.trained // shards, step.itemsize * step.trained // shards
+    fp32_gradients = FP32 * step.trained // shards
+    all_weights = step.weights + step.adapters
+    sharded = machine.stage == 3
+    weights, adapters, reference = (
+        part // shards if sharded else part for part in (step.weights, step.adapters, step.reference)
+    )
+    host = 0
+    if machine.offload_optimizer:
+        host += optimizer + gradients
+        optimizer = gradients = fp32_gradients = 0
+    if machine.offload_weights:
+        host += weights + adapters
+        weights = adapters = 0
+    still = weights + adapters + reference + optimizer
+    if sharded:
+        gather = min(all_weights, machine.live * step.itemsize) + 2 * step.largest_layer
+        peak = still + gradients + max(step.working + gather, fp32_gradients)
+    else:
+        gather = 3 * min(machine.bucket, step.trained) * step.itemsize  # two buffers, and a flat copy of one
+        partial = gradients if accumulates or machine.stage == 1 else 0
+        peak = still + max(step.working + partial + gather, gradients + fp32_gradients)
+    return DeviceMemory(weights, adapters, gradients, optimizer, reference, gather, step.working, step.head, peak, host)

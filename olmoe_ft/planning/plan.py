@@ -1,0 +1,192 @@
+"""What `olmoe-ft plan` says of one stage: its data, its steps, its memory on one machine and on others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from trl import DPOConfig, SFTConfig
+
+from olmoe_ft.data.audit import audit
+from olmoe_ft.data.report import data_report, print_audit
+from olmoe_ft.model import OlmoeConfig
+from olmoe_ft.model.size import all_parameters, matrix_parameters_per_token
+from olmoe_ft.planning.advice import changes_that_fit
+from olmoe_ft.planning.machine import Machine, read_machine
+from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
+from olmoe_ft.planning.step import Batch, measure_step
+from olmoe_ft.planning.steps import Schedule, schedule
+from olmoe_ft.recipe import Recipe, RecipeError, Unreachable
+from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.runtime import training_arguments
+from olmoe_ft.training.stage import Inputs, read_inputs
+from olmoe_ft.training.start import model_config
+
+RELEASED = "allenai/OLMoE-1B-7B"  # every released model of this name has the sizes of the file below
+RELEASED_CONFIG = "configs/model/olmoe_1b_7b.json"
+
+PARTS = {
+    "weights": "weights",
+    "adapters": "adapters",
+    "gradients": "gradients",
+    "optimizer": "optimizer states",
+    "reference": "reference model",
+    "gather": "gathered weights, buffers",
+    "working": "activations and workspace",
+    "head": "  of it the fused head",
+    "peak": "peak of a device",
+    "host": "host memory, per device",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a stage before it runs. `inputs` is None where the data cannot be reached."""
+
+    recipe: Recipe
+    config: OlmoeConfig
+    arguments: SFTConfig | DPOConfig
+    inputs: Inputs | None
+    unreachable: list[str]
+
+
+def make_plan(recipe: Recipe, before: "Plan | None" = None) -> Plan:
+    """Read what a stage names: configuration, tokenizer, rows; no weights.
+
+    Args:
+        before: the plan of the stage before it in a pipeline, whose network it goes on from.
+    Raises:
+        RecipeError: a file the recipe names is missing or wrong, as `train` would say.
+    """
+    run = RunDirectory(recipe)
+    arguments = training_arguments(recipe, run)
+    unreachable: list[str] = []
+    inputs: Inputs | None = None
+    if before is not None and recipe.model.path == str(before.recipe.run_dir) and not before.recipe.run_dir.exists():
+        model = before.recipe.model.model_copy(update={"dtype": recipe.model.dtype})
+        recipe = recipe.model_copy(update={"model": model})
+    try:
+        config = model_config(recipe)
+    except Unreachable as error:
+        if not str(recipe.model.path).startswith(RELEASED):
+            raise
+        unreachable.append(f"{error}; planned with {RELEASED_CONFIG}")
+        config = OlmoeConfig.from_json_file(RELEASED_CONFIG)
+    try:
+        inputs = read_inputs(recipe, config, arguments.max_length)
+    except Unreachable as error:
+        unreachable.append(str(error))
+    return Plan(recipe, config, arguments, inputs, unreachable)
+
+
+def print_plan(plan: Plan, machines: Sequence[Machine], budget: float) -> None:
+    """Everything about a stage, for the first machine and the others beside it.
+
+    Args:
+        budget: memory of a device, in GiB.
+    """
+    console = Console()
+    recipe, inputs = plan.recipe, plan.inputs
+    console.rule(f"{recipe.name} ({recipe.stage.upper()})")
+    for reason in plan.unreachable:
+        console.print(f"[yellow]not looked at:[/] {escape(reason)}", highlight=False)
+    if inputs is not None:
+        audited = audit(inputs.train)
+        print_audit(audited, inputs.train, inputs.tokenizer, console)
+        _write_report(recipe, data_report(audited, inputs.train, inputs.tokenizer), console)
+    batch = largest_batch(plan)
+    step = measure_step(recipe, plan.config, plan.arguments, batch)
+    steps = schedule(inputs.train, plan.arguments, machines[0].processes) if inputs else None
+    console.print(_facts(plan, machines[0], batch, steps))
+    accumulates = plan.arguments.gradient_accumulation_steps > 1
+    memory = {machine: device_memory(step, machine, accumulates) for machine in machines}
+    console.print(_memory_table(memory, budget))
+    chosen, needed = next(iter(memory.items()))
+    if needed.fits(budget):
+        console.print(f"[green]fits in {budget:g} GiB[/] with {chosen.name} on {chosen.processes} device(s)")
+        return
+    console.print(f"[red]does not fit in {budget:g} GiB[/] with {chosen.name} on {chosen.processes} device(s)")
+    others = [machine.name for machine, other in memory.items() if other.fits(budget)]
+    if others:
+        console.print(f"fits as it is with {', '.join(others)}")
+    for change, needed in changes_that_fit(plan.recipe, plan.config, plan.arguments, batch, chosen, budget):
+        console.print(f"fits with {change}: {needed.peak / GIB:.1f} GiB", highlight=False, markup=False)
+
+
+def largest_batch(plan: Plan) -> Batch:
+    """The micro-batch that needs most: of the longest rows there are, or of `training.max_length` if unknown."""
+    arguments = plan.arguments
+    rows = arguments.per_device_train_batch_size
+    if rows < 1 or arguments.gradient_accumulation_steps < 1:
+        raise RecipeError("training.per_device_train_batch_size and gradient_accumulation_steps must be at least 1")
+    packed = bool(getattr(arguments, "packing", False))
+    if plan.inputs is None or packed:
+        if arguments.max_length is None:
+            raise RecipeError("training.max_length: found null, and the rows are not known; give a length")
+        return Batch(rows, arguments.max_length, packed)
+    return Batch(rows, int(plan.inputs.train.lengths().max()))
+
+
+def _write_report(recipe: Recipe, report: dict, console: Console) -> None:
+    run = RunDirectory(recipe)
+    try:
+        run.check()
+    except RecipeError as error:
+        console.print(f"data_report.json is not written: {escape(str(error))}", highlight=False)
+        return
+    run.write_data_report(report)
+    console.print(f"also in {run.data_report}", highlight=False)
+
+
+def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -> Table:
+    table = Table(title="Steps", show_header=False)
+    arguments, pairs = plan.arguments, plan.recipe.stage == "dpo"
+    kind = "pairs" if pairs else "rows"
+    table.add_row("parameters", f"{all_parameters(plan.config):,}")
+    table.add_row("of them multiplied with a token", f"{matrix_parameters_per_token(plan.config):,}")
+    table.add_row("devices", f"{machine.processes} ({machine.name})")
+    micro = f"{batch.rows} {kind} x {batch.length:,} tokens" + (" x 2" if pairs else "")
+    table.add_row("largest micro-batch", micro)
+    step = batch.rows * arguments.gradient_accumulation_steps * machine.processes
+    table.add_row(f"{kind} a step", f"{step:,} = {batch.rows} x {arguments.gradient_accumulation_steps} x devices")
+    if steps is None:
+        table.add_row("optimizer steps", "unknown: the data cannot be reached")
+        return table
+    table.add_row(f"{kind} an epoch", f"{steps.rows:,}" + (" packed" if batch.packed else ""))
+    table.add_row("tokens a step, on average", f"{steps.tokens_per_step:,.0f}")
+    table.add_row("room left in packs" if batch.packed else "padding", f"{steps.padding:.0%} on average")
+    table.add_row("optimizer steps", f"{steps.steps:,} ({steps.epochs:.4g} epochs of {steps.steps_per_epoch:,})")
+    table.add_row("tokens in all", f"{steps.tokens:,.0f}")
+    return table
+
+
+def _memory_table(memory: dict[Machine, DeviceMemory], budget: float) -> Table:
+    table = Table(title="Memory of a device, GiB (parts at their highest)")
+    table.add_column("")
+    for machine in memory:
+        table.add_column(f"{machine.name}\nx {machine.processes}", justify="right")
+    for name, label in PARTS.items():
+        values = [getattr(found, name) / GIB for found in memory.values()]
+        if any(values) or name == "peak":
+            style = "bold" if name == "peak" else None
+            table.add_row(label, *(f"{value:.2f}" if value else "" for value in values), style=style)
+    fits = ["yes" if found.fits(budget) else "no" for found in memory.values()]
+    table.add_row(f"fits in {budget:g} GiB", *fits, style="bold")
+    return table
+
+
+def machines_for(plan: Plan, chosen: str | None, devices: int | None) -> list[Machine]:
+    """The machine a stage is planned for, then those beside it.
+
+    Args:
+        chosen: an accelerate configuration; None takes ZeRO-3, or one GPU where there is one device.
+        devices: None takes 8 for a network of the released size and 1 for a smaller one.
+    """
+    count = devices or (8 if all_parameters(plan.config) > 10**9 else 1)
+    shapes = ("zero3", "zero2", "gpu", "zero3-offload") if count > 1 else ("gpu", "zero3-offload")
+    files = [f"configs/accelerate/{name}.yaml" for name in shapes]
+    if chosen is not None:
+        files = [chosen, *(file for file in files if Path(file).resolve() != Path(chosen).resolve())]
+    return [read_machine(file, count) for file in files]

@@ -1,0 +1,252 @@
+"""The memory of one training step on one device, from shapes alone.
+
+The network, its adapters, TRL's fused head, the router objective and the optimizer run as they are on fake tensors,
+which have a shape and no content, while what is alive is added up. Nothing is estimated here but
+what only a kernel knows: its own scratch space.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+from transformers import Trainer
+from trl import DPOConfig, SFTConfig
+from trl.trainer.utils import add_fused_lm_head
+
+from olmoe_ft.adapters.lora import ATTENTION, lora_config
+from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.objective import RouterObjective, Routing
+from olmoe_ft.planning.live import LiveBytes
+from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.router.logits import record_router_logits
+
+NF4_BITS = 4.127  # of a weight, with its scales quantised too (Dettmers et al. 2023, section 3)
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes on one device that keeps everything."""
+
+    weights: int
+    """All weights of the model that is trained, without adapters."""
+    adapters: int
+    trained: int
+    """Parameters (not bytes) that are trained."""
+    itemsize: int
+    """Bytes of a weight."""
+    largest_layer: int
+    """Bytes of the largest group that ZeRO-3 gathers at once: a decoder layer."""
+    gradients: int
+    optimizer: int
+    reference: int
+    """Weights of DPO's frozen reference model, where it is a model of its own."""
+    working: int
+    """The most that forward and backward hold beside weights, gradients and optimizer states: activations, logits or
+    the fused head's tiles, temporary results."""
+    head: int
+    """The part of `working` that the head needs, at its highest."""
+    peak: int
+    """The most that is alive at once in a whole step."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The largest micro-batch of one device: rows (pairs in DPO), tokens a row, whether rows are packed."""
+
+    rows: int
+    length: int
+    packed: bool = False
+
+
+def measure_step(recipe: Recipe, config: OlmoeConfig, arguments: SFTConfig | DPOConfig, batch: Batch) -> StepMemory:
+    """Run a step on fake tensors and add up its memory.
+
+    Args:
+        config: the network's.
+        arguments: of the trainer, for checkpointing, precision, optimizer and accumulation.
+    """
+    step = _Step(recipe, config, arguments, batch)
+    with FakeTensorMode(), step.live:
+        memory = step.memory()
+        return memory if recipe.model.quantization is None else _packed(memory, step.policy)
+
+
+class _Step:
+    """One device's step: its networks are laid out on the meta device, and run on a fake one."""
+
+    def __init__(self, recipe: Recipe, config: OlmoeConfig, arguments: SFTConfig | DPOConfig, batch: Batch) -> None:
+        self.recipe, self.config, self.arguments, self.batch = recipe, config, arguments, batch
+        self.live = LiveBytes()
+        self.dtype = getattr(torch, recipe.model.dtype)
+        own_reference = recipe.stage == "dpo" and not recipe.lora and not arguments.precompute_ref_log_probs
+        with torch.device("meta"):
+            network = self._network()
+            self.backbone = network.base_model
+            self.policy = self._adapted(network)
+            self.reference = self._network().requires_grad_(False) if own_reference else None
+        self.trained: list[Tensor] = []
+
+    def memory(self) -> StepMemory:
+        for model in (self.policy, self.reference):
+            if model is not None:
+                _allocate(model)
+        self.trained = [weight for weight in self.policy.parameters() if weight.requires_grad]
+        parameters = list(self.policy.parameters())
+        adapters = [value for name, value in self.policy.named_parameters() if "lora_" in name]
+        layers = self.backbone.layers
+        working = self._working(self._forward_and_backward)
+        self.backbone.layers = nn.ModuleList()
+        head = self._working(self._head)
+        self.backbone.layers = layers
+        optimizer, peak = self._whole_step()
+        return StepMemory(
+            weights=_bytes(parameters) - _bytes(adapters),
+            adapters=_bytes(adapters),
+            trained=sum(weight.numel() for weight in self.trained),
+            itemsize=self.dtype.itemsize,
+            largest_layer=max(_bytes(layer.parameters()) for layer in layers),
+            gradients=_bytes(self.trained),
+            optimizer=optimizer,
+            reference=_bytes(self.reference.parameters()) if self.reference else 0,
+            working=working,
+            head=head,
+            peak=peak,
+        )
+
+    def _network(self) -> OlmoeForCausalLM:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self.dtype)
+        try:
+            network = OlmoeForCausalLM(self.config)
+        finally:
+            torch.set_default_dtype(before)
+        attention = self.recipe.model.attn_implementation
+        # flash attention does not run on a CPU, not even a fake one; SDPA's own kernel keeps as little
+        network.set_attn_implementation("sdpa" if attention.startswith("flash") else attention)
+        if self.recipe.router.train == "frozen":
+            for layer in network.base_model.layers:
+                layer.mlp.gate.requires_grad_(False)
+        add_fused_lm_head(network)
+        return network.train()
+
+    def _adapted(self, network: OlmoeForCausalLM) -> Any:
+        """With checkpointing and adapters, as the trainers set them up."""
+        if self.arguments.gradient_checkpointing:
+            network.activation_checkpointing_enable(self.arguments.gradient_checkpointing_kwargs)
+            network.enable_input_require_grads()
+        if self.recipe.lora is None:
+            return network
+        return get_peft_model(network, lora_config(self.recipe.lora, self.recipe.router.train))
+
+    def _working(self, forward_and_backward: Callable[[], None]) -> int:
+        """The most that forward and backward hold beside what was there, no gradient being kept."""
+
+        def let_go(weight: Tensor) -> None:
+            weight.grad = None
+
+        hooks = [weight.register_post_accumulate_grad_hook(let_go) for weight in self.trained]
+        before = self.live.peak = self.live.now
+        forward_and_backward()
+        for hook in hooks:
+            hook.remove()
+        return self.live.peak - before
+
+    def _whole_step(self) -> tuple[int, int]:
+        """Bytes of the optimizer's states, and the peak of a step that finds them there."""
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.arguments, self.policy)
+        optimizer = kind(self.trained, **settings)
+        for weight in self.trained:
+            weight.grad = torch.empty_like(weight)
+        optimizer.step()  # makes the states
+        if self.arguments.gradient_accumulation_steps == 1:  # else a micro-batch finds the gradients of earlier ones
+            optimizer.zero_grad()
+        self.live.peak = self.live.now
+        self._forward_and_backward()
+        optimizer.step()
+        states = (value for state in optimizer.state.values() for value in state.values())
+        return _bytes(value for value in states if isinstance(value, Tensor)), self.live.peak
+
+    def _forward_and_backward(self) -> None:
+        """What `training_step` does with a batch: task loss by the fused head, router losses, their sum backward."""
+        inputs = self._inputs()
+        labels = inputs["input_ids"]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.arguments.bf16):
+            with record_router_logits(self.backbone) as recorded:
+                task = self._task_loss(self._log_probabilities(self.policy, inputs, labels), inputs, labels)
+            router = self.recipe.router
+            objective = RouterObjective(router.load_balancing_coef, router.z_loss_coef, router.scope)
+            with torch.set_grad_enabled(bool(objective)):
+                mask = torch.ones(labels.numel(), dtype=torch.bool)
+                routing = Routing.of(recorded[0], self.config.num_experts_per_tok, mask)
+            terms = objective.terms(routing)
+            loss = objective.total(task, terms) if objective else task
+        loss.backward()
+
+    def _head(self) -> None:
+        """Log-probabilities of hidden states and their gradient; to be called while the network has no layers."""
+        labels = self._inputs()["input_ids"]
+        hidden = torch.zeros(*labels.shape, self.config.hidden_size, dtype=self.dtype, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.arguments.bf16):
+            self._log_probabilities(self.policy, {"inputs_embeds": hidden}, labels).sum().backward()
+
+    def _inputs(self) -> dict[str, Tensor]:
+        rows = self.batch.rows * (2 if self.recipe.stage == "dpo" else 1)  # chosen and rejected
+        ids = torch.zeros(rows, self.batch.length, dtype=torch.long)
+        if self.batch.packed:  # TRL lays packed rows one behind the other
+            positions = torch.arange(self.batch.length).repeat(rows)
+            return {"input_ids": ids.view(1, -1), "position_ids": positions[None]}
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def _log_probabilities(self, model: Any, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+        return model(**inputs, labels=labels, fused_lm_head=True, use_cache=False).log_probs  # (B, S - 1)
+
+    def _task_loss(self, log_probs: Tensor, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+        if self.recipe.stage == "sft":
+            return -log_probs.mean()
+        policy = log_probs.sum(dim=1)
+        if self.arguments.precompute_ref_log_probs:
+            reference = torch.zeros_like(policy)
+        else:
+            with torch.no_grad(), self.policy.disable_adapter() if self.recipe.lora else nullcontext():
+                model = self.reference if self.reference is not None else self.policy
+                reference = self._log_probabilities(model, inputs, labels).sum(dim=1)
+        chosen, rejected = (policy - reference).chunk(2)
+        return -F.logsigmoid(chosen - rejected).mean()
+
+
+def _packed(memory: StepMemory, policy: nn.Module) -> StepMemory:
+    """With the frozen weights of attention and experts in 4 bit; one stack at a time is unpacked for its product."""
+    names = ("gate_up_proj", "down_proj", *ATTENTION)
+    base = [
+        (name.replace(".base_layer", ""), weight) for name, weight in policy.named_parameters() if "lora_" not in name
+    ]
+    packed = [weight for name, weight in base if any(part in names for part in name.split("."))]
+    saved = _bytes(packed) - int(sum(weight.numel() for weight in packed) * NF4_BITS / 8)
+    unpacked = max(weight.nbytes for weight in packed)
+    return replace(
+        memory,
+        weights=memory.weights - saved,
+        working=memory.working + unpacked,
+        peak=memory.peak - saved + unpacked,
+    )
+
+
+def _allocate(model: nn.Module) -> None:
+    """Give every parameter and buffer of a model on the meta device a tensor of its own."""
+    made: dict[int, Tensor] = {}  # tied weights stay tied
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False, remove_duplicate=False):
+            fresh = nn.Parameter(torch.empty(weight.shape, dtype=weight.dtype), weight.requires_grad)
+            setattr(module, name, made.setdefault(id(weight), fresh))
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,55 @@
+"""How many optimizer steps a stage takes, of how many tokens."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from trl import DPOConfig, SFTConfig
+from trl.data_utils import pack_dataset
+
+from olmoe_ft.data.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps and tokens of a stage. Tokens are those of the rows, of a pair both sides with the prompt in each."""
+
+    rows: int
+    """Rows an epoch as a trainer takes them: conversations, pairs, or packs of conversations."""
+    steps_per_epoch: int
+    epochs: float
+    steps: int
+    tokens_per_step: float
+    padding: float
+    """Share of padding in a micro-batch, on average; of packs, the room that is left in them."""
+
+    @property
+    def tokens(self) -> float:
+        return self.steps * self.tokens_per_step
+
+
+def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int) -> Schedule:
+    """The steps that transformers' `Trainer` takes.
+
+    Args:
+        processes: that each take their own micro-batches.
+    """
+    batch = arguments.per_device_train_batch_size
+    if getattr(arguments, "packing", False):
+        packed = pack_dataset(mixture.rows, arguments.max_length, arguments.packing_strategy)
+        lengths = np.array([[sum(row)] for row in packed["seq_lengths"]])
+    else:
+        lengths = mixture.lengths()  # (rows, 1), of pairs (rows, 2)
+    rows = len(lengths)
+    micro_batches = np.array_split(lengths, range(batch, rows, batch))
+    padded = sum(part.size * part.max() for part in micro_batches)
+    per_epoch = math.ceil(math.ceil(rows / (batch * processes)) / arguments.gradient_accumulation_steps)
+    steps = arguments.max_steps if arguments.max_steps > 0 else math.ceil(per_epoch * arguments.num_train_epochs)
+    return Schedule(
+        rows=rows,
+        steps_per_epoch=per_epoch,
+        epochs=steps / per_epoch,
+        steps=steps,
+        tokens_per_step=float(lengths.sum()) / per_epoch,
+        padding=1 - float(lengths.sum()) / padded,
+    )

@@ -1,0 +1,67 @@
+"""Length policies, token by token."""
+
+import pytest
+
+from olmoe_ft.data.tokens import IGNORED, Length, Tokens, answer_tokens
+
+BOS = 0
+# a prompt of 5 tokens (BOS first) and an answer of 3
+ROW = Tokens([0, 1, 2, 3, 4, 5, 6, 7], [IGNORED] * 5 + [5, 6, 7], 5)
+
+
+def cut(**policy):
+    found = Length(**policy).conversation(ROW, BOS)
+    return found and (found.input_ids, [label for label in found.labels if label != IGNORED], found.answer_start)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        # a row within max_length is never cut, whatever the rest says
+        ({"max_length": None, "max_prompt_length": 1}, ([0, 1, 2, 3, 4, 5, 6, 7], [5, 6, 7], 5)),
+        ({"max_length": 8, "max_prompt_length": 1, "long_prompts": "drop"}, ([0, 1, 2, 3, 4, 5, 6, 7], [5, 6, 7], 5)),
+        # by default the first max_length tokens, as TRL's keep_start
+        ({"max_length": 7}, ([0, 1, 2, 3, 4, 5, 6], [5, 6], 5)),
+        ({"max_length": 5}, ([0, 1, 2, 3, 4], [], 5)),
+        ({"max_length": 3}, ([0, 1, 2], [], 3)),
+        # the prompt gives way first, to max_prompt_length, the BOS stays
+        ({"max_length": 7, "max_prompt_length": 3}, ([0, 1, 2, 5, 6, 7], [5, 6, 7], 3)),
+        ({"max_length": 7, "max_prompt_length": 3, "long_prompts": "keep_end"}, ([0, 3, 4, 5, 6, 7], [5, 6, 7], 3)),
+        ({"max_length": 7, "max_prompt_length": 1, "long_prompts": "keep_end"}, ([0, 5, 6, 7], [5, 6, 7], 1)),
+        ({"max_length": 7, "max_prompt_length": 3, "long_prompts": "drop"}, None),
+        # then the answer, to the room that is left
+        ({"max_length": 7, "long_answers": "keep_end"}, ([0, 1, 2, 3, 4, 6, 7], [6, 7], 5)),
+        ({"max_length": 7, "long_answers": "drop"}, None),
+        ({"max_length": 5, "max_prompt_length": 3, "long_prompts": "keep_end"}, ([0, 3, 4, 5, 6], [5, 6], 3)),
+        # a prompt within its own limit is not long
+        ({"max_length": 7, "max_prompt_length": 5, "long_prompts": "drop"}, ([0, 1, 2, 3, 4, 5, 6], [5, 6], 5)),
+    ],
+)
+def test_prompts_and_answers_are_cut_apart(policy, expected):
+    assert cut(**policy) == expected
+
+
+def test_without_a_bos_the_end_is_the_end():
+    row = Tokens([9, 1, 2, 3], [IGNORED] * 3 + [3], 3)
+    found = Length(3, 2, "keep_end").conversation(row, BOS)
+    assert found.input_ids == [1, 2, 3]
+
+
+def test_both_answers_of_a_pair_see_the_same_prompt():
+    """Prompt 4, answers 2 and 4: the longer side, 8, decides that the prompt is cut for both."""
+    prompt, chosen, rejected = [0, 1, 2, 3], [4, 5], [6, 7, 8, 9]
+    assert Length(8).pair(prompt, chosen, rejected, BOS) == (prompt, chosen, rejected)
+    assert Length(7, 2, "keep_end").pair(prompt, chosen, rejected, BOS) == ([0, 3], chosen, rejected)
+    assert Length(5, 2).pair(prompt, chosen, rejected, BOS) == ([0, 1], chosen, [6, 7, 8])
+    assert Length(5, 2, long_answers="drop").pair(prompt, chosen, rejected, BOS) is None
+    assert Length(3).pair(prompt, chosen, rejected, BOS) == ([0, 1, 2], [], [])
+
+
+def test_tokens_merged_across_the_end_of_the_prompt_belong_to_the_answers():
+    """The third token holds the end of the prompt and the start of the chosen answer: the two differ there."""
+    chosen, rejected = Tokens([0, 1, 30, 4], [IGNORED] * 3 + [4], 3), Tokens([0, 1, 2, 5], [IGNORED] * 3 + [5], 3)
+    assert answer_tokens(chosen, rejected) == ([0, 1], [30, 4], [2, 5])
+
+
+def test_the_first_token_of_a_row_is_predicted_by_none():
+    assert Tokens([5, 6], [5, 6], 0).supervised == 1
