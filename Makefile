@@ -1,7 +1,7 @@
 # `make sft` on a fresh clone sets everything up and trains; see README.md.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup sft dpo pipeline test check bench clean
+.PHONY: help setup sft dpo pipeline test check schema bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -42,6 +42,10 @@ check: setup  ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+schema: setup  ## recipes/schema.json, by which editors check recipes
+	$(BIN)/python -m olmoe_ft.recipe.json_schema > recipes/schema.json.partial
+	mv recipes/schema.json.partial recipes/schema.json
 
 bench: setup  ## the network beside transformers', LoRA beside PEFT's (six to eight minutes on 2 cores)
 	$(BIN)/python benchmarks/network.py $(BENCH)

@@ -1,0 +1,143 @@
+"""No key of the schema is dead: another value gives another run, and code outside the schema reads it."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe.schema import Answers, Data, Lora, Model, Router, Section, Source, Tracking
+
+START: dict[str, Any] = {
+    "name": "x",
+    "stage": "sft",
+    "model": {"path": "a/b"},
+    "router": {"load_balancing_coef": 0.1, "z_loss_coef": 0.1, "train": "frozen"},
+    "lora": {"r": 8, "alpha": 16, "attention": True, "experts": False},
+    "data": {"train": [{"path": "a"}], "answers": {"path": "q"}},
+}
+# Each field with another value than it has above or by default.
+CHANGES: dict[type[Section], tuple[str, dict[str, Any]]] = {
+    Recipe: (
+        "",
+        {
+            "name": "y",
+            "stage": "dpo",
+            "model": {"path": "c/d"},
+            "data": {"train": [{"path": "b"}]},
+            "router": {"load_balancing_coef": 0.2, "z_loss_coef": 0.1, "train": "frozen"},
+            "lora": {"r": 8, "alpha": 16, "attention": True, "experts": True},
+            "training": {"max_steps": 3},
+            "tracking": {"wandb": "off"},
+        },
+    ),
+    Model: (
+        "model",
+        {
+            "path": "c/d",
+            "tokenizer": "t",
+            "dtype": "float32",
+            "quantization": "nf4",
+            "attn_implementation": "eager",
+            "config": {"path": None, "config": "c.json", "tokenizer": "t"},
+        },
+    ),
+    Router: (
+        "router",
+        {
+            "load_balancing_coef": 0.2,
+            "z_loss_coef": 0.2,
+            "scope": "pooled",
+            "tokens": "all",
+            "balance_over": "ranks",
+            "train": "full",
+        },
+    ),
+    Lora: (
+        "lora",
+        {
+            "r": 4,
+            "alpha": 8.0,
+            "attention": {"attention": False, "experts": True},
+            "experts": True,
+            "dropout": 0.1,
+            "use_rslora": True,
+            "init_lora_weights": "gaussian",
+        },
+    ),
+    Data: (
+        "data",
+        {
+            "train": [{"path": "b"}],
+            "eval": [{"path": "e"}],
+            "answers": {"path": "r"},
+            "max_prompt_length": 8,
+            "long_prompts": "drop",
+            "long_answers": "keep_end",
+            "malformed": "drop",
+            "max_dropped": 0.5,
+            "decontaminate": True,
+        },
+    ),
+    Source: (
+        "data.train.0",
+        {
+            "path": "b",
+            "weight": 0.5,
+            "repeat": 2,
+            "split": "test",
+            "format": "text",
+            "max_rows": 3,
+            "columns": {"a": "text"},
+            "config": "main",
+            "revision": "v1",
+        },
+    ),
+    Answers: ("data.answers", {"path": "r", "max_new_tokens": 3, "batch_size": 2, "limit": 3}),
+    Tracking: ("tracking", {"wandb": "off", "project": "other"}),
+}
+FIELDS = [(section, name) for section in CHANGES for name in section.model_fields if name != "stages"]
+PACKAGE = Path("olmoe_ft")
+
+
+def changed(section: type[Section], name: str) -> Recipe:
+    place, changes = CHANGES[section]
+    values = Recipe.model_validate(START).model_dump()
+    del values["stages"]
+    node: Any = values
+    for part in place.split(".") if place else ():
+        node = node[int(part) if part.isdecimal() else part]
+    value = changes[name]
+    node |= value if isinstance(value, dict) and name in value else {name: value}
+    return Recipe.model_validate(values)
+
+
+def test_every_section_is_asked_about():
+    assert {section for section, _ in FIELDS} == {*Section.__subclasses__()}
+    assert all(CHANGES[section][1].keys() >= {name} for section, name in FIELDS)
+
+
+@pytest.mark.parametrize(("section", "name"), FIELDS, ids=lambda part: getattr(part, "__name__", part))
+def test_another_value_gives_another_resolved_run(section, name):
+    assert changed(section, name).to_yaml() != Recipe.model_validate(START).to_yaml()
+
+
+@pytest.fixture(scope="module")
+def read_names() -> set[str]:
+    """Names of attributes and constant keys that the package reads outside the recipe's own folder."""
+    names: set[str] = set()
+    for file in PACKAGE.rglob("*.py"):
+        if file.parent.name == "recipe":
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                names.add(node.attr)
+            elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+                names.add(str(node.slice.value))
+    return names
+
+
+@pytest.mark.parametrize(("section", "name"), FIELDS, ids=lambda part: getattr(part, "__name__", part))
+def test_the_package_reads_it(read_names, section, name):
+    assert name in read_names
