@@ -3,7 +3,8 @@
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.adapters.checkpoints import load_whole, resolve_checkpoint
+from olmoe_ft.adapters.checkpoints import load_whole
+from olmoe_ft.adapters.folders import resolve_checkpoint
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.generate import Messages, complete

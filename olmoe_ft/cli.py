@@ -3,12 +3,13 @@
 import os
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from olmoe_ft.recipe import RecipeError, load_recipe
+from olmoe_ft.recipe import RecipeError, Unreachable, load_recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,6 +35,9 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     On several devices: accelerate launch --config_file configs/accelerate/zero3.yaml -m olmoe_ft train RECIPE …
     """
     loaded = load_recipe(recipe, overrides or ())
+    from olmoe_ft.training.inputs import check_files
+
+    check_files(loaded)  # before the trainers are imported, which takes longer
     from olmoe_ft import pipeline
 
     pipeline.run(loaded)
@@ -71,12 +75,16 @@ def plan(
     One card of 24 GiB: olmoe-ft plan RECIPE --devices 1 --device-memory 24
     """
     loaded = load_recipe(recipe, overrides or ())
-    from olmoe_ft.planning.plan import machines_for, make_plan, print_plan
+    from olmoe_ft.training.inputs import check_files
 
-    found = None
+    with suppress(Unreachable):  # then what can be reached is planned with
+        check_files(loaded, into_runs=False)
+    from olmoe_ft.planning.plan import Plan, machines_for, make_plan, print_plan
+
+    plans: list[Plan] = []
     for stage in loaded.stages or (loaded,):
-        found = make_plan(stage, before=found)
-        print_plan(found, machines_for(found, accelerate, devices), device_memory)
+        plans.append(make_plan(stage, before=plans))
+        print_plan(plans[-1], machines_for(plans[-1], accelerate, devices), device_memory)
 
 
 @app.command("merge")
@@ -88,14 +96,18 @@ def merge_adapter(
     """Fold an adapter into its base and write a checkpoint that stock transformers loads, a layer at a time."""
     if to.exists():
         raise RecipeError(f"{to} exists already; name a new folder")
+    if (taken := next((place for place in to.parents if place.is_file()), None)) is not None:
+        raise RecipeError(f"{taken} is a file, so there can be no folder {to}; name another")
     if dtype not in ("auto", "float32", "bfloat16"):
         raise RecipeError(f"--dtype {dtype} is not known: use auto, float32 or bfloat16")
-    from olmoe_ft.adapters.checkpoints import load_config, resolve_checkpoint
-    from olmoe_ft.adapters.merge import merge
+    from olmoe_ft.adapters.folders import load_config, resolve_checkpoint
     from olmoe_ft.data.tokenizer import load_tokenizer
 
     folder = resolve_checkpoint(checkpoint)
-    merge(folder, load_tokenizer(folder, load_config(folder).vocab_size), to, dtype)
+    tokenizer = load_tokenizer(folder, load_config(folder).vocab_size)
+    from olmoe_ft.adapters.merge import merge
+
+    merge(folder, tokenizer, to, dtype)
     print(f"merged into {to}/")
 
 
@@ -106,6 +118,9 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 256,
 ) -> None:
     """Talk to a model; greedy decoding. Without --prompt it asks for turns until an empty line."""
+    from olmoe_ft.adapters.folders import resolve_checkpoint
+
+    resolve_checkpoint(model)
     from olmoe_ft.chat import answer_once, converse
 
     if prompt is not None:

@@ -14,10 +14,6 @@ NOTE = "base.json"  # in an adapter's folder, beside PEFT's files
 SAMPLE = 4096  # bytes of each tensor
 
 
-def is_adapter(path: str) -> bool:
-    return (Path(path) / "adapter_config.json").exists()
-
-
 def base_of(adapter: str) -> str:
     """The checkpoint an adapter was trained on; a run that was moved still finds its own `base/`.
 

@@ -14,45 +14,10 @@ from peft import (
 )
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.adapters.base_model import base_of, is_adapter
-from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
-from olmoe_ft.recipe import RecipeError, Unreachable
-
-
-def resolve_checkpoint(path: str) -> str:
-    """The folder (or Hub name) that holds the weights: `final/` of a run directory, otherwise the path itself.
-
-    Raises:
-        RecipeError: a local path is missing, the run has not finished, or the folder holds no weights.
-    """
-    folder = Path(path)
-    if not folder.exists():
-        if path.startswith((".", "/", "runs/")) or path.count("/") > 1:
-            raise RecipeError(
-                f"{path} does not exist; train it first (`make sft` makes runs/tiny-sft) or mend the path"
-            )
-        return path
-    if (folder / "recipe.yaml").exists():
-        if not (folder / "final").exists():
-            raise RecipeError(f"{path} has no final/: that run has not finished; start it again to finish it")
-        folder = folder / "final"
-    if not (is_adapter(str(folder)) or (folder / "config.json").exists()):
-        raise RecipeError(f"{folder} holds neither config.json nor adapter_config.json; name a checkpoint folder")
-    return str(folder)
-
-
-def load_config(path: str) -> OlmoeConfig:
-    """The model configuration behind a checkpoint (an adapter's is its base's); reads no weights."""
-    try:
-        config = OlmoeConfig.from_pretrained(base_of(path) if is_adapter(path) else path)
-    except RecipeError:
-        raise
-    except (OSError, ValueError) as error:
-        kind = RecipeError if Path(path).exists() else Unreachable
-        raise kind(f"{path}: no model can be loaded from there ({str(error).splitlines()[0]})") from None
-    if config.model_type != "olmoe":
-        raise RecipeError(f"{path} is a {config.model_type!r} model; this pipeline trains 'olmoe' only")
-    return config
+from olmoe_ft.adapters.base_model import base_of
+from olmoe_ft.adapters.folders import is_adapter, load_config, resolve_checkpoint
+from olmoe_ft.model import OlmoeForCausalLM
+from olmoe_ft.recipe import RecipeError
 
 
 def load_whole(path: str, dtype: str = "auto") -> OlmoeForCausalLM:

@@ -20,8 +20,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
-from olmoe_ft.adapters.base_model import base_of, is_adapter, local_folder
-from olmoe_ft.adapters.checkpoints import attach_adapter, load_config, resolve_checkpoint
+from olmoe_ft.adapters.base_model import base_of, local_folder
+from olmoe_ft.adapters.checkpoints import attach_adapter
+from olmoe_ft.adapters.folders import is_adapter, load_config, resolve_checkpoint
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.checkpoint import weight_files
 from olmoe_ft.model.experts import stack_published_experts

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from olmoe_ft.recipe import RecipeError, Unreachable
@@ -29,6 +30,10 @@ def load_tokenizer(path: str, vocab_size: int) -> PreTrainedTokenizerBase:
             OLMoE's and marks nothing.
     """
     tokenizer = _read(path)
+    if not tokenizer.is_fast:
+        raise RecipeError(
+            f"{path}: the tokenizer has no tokenizer.json, which says where each token stands; convert it"
+        )
     if tokenizer.eos_token is None:
         tokenizer.eos_token = "<|endoftext|>"
     if tokenizer.bos_token is None:
@@ -65,13 +70,26 @@ def _marked_template(tokenizer: PreTrainedTokenizerBase, path: str) -> str:
     own = tokenizer.chat_template
     if own is None:
         return CHAT_TEMPLATE
+    if isinstance(own, dict):
+        raise RecipeError(f"{path}: it has several chat templates ({', '.join(own)}); keep the one to train on")
+    written = _rendered(tokenizer, own, path)
     if "{% generation %}" in own or "{%- generation" in own:
         return own
-    if tokenizer.apply_chat_template(PROBE, tokenize=False) == tokenizer.apply_chat_template(
-        PROBE, tokenize=False, chat_template=CHAT_TEMPLATE
-    ):
+    if written == _rendered(tokenizer, CHAT_TEMPLATE, path):
         return CHAT_TEMPLATE
     raise RecipeError(
         f"{path}: its chat template has no {{% generation %}} marks, so the assistant's tokens cannot be told from the "
         "rest; add them around the assistant's text and EOS, or remove the template to use OLMoE's"
     )
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -> str | None:
+    """What a template writes for the probe, None where it refuses such turns."""
+    try:
+        return tokenizer.apply_chat_template(PROBE, tokenize=False, chat_template=template)
+    except TemplateSyntaxError as error:
+        raise RecipeError(
+            f"{path}: its chat template is not valid Jinja (line {error.lineno}: {error.message})"
+        ) from None
+    except TemplateError:
+        return None

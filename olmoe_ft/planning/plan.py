@@ -19,10 +19,9 @@ from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
 from olmoe_ft.planning.step import Batch, measure_step
 from olmoe_ft.planning.steps import Schedule, schedule
 from olmoe_ft.recipe import Recipe, RecipeError, Unreachable
+from olmoe_ft.training.inputs import Inputs, model_config, read_inputs
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments
-from olmoe_ft.training.stage import Inputs, read_inputs
-from olmoe_ft.training.start import model_config
 
 RELEASED = "allenai/OLMoE-1B-7B"  # every released model of this name has the sizes of the file below
 RELEASED_CONFIG = "configs/model/olmoe_1b_7b.json"
@@ -52,11 +51,11 @@ class Plan:
     unreachable: list[str]
 
 
-def make_plan(recipe: Recipe, before: "Plan | None" = None) -> Plan:
+def make_plan(recipe: Recipe, before: "Sequence[Plan]" = ()) -> Plan:
     """Read what a stage names: configuration, tokenizer, rows; no weights.
 
     Args:
-        before: the plan of the stage before it in a pipeline, whose network it goes on from.
+        before: the plans of earlier stages of a pipeline, one of whose networks it may go on from.
     Raises:
         RecipeError: a file the recipe names is missing or wrong, as `train` would say.
     """
@@ -64,9 +63,11 @@ def make_plan(recipe: Recipe, before: "Plan | None" = None) -> Plan:
     arguments = training_arguments(recipe, run)
     unreachable: list[str] = []
     inputs: Inputs | None = None
-    if before is not None and recipe.model.path == str(before.recipe.run_dir) and not before.recipe.run_dir.exists():
-        model = before.recipe.model.model_copy(update={"dtype": recipe.model.dtype})
-        recipe = recipe.model_copy(update={"model": model})
+    for earlier in before:
+        if recipe.model.path == str(earlier.recipe.run_dir) and not RunDirectory(earlier.recipe).begun():
+            start = earlier.recipe.model
+            kept = {"path": start.path, "config": start.config, "tokenizer": start.tokenizer}
+            recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=kept)})
     try:
         config = model_config(recipe)
     except Unreachable as error:

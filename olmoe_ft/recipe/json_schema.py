@@ -50,7 +50,7 @@ def _training_field(annotations: dict[str, str]) -> dict[str, Any]:
 
 
 def _nullable(field: dict[str, Any]) -> dict[str, Any]:
-    texts = {key: field[key] for key in ("description", "default", "title") if key in field}
+    texts: dict[str, Any] = {key: field[key] for key in ("description", "default", "title") if key in field}
     rest = {key: value for key, value in field.items() if key not in texts}
     kinds = [kind for kind in rest.get("anyOf", [rest]) if kind != {"type": "null"}]
     return {"anyOf": [*kinds, {"type": "null"}], **texts}

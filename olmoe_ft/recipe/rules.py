@@ -16,6 +16,7 @@ from olmoe_ft.recipe.training_fields import (
     accepts_null,
     allowed_scalars,
     fits,
+    training_choices,
     training_fields,
 )
 
@@ -54,6 +55,22 @@ OWNED = {
     "hub_token": "runs stay on disk and a recipe holds no secrets; remove it",
     "trust_remote_code": "no code is loaded from the Hub; remove it",
     "use_liger_kernel": "Liger replaces layers of transformers' OLMoE, which is not the network here; remove it",
+}
+
+# Numbers below which training is no training, or a library fails far from the recipe.
+LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "dataset_num_proc": 1,
+    "max_length": 2,
+    "learning_rate": 0,
+    "num_train_epochs": 0,
+    "warmup_steps": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+    "beta": 0,
+    "seed": 0,
 }
 
 # Fields of PEFT's configuration that have no place in the `lora` section.
@@ -174,8 +191,30 @@ def _training(stage: Stage, training: Any) -> Iterator[Problem]:
         elif not fits(value, fields[name]):
             allowed = " or ".join(SCALARS[kind] for kind in allowed_scalars(fields[name]))
             yield key, f"found {shown(value)}; {allowed} is needed ({CONFIG_NAMES[stage]}: {fields[name]})"
-        elif name == "packing_strategy" and value == "wrapped":
-            yield key, 'found "wrapped", which cuts rows and runs them together unseparated; choose bfd or bfd_split'
+        else:
+            yield from ((key, problem) for problem in _training_value(stage, name, value))
+    if training_of(training, "packing") is True and training_of(training, "max_length", 1) is None:
+        yield "training.max_length", "found null beside training.packing; rows are packed to a length: give one"
+
+
+def _training_value(stage: Stage, name: str, value: Any) -> Iterator[str]:
+    """What is wrong with a value of the right type."""
+    if name == "packing_strategy" and value == "wrapped":
+        yield 'found "wrapped", which cuts rows and runs them together unseparated; choose bfd or bfd_split'
+    choices = list(training_choices(stage).get(name, ()))
+    for one in (value if isinstance(value, list) else [value]) if choices else ():
+        if one is False and "no" in choices:
+            yield 'found false, as YAML reads a bare no; write "no" in quotes'
+        elif one is not None and one not in choices:
+            suggestion = nearest(one, choices) if isinstance(one, str) else ""
+            yield f"found {shown(one)}{suggestion}; allowed: {', '.join(choices)}"
+    if name in LEAST and isinstance(value, int | float) and value < LEAST[name]:
+        yield f"found {shown(value)}; it must be at least {LEAST[name]}"
+
+
+def training_of(training: Any, name: str, default: Any = None) -> Any:
+    """A value of a `training` section that need not be one."""
+    return training.get(name, default) if isinstance(training, Mapping) else default
 
 
 def without_absent(stage: Stage, training: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import ast
 import math
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,12 @@ Stage = Literal["sft", "dpo"]
 
 CONFIG_NAMES: dict[Stage, str] = {"sft": "SFTConfig", "dpo": "DPOConfig"}
 BASES = (("transformers", "training_args.py", "TrainingArguments"), ("trl", "trainer/base_config.py", "_BaseConfig"))
+ENUMERATIONS = {
+    "SchedulerType": ("transformers", "trainer_utils.py"),
+    "IntervalStrategy": ("transformers", "trainer_utils.py"),
+    "SaveStrategy": ("transformers", "trainer_utils.py"),
+    "OptimizerNames": ("transformers", "training_args.py"),
+}
 SCALARS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "None": "null"}
 
 
@@ -55,20 +62,61 @@ def accepts_null(annotation: str) -> bool:
 
 
 @cache
+def training_choices(stage: Stage) -> dict[str, tuple[str, ...]]:
+    """The values of the fields that take one of a few names: of an enumeration, or as the field's own metadata or help
+    text list them."""
+    own = ("trl", f"trainer/{stage}_config.py", CONFIG_NAMES[stage])
+    found: dict[str, tuple[str, ...]] = {}
+    for place in (*BASES, own):
+        for name, item in _annotated(_class(*place)).items():
+            kinds = {kind.strip() for kind in ast.unparse(item.annotation).split("|")} & ENUMERATIONS.keys()
+            names = [value for kind in kinds for value in _members(kind)] or _listed(item.value)
+            if names:
+                found[name] = tuple(names)
+    return found
+
+
 def _class_fields(package: str, file: str, class_name: str) -> dict[str, str]:
+    fields = _annotated(_class(package, file, class_name))
+    return {name: ast.unparse(item.annotation) for name, item in fields.items()}
+
+
+@cache
+def _class(package: str, file: str, name: str) -> ast.ClassDef:
     spec = find_spec(package)  # of a top-level package: finds the folder, imports nothing
     if spec is None or spec.origin is None:
         raise RuntimeError(f"{package} is not installed; run `make setup`")
     source = Path(spec.origin).parent / file
-    for node in ast.parse(source.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            return dict(_annotated(node))
-    raise RuntimeError(f"{source} does not define {class_name}; install the pinned version of {package}")
+    for node in _statements(source):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return node
+    raise RuntimeError(f"{source} does not define {name}; install the pinned version of {package}")
 
 
-def _annotated(node: ast.ClassDef) -> list[tuple[str, str]]:
-    return [
-        (item.target.id, ast.unparse(item.annotation))
-        for item in node.body
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-    ]
+@cache
+def _statements(source: Path) -> list[ast.stmt]:
+    return ast.parse(source.read_text(encoding="utf-8")).body
+
+
+def _annotated(node: ast.ClassDef) -> dict[str, ast.AnnAssign]:
+    fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
+    return {item.target.id: item for item in fields if isinstance(item.target, ast.Name)}
+
+
+def _members(enumeration: str) -> list[str]:
+    items = [item for item in _class(*ENUMERATIONS[enumeration], enumeration).body if isinstance(item, ast.Assign)]
+    return [item.value.value for item in items if isinstance(item.value, ast.Constant)]  # type: ignore[misc]
+
+
+def _listed(field: ast.expr | None) -> list[str]:
+    """The names in a `field(metadata={"choices": [...]})`, or in its help after "Possible values are"."""
+    for keyword in field.keywords if isinstance(field, ast.Call) else ():
+        if keyword.arg == "metadata" and isinstance(keyword.value, ast.Dict):
+            entries = zip(keyword.value.keys, keyword.value.values, strict=True)
+            metadata = {key.value: value for key, value in entries if isinstance(key, ast.Constant)}
+            if isinstance(choices := metadata.get("choices"), ast.List):
+                return list(ast.literal_eval(choices))
+            text = ast.unparse(metadata.get("help", ast.Constant("")))
+            possible = text.partition("Possible values are")[2].partition(". ")[0]
+            return re.findall(r"'([a-z_]+)'", possible)
+    return []

@@ -1,7 +1,6 @@
 """Exact match: generate greedily on held-out prompts whose answer a program can check."""
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import Any
 
 from accelerate import PartialState
@@ -9,59 +8,10 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.data.files import read_rows
-from olmoe_ft.data.formats import conversation_prompt
-from olmoe_ft.data.turns import RowError
+from olmoe_ft.data.questions import Question
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.generate import complete
-from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Answers
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt, its answer, and the styles it may be given in: a style is a text before and a text after the answer."""
-
-    prompt: list[dict[str, str]]
-    answer: str
-    frames: dict[str, tuple[str, str]]
-    skill: str
-
-    def texts(self) -> list[str]:
-        """What is asked, turn by turn, without earlier answers."""
-        return [message["content"] for message in self.prompt if message["role"] != "assistant"]
-
-    def mark(self, completion: str) -> tuple[bool, str | None]:
-        """Whether the completion is the answer in one of the styles, and which style it is in, right or wrong.
-
-        The style with the longest frame that fits is the one, so a frame of nothing fits only where no other does.
-        """
-        for style, (before, after) in sorted(self.frames.items(), key=lambda item: -len("".join(item[1]))):
-            framed = len(completion) >= len(before) + len(after)
-            if framed and completion.startswith(before) and completion.endswith(after):
-                return completion == before + self.answer + after, style
-        return False, None
-
-
-def load_questions(answers: Answers) -> list[Question]:
-    """Rows of `messages` (or `prompt`), `answer`, and optionally `frames` and `skill`.
-
-    Raises:
-        RecipeError: the file is missing or empty, or a row lacks its prompt or answer.
-    """
-    questions = []
-    for where, row in read_rows(answers.path):
-        try:
-            prompt = conversation_prompt(row)
-        except RowError as error:
-            raise RecipeError(f"{where}: {error}") from None
-        if not isinstance(row.get("answer"), str):
-            raise RecipeError(f"{where}: `answer` must be the expected text, found {row.get('answer')!r}")
-        frames = {style: (before, after) for style, (before, after) in row.get("frames", {"plain": ("", "")}).items()}
-        questions.append(Question(prompt, row["answer"], frames, str(row.get("skill", "all"))))
-    if not questions:
-        raise RecipeError(f"{answers.path}: no held-out prompts; give at least one row")
-    return questions[: answers.limit]
 
 
 def score(

@@ -39,6 +39,11 @@ class RunDirectory:
         Raises:
             RecipeError: it holds another recipe, naming what differs, or files that are no run's.
         """
+        taken = next(
+            (place for place in (self.path, *self.path.parents) if place.exists() and not place.is_dir()), None
+        )
+        if taken is not None:
+            raise RecipeError(f"{taken} is a file, and {self.path}/ is to be a folder; move it away")
         stored = self.path / "recipe.yaml"
         if not stored.exists():
             if self.path.exists() and any(file != self.data_report for file in self.path.iterdir()):
@@ -52,9 +57,36 @@ class RunDirectory:
                 f"change `name`, or remove {self.path} to start over"
             )
 
+    def begun(self) -> bool:
+        """Whether a run was started here; before that there may be a plan's report."""
+        return (self.path / "recipe.yaml").exists()
+
     def create(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._make()
         write_text(self.path / "recipe.yaml", self.recipe.to_yaml())
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecipeError(
+                f"{self.path} cannot be written ({error.strerror}); runs/ may be a link to a disk"
+            ) from None
+
+    def check_space(self, needed: int) -> None:
+        """Whether the disk has room for what the run will certainly write.
+
+        Args:
+            needed: bytes.
+        Raises:
+            RecipeError: it has not.
+        """
+        place = next(place for place in (self.path.absolute(), *self.path.absolute().parents) if place.exists())
+        if (free := shutil.disk_usage(place).free) < needed:
+            raise RecipeError(
+                f"{self.path}: the disk has {free / 2**30:.1f} GiB left and the run will write at least "
+                f"{needed / 2**30:.1f}; make room, or let runs/ be a link to another disk"
+            )
 
     def record_launch(self, **facts: Any) -> None:
         """Write `run.json`: what this run stood on, once for each launch that worked on it."""
@@ -86,7 +118,7 @@ class RunDirectory:
 
     def write_data_report(self, report: dict[str, Any]) -> None:
         """Beside the run; `plan` writes it before there is one."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._make()
         write_text(self.data_report, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
     def write_summary(self, summary: dict[str, Any]) -> None:

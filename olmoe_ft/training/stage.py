@@ -2,29 +2,28 @@
 
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.quantize import check_quantization
 from olmoe_ft.data.audit import audit
-from olmoe_ft.data.mixture import Mixture, load_mixtures
 from olmoe_ft.data.report import data_report, print_audit
-from olmoe_ft.data.sources import load_source
 from olmoe_ft.model import OlmoeConfig
+from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.adapter_checks import AdapterChecks
-from olmoe_ft.training.answers import Question, load_questions, score
+from olmoe_ft.training.answers import score
+from olmoe_ft.training.inputs import Inputs, model_config, read_inputs
 from olmoe_ft.training.report import print_finished, print_start, print_summary
 from olmoe_ft.training.router.files import RoutingFiles, write_routing
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments, whole_weights
-from olmoe_ft.training.start import model_config, stage_tokenizer, starting_checkpoint, write_base
+from olmoe_ft.training.start import starting_checkpoint, write_base
 from olmoe_ft.training.tracking import Tracking, TrackingCallback, abandon_tracking
 from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
 
@@ -46,13 +45,15 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
             print_finished(run, summary)
         return summary
     arguments = training_arguments(recipe, run)
-    inputs = read_inputs(recipe, model_config(recipe), arguments.max_length)
+    config = model_config(recipe)
+    inputs = read_inputs(recipe, config, arguments.max_length)
     if recipe.model.quantization is not None:
         check_quantization()
     state = PartialState()
     state.wait_for_everyone()  # all have looked at the run directory before one writes to it
-    resume, new = run.last_checkpoint(), not (run.path / "recipe.yaml").exists()
+    resume, new = run.last_checkpoint(), not run.begun()
     if state.is_main_process:
+        run.check_space(_certainly_written(recipe, config))
         _look_at_data(run, inputs)
         run.create()
         run.forget_after(resume)
@@ -85,41 +86,9 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
     return _finish(run, trainer, summary)
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a stage reads before it writes."""
-
-    tokenizer: PreTrainedTokenizerBase
-    train: Mixture
-    evaluation: Mixture | None
-    questions: list[Question] | None
-
-
-def read_inputs(recipe: Recipe, config: OlmoeConfig, max_length: int | None) -> Inputs:
-    """Tokenizer, training and evaluation rows and held-out prompts of a stage; the main process reads them first, and
-    the others from its cache.
-
-    Raises:
-        RecipeError: a file is missing, empty or malformed.
-    """
-    with PartialState().main_process_first():
-        tokenizer = stage_tokenizer(recipe, config)
-        questions = load_questions(recipe.data.answers) if recipe.data.answers else None
-        prompts = [question.texts() for question in questions or ()]
-        train, evaluation = load_mixtures(recipe, max_length, tokenizer, prompts)
-    return Inputs(tokenizer, train, evaluation, questions)
-
-
-def check_rows(recipe: Recipe) -> None:
-    """Read every row and held-out prompt of a stage whose tokenizer may not be there yet.
-
-    Raises:
-        RecipeError: a file is missing, empty or malformed.
-    """
-    for source in (*recipe.data.train, *recipe.data.eval):
-        load_source(source, recipe.stage, recipe.data.malformed)
-    if recipe.data.answers:
-        load_questions(recipe.data.answers)
+def _certainly_written(recipe: Recipe, config: OlmoeConfig) -> int:
+    """Bytes of `final/` alone; checkpoints come on top of it."""
+    return 0 if recipe.lora else all_parameters(config) * getattr(torch, recipe.model.dtype).itemsize
 
 
 def _look_at_data(run: RunDirectory, inputs: Inputs) -> None:

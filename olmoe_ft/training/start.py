@@ -5,34 +5,13 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.adapters.base_model import is_adapter
-from olmoe_ft.adapters.checkpoints import load_config, resolve_checkpoint, save_whole
+from olmoe_ft.adapters.checkpoints import save_whole
+from olmoe_ft.adapters.folders import is_adapter, resolve_checkpoint
 from olmoe_ft.adapters.merge import merge
-from olmoe_ft.data.tokenizer import load_tokenizer
-from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.model import OlmoeForCausalLM
+from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.inputs import model_config
 from olmoe_ft.training.run_directory import RunDirectory
-
-
-def model_config(recipe: Recipe) -> OlmoeConfig:
-    """The network of a recipe: of `model.path`'s checkpoint, or read from `model.config`; no weights.
-
-    Raises:
-        RecipeError: there is no such checkpoint or file, or its sizes contradict each other.
-    """
-    if recipe.model.path is not None:
-        return load_config(resolve_checkpoint(recipe.model.path))
-    try:
-        return OlmoeConfig.from_json_file(recipe.model.config)
-    except (OSError, ValueError, TypeError) as error:
-        raise RecipeError(f"{recipe.model.config}: no model configuration ({str(error).splitlines()[0]})") from None
-
-
-def stage_tokenizer(recipe: Recipe, config: OlmoeConfig) -> PreTrainedTokenizerBase:
-    if recipe.model.tokenizer is not None:
-        return load_tokenizer(recipe.model.tokenizer, config.vocab_size)
-    assert recipe.model.path is not None  # the schema asks for a tokenizer beside `config`
-    return load_tokenizer(resolve_checkpoint(recipe.model.path), config.vocab_size)
 
 
 def needs_base(recipe: Recipe) -> bool:

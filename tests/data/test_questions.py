@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from olmoe_ft.data.questions import Question, load_questions
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Answers
-from olmoe_ft.training.answers import Question, load_questions
 
 FRAMES = {"bare": ("", ""), "polite": ("It is ", ". Bye!")}
 

@@ -1,0 +1,96 @@
+"""Where weights lie, and what network they are of: checkpoint folders, adapters, run directories. Reads no weights."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from olmoe_ft.recipe import RecipeError, Unreachable
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a folder that is not there is said before that
+    from olmoe_ft.model import OlmoeConfig
+
+
+def resolve_checkpoint(path: str) -> str:
+    """The folder (or Hub name) that holds the weights: `final/` of a run directory, otherwise the path itself.
+
+    Raises:
+        RecipeError: a local path is missing, the run has not finished, or the folder holds no weights.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        raise RecipeError(f"{path} is a file; name the checkpoint folder, the run directory or the Hub name")
+    planned = [folder / "data_report.json"]  # all that `plan` leaves in a run directory
+    if not folder.exists() or list(folder.iterdir()) == planned:
+        if path.startswith((".", "/", "runs/")) or path.count("/") > 1:
+            raise RecipeError(
+                f"{path} does not exist; train it first (`make sft` makes runs/tiny-sft) or mend the path"
+            )
+        return path
+    if (folder / "recipe.yaml").exists():
+        if not (folder / "final").exists():
+            raise RecipeError(f"{path} has no final/: that run has not finished; start it again to finish it")
+        folder = folder / "final"
+    if not (is_adapter(str(folder)) or (folder / "config.json").exists()):
+        raise RecipeError(f"{folder} holds neither config.json nor adapter_config.json; name a checkpoint folder")
+    return str(folder)
+
+
+def check_weights(checkpoint: str) -> None:
+    """Whether the files of a checkpoint folder are there and whole, by their headers; of a Hub name nothing is asked.
+
+    Raises:
+        RecipeError: a weight file is missing, cut off or no safetensors file.
+    """
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return
+    files = [folder / ("adapter_model" if is_adapter(checkpoint) else "model")]
+    files = [file.with_suffix(".safetensors") for file in files]
+    if (index := folder / "model.safetensors.index.json").exists() and not files[0].exists():
+        try:
+            files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        except (ValueError, KeyError, AttributeError):
+            raise RecipeError(f"{index}: no readable index of weight files; fetch the checkpoint again") from None
+    for file in files:
+        if not file.exists():
+            raise RecipeError(f"{file} is missing; fetch the checkpoint again, weights are read from .safetensors")
+        if not _is_whole(file):
+            raise RecipeError(f"{file} is cut off or no safetensors file; fetch or write the checkpoint again")
+
+
+def _is_whole(file: Path) -> bool:
+    """By the safetensors format: the header's length in 8 bytes, the header (JSON), then the data to the last offset."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > file.stat().st_size:
+            return False
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+    return file.stat().st_size == 8 + length + max(ends, default=0)
+
+
+def is_adapter(path: str) -> bool:
+    return (Path(path) / "adapter_config.json").exists()
+
+
+def load_config(path: str) -> "OlmoeConfig":
+    """The model configuration behind a checkpoint (an adapter's is its base's); reads no weights."""
+    from olmoe_ft.model.config import OlmoeConfig
+
+    if is_adapter(path):
+        from olmoe_ft.adapters.base_model import base_of  # PEFT takes seconds to import
+
+        path = base_of(path)
+    try:
+        config = OlmoeConfig.from_pretrained(path)
+    except RecipeError:
+        raise
+    except (OSError, ValueError) as error:
+        kind = RecipeError if Path(path).exists() else Unreachable
+        raise kind(f"{path}: no model can be loaded from there ({str(error).splitlines()[0]})") from None
+    if config.model_type != "olmoe":
+        raise RecipeError(f"{path} is a {config.model_type!r} model; this pipeline trains 'olmoe' only")
+    return config

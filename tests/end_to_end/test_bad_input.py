@@ -1,0 +1,324 @@
+"""What a user can do wrong: one sentence with the place and the mend, exit code 2, nothing written, in seconds."""
+
+import gzip
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from launches import make_workspace
+from tokenizers import Tokenizer
+
+from olmoe_ft.cli import main
+
+SFT, DPO = "recipes/tiny/sft.yaml", "recipes/tiny/dpo.yaml"
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+START = ["model.config=configs/model/olmoe_tiny.json", "model.tokenizer=data/skills/tokenizer", "model.path=null"]
+Arguments = list[str]
+
+
+def recipe(text: str | bytes) -> Arguments:
+    Path("bad.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return ["train", "bad.yaml"]
+
+
+def good(**changes) -> str:
+    return json.dumps(
+        {
+            "name": "good",
+            "stage": "sft",
+            "model": {"config": "configs/model/olmoe_tiny.json", "tokenizer": "data/skills/tokenizer"},
+            "router": {"load_balancing_coef": 0, "z_loss_coef": 0, "train": "full"},
+            "data": {"train": [{"path": "data/skills/train.jsonl", "max_rows": 8}]},
+        }
+        | changes
+    )
+
+
+def data(name: str, content: str | bytes | list, *overrides: str, to: str = SFT) -> Arguments:
+    """Train on a file with this content; a list is JSON lines."""
+    if isinstance(content, list):
+        content = "".join(json.dumps(row) + "\n" for row in content)
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    start = START if to == DPO else []
+    return ["train", to, *start, f"data.train=[{{path: {name}}}]", "data.answers=null", *overrides]
+
+
+def messages(*turns: dict, **more) -> Arguments:
+    return data("rows.jsonl", [{"messages": list(turns), **more}])
+
+
+def pairs(**row) -> Arguments:
+    return data("pairs.jsonl", [row], to=DPO)
+
+
+def tokenizer(change: Callable[[Path], object]) -> Arguments:
+    """Train with the tokenizer of `data/skills`, changed."""
+    shutil.copytree("data/skills/tokenizer", "tokenizer")
+    change(Path("tokenizer"))
+    return ["train", SFT, "model.tokenizer=tokenizer", "data.train.0.max_rows=8", "data.answers=null"]
+
+
+def template(text: str) -> Arguments:
+    def write(folder: Path) -> None:
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        config.pop("chat_template", None)
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        (folder / "chat_template.jinja").write_text(text)
+
+    return tokenizer(write)
+
+
+def token_map(**changes: str) -> Arguments:
+    def write(folder: Path) -> None:
+        file = folder / "tokenizer_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return tokenizer(write)
+
+
+def model(**changes) -> Arguments:
+    """Train from random weights of a configuration with these changes."""
+    config = json.loads(Path("configs/model/olmoe_tiny.json").read_text())
+    Path("model.json").write_text(json.dumps(config | changes))
+    return ["train", SFT, "model.config=model.json", "data.train.0.max_rows=8", "data.answers=null"]
+
+
+def checkpoint(files: dict[str, str | bytes], *, command: str = "train") -> Arguments:
+    """Go on from a folder with the tiny network's configuration and these files."""
+    folder = Path("checkpoint")
+    shutil.copytree("data/skills/tokenizer", folder)
+    config = json.loads(Path("configs/model/olmoe_tiny.json").read_text())
+    files = {"config.json": json.dumps(config | {"model_type": "olmoe"})} | files
+    for name, content in files.items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return [command, DPO, "model.path=checkpoint"] if command == "train" else [command, "checkpoint", "--to", "there"]
+
+
+def file_at(path: str, arguments: Arguments, content: str = "{}") -> Arguments:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(content)
+    return arguments
+
+
+def linked_runs(target: str, recipe: str) -> Arguments:
+    os.symlink(target, "runs")
+    return ["train", recipe, "data.train.0.max_rows=8", "data.answers=null"]
+
+
+def plan_with(text: str) -> Arguments:
+    Path("machine.yaml").write_text(text)
+    return ["plan", SFT, "data.train.0.max_rows=8", "data.answers=null", "--accelerate", "machine.yaml"]
+
+
+LONG = {"prompt": "word " * 300, "completion": "a"}
+HH = "\n\nHuman: {}\n\nAssistant: {}"
+LORA = "lora={r: 4, alpha: 8, attention: true, experts: true}"
+
+# what is done, and what is said of it
+CASES: list[tuple[str, Callable[[], Arguments], str]] = [
+    # recipes as files
+    ("no such recipe", lambda: ["train", "recipes/none.yaml"], "recipes/none.yaml: there is no such file"),
+    ("a folder", lambda: ["train", "recipes"], "recipes is a folder; name a YAML file in it"),
+    ("an empty recipe", lambda: recipe(""), "bad.yaml:1: the file is empty"),
+    ("not UTF-8", lambda: recipe("name: é".encode("latin-1")), "bad.yaml:1: not UTF-8 text; save the file as UTF-8"),
+    ("a picture", lambda: recipe(b"\x89PNG\r\n\x1a\n\x00\x00"), "bad.yaml:1: not UTF-8 text"),
+    ("a list", lambda: recipe("- a\n"), "bad.yaml:1: a recipe is a mapping of sections"),
+    ("a tab", lambda: recipe("model:\n\tpath: x\n"), "bad.yaml:2: a tab; YAML takes spaces only, replace it"),
+    ("a key twice", lambda: recipe("name: a\nname: b\n"), "bad.yaml:2: `name` stands in line 1 and again in line 2"),
+    ("an open bracket", lambda: recipe("name: [a\n"), "not valid YAML"),
+    ("an alias", lambda: recipe("name: &n a\nstage: *n\n"), "an alias or a tag; write the value out"),
+    ("no stages", lambda: recipe("name: a\nstage: pipeline\n"), "a pipeline needs a list of stages"),
+    ("no parent", lambda: recipe("extends: gone.yaml\n"), "bad.yaml:1: extends: there is no file gone.yaml"),
+    ("its own parent", lambda: recipe("extends: bad.yaml\n"), "the files extend each other in a circle"),
+    ("one of two", lambda: ["validate", SFT, "recipes/no.yaml"], "recipes/no.yaml: there is no such file"),
+    # keys and values
+    ("a section", lambda: recipe(good(trainig={})), "trainig: unknown key (did you mean `training`?)"),
+    ("a key", lambda: ["train", SFT, "training.learnig_rate=1"], "did you mean `learning_rate`?"),
+    ("a key of DPO", lambda: ["train", SFT, "training.beta=1"], "is a field of DPOConfig (stage dpo) only"),
+    ("a text", lambda: ["train", SFT, "training.learning_rate=fast"], 'found "fast"; a number is needed'),
+    ("a name of TRL", lambda: ["train", SFT, "training.lr_scheduler_type=zigzag"], "allowed: linear, cosine"),
+    ("near a name", lambda: ["train", SFT, "training.optim=adamw_torch_fusd"], "did you mean `adamw_torch_fused`?"),
+    ("an unknown loss", lambda: ["train", DPO, "training.loss_type=[sigmiod]"], "did you mean `sigmoid`?"),
+    ("a bare no", lambda: ["train", SFT, "training.save_strategy=no"], 'write "no" in quotes'),
+    ("no rows a step", lambda: ["train", SFT, "training.per_device_train_batch_size=0"], "it must be at least 1"),
+    ("a negative rate", lambda: ["train", SFT, "training.learning_rate=-1"], "found -1; it must be at least 0"),
+    ("packs of no length", lambda: ["train", SFT, "training.packing=true", "training.max_length=null"], "give one"),
+    ("a path out", lambda: ["train", SFT, "name=../x"], "it names a folder in runs/"),
+    ("no router", lambda: ["train", SFT, "router=null"], "router: this section is missing; it is never defaulted"),
+    ("two starts", lambda: ["train", SFT, "model.path=x"], "found both `path` and `config`"),
+    ("dropout on experts", lambda: ["train", SFT, LORA, "lora.dropout=0.1"], "set it to 0"),
+    ("four bits alone", lambda: ["train", SFT, "model.quantization=nf4"], "packed weights cannot be trained"),
+    ("an override", lambda: ["train", SFT, "training.max_steps"], "write section.key=value"),
+    ("weight above 1", lambda: ["train", SFT, "data.train.0.weight=3"], "`repeat: 2` gives every row twice"),
+    # files of rows
+    ("no file", lambda: ["train", SFT, "data.train.0.path=none.jsonl"], "none.jsonl does not exist; check the path"),
+    ("no evaluation file", lambda: ["train", SFT, "data.eval=[{path: e.jsonl}]"], "e.jsonl does not exist"),
+    (
+        "no Hub here",
+        lambda: ["train", SFT, "data.train.0.path=no/where"],
+        "no/where is neither a file here nor a data set",
+    ),
+    ("an empty file", lambda: data("rows.jsonl", ""), "rows.jsonl: the data set is empty"),
+    ("an empty folder", lambda: (os.mkdir("d"), data("x", "", "data.train.0.path=d"))[1], "d holds no data set"),
+    ("a text file", lambda: data("rows.txt", "hello"), "rows.txt: cannot read this kind of file; use .jsonl"),
+    ("half a row", lambda: data("rows.jsonl", '{"a": 1}\n{"b"'), "rows.jsonl:1: has a, which is none of the known"),
+    ("no JSON", lambda: data("rows.jsonl", "hello\n"), "rows.jsonl:1: not valid JSON"),
+    ("half an array", lambda: data("rows.json", json.dumps([{"text": "a"}])[:-1]), "not valid JSON"),
+    ("numbers", lambda: data("rows.jsonl", "1\n"), "rows.jsonl:1: a row must be an object with named fields, found 1"),
+    ("bytes", lambda: data("rows.jsonl", b"\xff\xfe"), "rows.jsonl: not readable as UTF-8 text"),
+    ("no gzip", lambda: data("rows.jsonl.gz", b"no"), "rows.jsonl.gz: cannot be read to its end"),
+    ("half a gzip", lambda: data("rows.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9]), "to its end"),
+    ("a ragged table", lambda: data("rows.csv", "text\na,b\n"), "rows.csv:2: 2 fields where the header names 1"),
+    ("no Parquet", lambda: data("rows.parquet", b"PAR1"), "rows.parquet: not a readable Parquet file"),
+    ("no questions", lambda: ["train", SFT, "data.answers.path=q.jsonl"], "q.jsonl does not exist"),
+    (
+        "a question without answer",
+        lambda: file_at("q.jsonl", ["train", SFT, "data.answers.path=q.jsonl"], '{"prompt": "q"}\n'),
+        "q.jsonl:1: `answer` must be the expected text",
+    ),
+    # rows
+    ("unknown keys", lambda: data("rows.jsonl", [{"query": "q"}]), "Rename its keys with `columns`"),
+    ("no assistant", lambda: messages(TURNS[0]), "rows.jsonl:1: has no assistant turn"),
+    ("no text", lambda: messages(TURNS[0], {"role": "assistant", "content": " "}), "a text that is not empty"),
+    ("a narrator", lambda: messages({"role": "narrator", "content": "x"}), "has the role 'narrator'; known are"),
+    ("a tool turn", lambda: messages(*TURNS, {"role": "tool", "content": "x"}), "is a tool turn (tool)"),
+    ("tools", lambda: messages(*TURNS, tools=[{"name": "f"}]), "has `tools`, which OLMoE's chat format cannot express"),
+    (
+        "a picture in a turn",
+        lambda: messages({"role": "user", "content": [{"type": "image"}]}),
+        "a part of type 'image'",
+    ),
+    ("half a character", lambda: messages(TURNS[0], {"role": "assistant", "content": "\ud800"}), "a lone surrogate"),
+    (
+        "a pair for SFT",
+        lambda: data("rows.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b"}]),
+        "which stage dpo",
+    ),
+    (
+        "a conversation for DPO",
+        lambda: data("rows.jsonl", [{"messages": TURNS}], to=DPO),
+        "needs `chosen` and `rejected`",
+    ),
+    ("a pair without prompt", lambda: pairs(chosen="a", rejected="b"), "has no prompt that ends with a user turn"),
+    ("other prompts", lambda: pairs(chosen=HH.format("q", "a"), rejected=HH.format("p", "b")), "has no prompt"),
+    ("another format", lambda: data("rows.jsonl", [{"text": "a"}], "data.train.0.format=alpaca"), "`output` must be"),
+    ("all too long", lambda: data("rows.jsonl", [LONG]), "1 of 1 rows would teach nothing"),
+    ("all dropped", lambda: data("rows.jsonl", [LONG], "data.long_prompts=drop"), "all are dropped: 1 too long"),
+    ("a weight of nothing", lambda: data("rows.jsonl", [{"text": "a"}], "data.train.0.weight=0.1"), "raise `weight`"),
+    # tokenizers and templates
+    ("no tokenizer", lambda: ["train", SFT, "model.tokenizer=nowhere"], "nowhere: no tokenizer can be loaded"),
+    ("half a tokenizer", lambda: tokenizer(lambda f: (f / "tokenizer.json").write_text("{")), "no tokenizer can be"),
+    ("pad is EOS", lambda: token_map(pad_token="<|endoftext|>"), "so EOS would never be learned"),
+    (
+        "an unknown EOS",
+        lambda: token_map(eos_token="</s>"),
+        "the tokenizer has 513 tokens and the model",
+    ),
+    ("a broken template", lambda: template("{% if %}{% generation %}"), "its chat template is not valid Jinja (line 1"),
+    ("no marks", lambda: template("{{ messages[0].content }}"), "its chat template has no {% generation %} marks"),
+    (
+        "a refusing template",
+        lambda: template("{% generation %}{% endgeneration %}{{ raise_exception('no') }}"),
+        "train.jsonl:1: the tokenizer's chat template refuses it (no)",
+    ),
+    (
+        "a small vocabulary",
+        lambda: model(vocab_size=256),
+        "the tokenizer has 512 tokens and the model's vocab_size is 256",
+    ),
+    # models and checkpoints
+    ("no configuration", lambda: ["train", SFT, "model.config=none.json"], "none.json: no model configuration"),
+    ("no JSON inside", lambda: file_at("m.json", ["train", SFT, "model.config=m.json"], "{"), "m.json: no model conf"),
+    ("heads do not divide", lambda: model(num_attention_heads=3), "model.json: no model configuration"),
+    ("more than all experts", lambda: model(num_experts_per_tok=17), "model.json: no model configuration"),
+    ("no run", lambda: ["train", DPO, "model.path=runs/none"], "runs/none does not exist; train it first"),
+    (
+        "an unfinished run",
+        lambda: file_at("other/recipe.yaml", ["train", DPO, "model.path=./other"]),
+        "has not finished",
+    ),
+    (
+        "no checkpoint",
+        lambda: ["train", DPO, "model.path=configs"],
+        "holds neither config.json nor adapter_config.json",
+    ),
+    ("a file", lambda: file_at("m.bin", ["train", DPO, "model.path=./m.bin"]), "m.bin is a file; name the checkpoint"),
+    ("another network", lambda: checkpoint({"config.json": '{"model_type": "llama"}'}), "is missing; fetch"),
+    ("no weights", lambda: checkpoint({}), "model.safetensors is missing; fetch the checkpoint again"),
+    ("half of the weights", lambda: checkpoint({"model.safetensors": b"\x10" + bytes(30)}), "is cut off or no safet"),
+    (
+        "a gap in the index",
+        lambda: checkpoint({"model.safetensors.index.json": '{"weight_map": {"a": "b"}}'}),
+        "b is missing",
+    ),
+    ("nobody to talk to", lambda: ["chat", "runs/x", "--prompt", "x"], "runs/x does not exist"),
+    ("nothing to merge", lambda: ["merge", "configs", "--to", "there"], "configs holds neither config.json"),
+    (
+        "an unknown dtype",
+        lambda: ["merge", "configs", "--to", "there", "--dtype", "int8"],
+        "use auto, float32 or bfloat16",
+    ),
+    # disk
+    ("a folder in the way", lambda: ["merge", "configs", "--to", "data"], "data exists already; name a new folder"),
+    (
+        "a file above",
+        lambda: file_at("f", ["merge", "configs", "--to", "f/there"]),
+        "f is a file, so there can be no folder",
+    ),
+    ("runs is a file", lambda: file_at("runs", ["train", SFT]), "runs is a file, and runs/tiny-sft/ is to be a folder"),
+    ("somebody's files", lambda: file_at("runs/tiny-sft/x", ["train", SFT]), "holds files but no recipe.yaml"),
+    ("another run", lambda: file_at("runs/tiny-sft/recipe.yaml", ["train", SFT]), "holds the run of another recipe"),
+    (
+        "a full disk",
+        lambda: linked_runs("/proc/self", SFT),
+        "the disk has 0.0 GiB left and the run will write at least",
+    ),
+    (
+        "no disk",
+        lambda: linked_runs("/proc/self", "recipes/tiny/sft-lora.yaml"),
+        "runs/tiny-sft-lora cannot be written",
+    ),
+    # machines
+    ("no machine", lambda: ["plan", SFT, "--accelerate", "none.yaml"], "none.yaml: cannot be read"),
+    ("another machine", lambda: plan_with("distributed_type: TPU"), "distributed_type TPU is not planned for"),
+    ("no machine inside", lambda: plan_with("- a"), "not a configuration of accelerate"),
+    ("nothing of DeepSpeed", lambda: plan_with("distributed_type: DEEPSPEED"), "names no deepspeed_config_file"),
+]
+
+
+def written(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_symlink()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """Their import takes seconds, and is not part of a case."""
+    Tokenizer.from_file("data/skills/tokenizer/tokenizer.json")
+    import olmoe_ft.chat
+    import olmoe_ft.pipeline
+    import olmoe_ft.planning.plan  # noqa: F401
+
+
+@pytest.mark.parametrize(("make", "said"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_a_mistake_is_one_sentence_and_exit_2(tmp_path, monkeypatch, capsys, make, said):
+    monkeypatch.chdir(make_workspace(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["olmoe-ft", *make()])
+    before, start = written(tmp_path), time.monotonic()
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert time.monotonic() - start < 5
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    sentence = error.rstrip().split("\r")[-1].splitlines()[-1]  # behind the progress bars
+    assert said in sentence
+    assert "Traceback" not in error
+    assert written(tmp_path) == before
+
+
+def test_there_are_sixty_of_them():
+    assert len(CASES) == len({case[0] for case in CASES}) >= 60
