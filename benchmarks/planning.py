@@ -6,9 +6,19 @@ first process; predicted is what `olmoe-ft plan` says for the same recipe and ma
 
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+from contextlib import chdir
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+REPOSITORY = Path(__file__).parents[1]
+MIB = 2**20
 SFT, DPO = "recipes/tiny/sft.yaml", "recipes/tiny/dpo.yaml"
 STEPS = ("training.max_steps=3", "training.save_strategy='no'", "data.answers=null", "tracking.wandb='off'")
 LENGTH = 512

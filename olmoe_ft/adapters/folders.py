@@ -53,13 +53,13 @@ def check_weights(checkpoint: str) -> None:
             raise RecipeError(f"{index}: no readable index of weight files; fetch the checkpoint again") from None
     for file in files:
         if not file.exists():
-            raise RecipeError(f"{file} is missing; fetch the checkpoint again, weights are read from .safetensors")
+            raise RecipeError(f"{file} is missing; fetch the checkpoint again (only .safetensors are read)")
         if not _is_whole(file):
             raise RecipeError(f"{file} is cut off or no safetensors file; fetch or write the checkpoint again")
 
 
 def _is_whole(file: Path) -> bool:
-    """By the safetensors format: the header's length in 8 bytes, the header (JSON), then the data to the last offset."""
+    """By the safetensors format: the header's length in 8 bytes, the header (JSON), the data to the last offset."""
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if length > file.stat().st_size:

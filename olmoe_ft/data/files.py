@@ -53,7 +53,7 @@ def read_rows(path: str, split: str = "train", config: str | None = None, revisi
         raise RecipeError(
             f"{path}: cannot read this kind of file; use .jsonl, .json, .parquet or .csv (.gz for all but Parquet)"
         )
-    elif file.suffix or path.startswith((".", "/", "~", "data/", "runs/")) or path.count("/") != 1:
+    elif kind in (*readers, "parquet") or path.startswith((".", "/", "~", "data/", "runs/")) or path.count("/") > 1:
         raise RecipeError(f"{path} does not exist; check the path, it is relative to {Path.cwd()}")
     else:
         yield from _data_set_rows(path, split, config, revision)

@@ -25,6 +25,8 @@ class DeviceMemory:
     """ZeRO-3's gathered weights and its buffers for them; ZeRO-2's buffers for reducing gradients; DDP's buckets."""
     working: int
     """Activations, temporary results, logits or the fused head's tiles."""
+    working_otherwise: int
+    """`working` without gradient checkpointing where the recipe has it, with it where it has not."""
     head: int
     """The head's part of `working`."""
     peak: int
@@ -52,8 +54,8 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
     if machine.stage == 0:
         buckets = step.gradients if machine.processes > 1 else 0
         return DeviceMemory(
-            step.weights, step.adapters, step.gradients, step.optimizer, step.reference, buckets, step.working,
-            step.head, step.peak + buckets, host=0,
+            step.weights, step.adapters, step.gradients, step.optimizer, step.reference, buckets,
+            **_working(step), peak=step.peak + buckets, host=0,
         )  # fmt: skip
     shards = machine.processes
     optimizer, gradients = MASTER * step.trained // shards, step.itemsize * step.trained // shards
@@ -78,4 +80,10 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
         gather = 3 * min(machine.bucket, step.trained) * step.itemsize  # two buffers, and a flat copy of one
         partial = gradients if accumulates or machine.stage == 1 else 0
         peak = still + max(step.working + partial + gather, gradients + fp32_gradients)
-    return DeviceMemory(weights, adapters, gradients, optimizer, reference, gather, step.working, step.head, peak, host)
+    return DeviceMemory(
+        weights, adapters, gradients, optimizer, reference, gather, **_working(step), peak=peak, host=host
+    )
+
+
+def _working(step: StepMemory) -> dict[str, int]:
+    return {"working": step.working, "working_otherwise": step.working_otherwise, "head": step.head}

@@ -36,6 +36,7 @@ PARTS = {
     "working": "activations and workspace",
     "head": "  of it the fused head",
     "peak": "peak of a device",
+    "working_otherwise": "activations {} checkpointing",
     "host": "host memory, per device",
 }
 
@@ -103,7 +104,7 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float) -> None:
     console.print(_facts(plan, machines[0], batch, steps))
     accumulates = plan.arguments.gradient_accumulation_steps > 1
     memory = {machine: device_memory(step, machine, accumulates) for machine in machines}
-    console.print(_memory_table(memory, budget))
+    console.print(_memory_table(memory, budget, bool(plan.arguments.gradient_checkpointing)))
     chosen, needed = next(iter(memory.items()))
     if needed.fits(budget):
         console.print(f"[green]fits in {budget:g} GiB[/] with {chosen.name} on {chosen.processes} device(s)")
@@ -163,7 +164,7 @@ def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -
     return table
 
 
-def _memory_table(memory: dict[Machine, DeviceMemory], budget: float) -> Table:
+def _memory_table(memory: dict[Machine, DeviceMemory], budget: float, checkpointing: bool) -> Table:
     table = Table(title="Memory of a device, GiB (parts at their highest)")
     table.add_column("")
     for machine in memory:
@@ -172,6 +173,7 @@ def _memory_table(memory: dict[Machine, DeviceMemory], budget: float) -> Table:
         values = [getattr(found, name) / GIB for found in memory.values()]
         if any(values) or name == "peak":
             style = "bold" if name == "peak" else None
+            label = label.format("without" if checkpointing else "with")
             table.add_row(label, *(f"{value:.2f}" if value else "" for value in values), style=style)
     fits = ["yes" if found.fits(budget) else "no" for found in memory.values()]
     table.add_row(f"fits in {budget:g} GiB", *fits, style="bold")

@@ -49,6 +49,8 @@ class StepMemory:
     working: int
     """The most that forward and backward hold beside weights, gradients and optimizer states: activations, logits or
     the fused head's tiles, temporary results."""
+    working_otherwise: int
+    """The same without gradient checkpointing where the recipe has it, and with it where it has not."""
     head: int
     """The part of `working` that the head needs, at its highest."""
     peak: int
@@ -100,7 +102,11 @@ class _Step:
         parameters = list(self.policy.parameters())
         adapters = [value for name, value in self.policy.named_parameters() if "lora_" in name]
         layers = self.backbone.layers
+        self._checkpoint(self.arguments.gradient_checkpointing)
         working = self._working(self._forward_and_backward)
+        self._checkpoint(not self.arguments.gradient_checkpointing)
+        otherwise = self._working(self._forward_and_backward)
+        self._checkpoint(self.arguments.gradient_checkpointing)
         self.backbone.layers = nn.ModuleList()
         head = self._working(self._head)
         self.backbone.layers = layers
@@ -115,6 +121,7 @@ class _Step:
             optimizer=optimizer,
             reference=_bytes(self.reference.parameters()) if self.reference else 0,
             working=working,
+            working_otherwise=otherwise,
             head=head,
             peak=peak,
         )
@@ -135,11 +142,18 @@ class _Step:
         add_fused_lm_head(network)
         return network.train()
 
-    def _adapted(self, network: OlmoeForCausalLM) -> Any:
-        """With checkpointing and adapters, as the trainers set them up."""
-        if self.arguments.gradient_checkpointing:
-            network.activation_checkpointing_enable(self.arguments.gradient_checkpointing_kwargs)
+    def _checkpoint(self, on: bool) -> None:
+        network = self.policy.get_base_model() if self.recipe.lora else self.policy
+        if not on:
+            network.activation_checkpointing_disable()
+            network.disable_input_require_grads()
+            return
+        network.activation_checkpointing_enable(self.arguments.gradient_checkpointing_kwargs)
+        if self.recipe.lora:
             network.enable_input_require_grads()
+
+    def _adapted(self, network: OlmoeForCausalLM) -> Any:
+        """With adapters, as the trainers set them up."""
         if self.recipe.lora is None:
             return network
         return get_peft_model(network, lora_config(self.recipe.lora, self.recipe.router.train))
@@ -233,6 +247,7 @@ def _packed(memory: StepMemory, policy: nn.Module) -> StepMemory:
         memory,
         weights=memory.weights - saved,
         working=memory.working + unpacked,
+        working_otherwise=memory.working_otherwise + unpacked,
         peak=memory.peak - saved + unpacked,
     )
 

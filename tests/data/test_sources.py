@@ -4,7 +4,7 @@ import json
 import pytest
 
 from olmoe_ft.data.sources import load_source
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import RecipeError, Unreachable
 from olmoe_ft.recipe.schema import Source
 
 ROWS = [{"prompt": f"q{number}", "completion": f"a{number}"} for number in range(10)]
@@ -124,6 +124,7 @@ def test_a_path_that_is_no_file(path, message):
         load_source(Source(path=path), "sft")
 
 
-def test_a_hub_name_without_network_is_one_sentence():
-    with pytest.raises(RecipeError, match="nobody/nothing is neither a file here nor a data set"):
-        load_source(Source(path="nobody/nothing"), "sft")
+@pytest.mark.parametrize("name", ["nobody/nothing", "allenai/tulu-v3.1-mix-preview-4096-OLMoE", "no_owner"])
+def test_a_hub_name_without_network_is_one_sentence(name):
+    with pytest.raises(Unreachable, match=f"{name} is neither a file here nor a data set"):
+        load_source(Source(path=name), "sft")

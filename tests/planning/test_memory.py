@@ -1,0 +1,106 @@
+"""Who keeps what: the formulas of `device_memory`, with numbers made for them."""
+
+import pytest
+
+from olmoe_ft.planning.machine import Machine, read_machine
+from olmoe_ft.planning.memory import GIB, device_memory
+from olmoe_ft.planning.step import StepMemory
+from olmoe_ft.recipe import RecipeError
+
+# 800 parameters of 2 bytes, all trained; a layer of 400; forward and backward hold 1,000
+STEP = StepMemory(
+    weights=1600,
+    adapters=0,
+    trained=800,
+    itemsize=2,
+    largest_layer=400,
+    gradients=1600,
+    optimizer=3200,
+    reference=1600,
+    working=1000,
+    working_otherwise=5000,
+    head=300,
+    peak=8400,
+)
+
+
+def memory(accumulates=False, **machine):
+    return device_memory(STEP, Machine("m", **machine), accumulates)
+
+
+def test_one_device_is_what_was_measured():
+    found = memory(processes=1)
+    assert found.peak == 8400 and found.gather == 0 and found.host == 0
+
+
+def test_data_parallel_devices_have_buckets_of_all_gradients():
+    assert memory(processes=4).peak == 8400 + 1600
+
+
+def test_zero_2():
+    """Weights 1600 and reference 1600 whole; of 4: fp32 copy and moments 12 x 800 / 4, gradients 2 x 800 / 4.
+
+    Backward needs 1000 more; the step gradients in both precisions, 400 + 4 x 800 / 4 = 1200, which is more.
+    """
+    found = memory(processes=4, stage=2)
+    assert (found.weights, found.optimizer, found.gradients, found.reference) == (1600, 2400, 400, 1600)
+    assert found.peak == 1600 + 1600 + 2400 + 1200
+    # with micro-batches before it, backward finds their gradients
+    assert memory(True, processes=4, stage=2).peak == 1600 + 1600 + 2400 + 1400
+    # two buckets of 100 elements and a flat copy
+    assert memory(True, processes=4, stage=2, bucket=100).peak == 1600 + 1600 + 2400 + 1400 + 600
+
+
+def test_zero_3():
+    """All of it over 4; while layers are used up to `live` gathered weights, and two layers on their way."""
+    found = memory(processes=4, stage=3)
+    assert (found.weights, found.optimizer, found.gradients, found.reference) == (400, 2400, 400, 400)
+    assert found.gather == 1600 + 800 and found.peak == 400 + 400 + 2400 + 400 + 1000 + 2400
+    assert memory(processes=4, stage=3, live=100).gather == 200 + 800
+
+
+def test_offload_moves_states_and_weights_to_the_host():
+    found = memory(processes=4, stage=3, offload_optimizer=True, offload_weights=True)
+    assert (found.weights, found.optimizer, found.gradients) == (0, 0, 0)
+    assert found.host == 2400 + 400 + 400
+
+
+def test_a_gib_is_left_for_others():
+    found = memory(processes=1)
+    assert found.fits(8400 / GIB + 1) and not found.fits(8400 / GIB + 0.99)
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("cpu", Machine("cpu", 1)),
+        ("gpu", Machine("gpu", 1)),
+        ("zero2", Machine("zero2", 8, stage=2)),
+        ("zero3", Machine("zero3", 8, stage=3)),
+        ("zero3-offload", Machine("zero3-offload", 8, stage=3, offload_optimizer=True, offload_weights=True)),
+        ("multinode", Machine("multinode", 8, stage=3)),
+    ],
+)
+def test_the_shipped_machines(file, expected):
+    assert read_machine(f"configs/accelerate/{file}.yaml", 8) == expected
+
+
+def test_a_machine_keeps_the_devices_of_its_file_unless_told():
+    assert read_machine("configs/accelerate/multinode.yaml").processes == 16
+
+
+def test_deepspeeds_default_bucket_counts(tmp_path):
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}}')
+    (tmp_path / "m.yaml").write_text(
+        "distributed_type: DEEPSPEED\nnum_processes: 2\n"
+        f"deepspeed_config: {{deepspeed_config_file: {tmp_path}/ds.json}}\n"
+    )
+    assert read_machine(str(tmp_path / "m.yaml")) == Machine("m", 2, stage=2, bucket=500_000_000)
+
+
+def test_an_unreadable_machine_is_one_sentence(tmp_path):
+    with pytest.raises(RecipeError, match="cannot be read"):
+        read_machine("configs/accelerate/none.yaml")
+    (tmp_path / "m.yaml").write_text("distributed_type: [\n")
+    with pytest.raises(RecipeError, match="not a readable configuration"):
+        read_machine(str(tmp_path / "m.yaml"))

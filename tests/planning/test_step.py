@@ -1,0 +1,109 @@
+"""A step on fake tensors beside the same step on real ones, which torch's profiler watches."""
+
+import os
+from contextlib import chdir
+
+import pytest
+import torch
+from planning import REPOSITORY, predict, run_case, settings_of, write_inputs
+
+from olmoe_ft.model import OlmoeConfig
+from olmoe_ft.planning.live import LiveBytes
+from olmoe_ft.planning.step import Batch, StepMemory, measure_step
+from olmoe_ft.recipe import load_recipe
+from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.runtime import training_arguments
+
+TINY = OlmoeConfig.from_json_file("configs/model/olmoe_tiny.json")
+SMALL = Batch(4, 32)
+CPU = "configs/accelerate/cpu.yaml"
+LORA = ("lora={r: 8, alpha: 8, attention: true, experts: true}", "router.train=frozen")
+
+
+def step_of(recipe: str, *overrides: str, batch: Batch = SMALL, config: OlmoeConfig = TINY) -> StepMemory:
+    loaded = load_recipe(f"recipes/tiny/{recipe}.yaml", overrides)
+    return measure_step(loaded, config, training_arguments(loaded, RunDirectory(loaded)), batch)
+
+
+def test_live_bytes_follow_what_is_made_and_freed():
+    """Two of 4,000 bytes alive at once, a view and an operation in place add nothing."""
+    with LiveBytes() as live:
+        one = torch.zeros(1000)
+        two = one + 1
+        two.view(10, 100).add_(1)
+        assert (live.now, live.peak) == (8000, 8000)
+        del one
+        assert (live.now, live.peak) == (4000, 8000)
+        live.peak = live.now
+        two = two * 2  # the old one is freed when the new one is there
+        assert (live.now, live.peak) == (4000, 8000)
+
+
+def test_static_parts_are_counted_by_hand():
+    """1,976,448 fp32 parameters: weights and gradients 4 bytes each, AdamW's two moments 8, and 47 step counters."""
+    step = step_of("sft")
+    assert (step.weights, step.gradients, step.adapters, step.reference) == (4 * 1_976_448, 4 * 1_976_448, 0, 0)
+    assert step.optimizer == 8 * 1_976_448 + 4 * 47 and step.trained == 1_976_448
+    assert step.peak >= step.weights + step.gradients + step.optimizer and 0 < step.head < step.working
+
+
+def test_bf16_halves_them():
+    step = step_of("sft", "model.dtype=bfloat16")
+    assert (step.weights, step.gradients, step.itemsize) == (2 * 1_976_448, 2 * 1_976_448, 2)
+
+
+def test_adapters_alone_have_gradients_and_states():
+    """Rank 8 a layer: attention 4 matrices of 128 x 128; experts 16 of 128 -> 128 and 64 -> 128."""
+    layer = 4 * 8 * (128 + 128) + 16 * 8 * ((128 + 128) + (64 + 128))
+    step = step_of("sft", *LORA)
+    assert step.trained == 4 * layer and step.adapters == step.gradients == 4 * 4 * layer
+    assert step.weights == 4 * 1_976_448
+
+
+def test_dpo_keeps_a_reference_only_where_it_trains_all_weights_and_keeps_no_log_probabilities():
+    start = ("model.path=null", "model.config=x", "model.tokenizer=y")
+    assert step_of("dpo", *start).reference == 4 * 1_976_448
+    assert step_of("dpo", *start, "training.precompute_ref_log_probs=true").reference == 0
+    assert step_of("dpo", *start, *LORA).reference == 0
+
+
+def test_checkpointing_and_its_absence_are_both_measured():
+    plain = step_of("sft", batch=Batch(16, 128))
+    checkpointed = step_of("sft", "training.gradient_checkpointing=true", batch=Batch(16, 128))
+    assert plain.working == checkpointed.working_otherwise > checkpointed.working == plain.working_otherwise
+
+
+def test_four_bit_weights_count_as_such():
+    """Of the frozen weights of attention and experts 4.127 bits stay; a stack is unpacked while it is used."""
+    packed = step_of("sft", *LORA, "model.quantization=nf4")
+    plain = step_of("sft", *LORA)
+    attention, experts = 4 * 4 * 128 * 128, 4 * 16 * 3 * 128 * 64
+    assert plain.weights - packed.weights == pytest.approx((attention + experts) * (4 - 4.127 / 8), abs=1)
+    assert packed.working == plain.working + 4 * 16 * 2 * 64 * 128
+
+
+def test_the_released_network_on_a_laptop():
+    """6.9 B parameters and no memory taken: bf16 weights 12.89 GiB."""
+    config = OlmoeConfig.from_json_file("configs/model/olmoe_1b_7b.json")
+    checkpointed = ("model.dtype=bfloat16", "training.gradient_checkpointing=true")
+    step = step_of("sft", *checkpointed, batch=Batch(1, 512), config=config)
+    assert step.trained == 6_919_161_856 and step.weights == 2 * 6_919_161_856
+    assert step.largest_layer == pytest.approx(2 * 419.6e6, rel=1e-3)  # a layer's 64 experts, attention, router, norms
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("recipes/tiny/sft.yaml", ()),
+        ("recipes/tiny/dpo.yaml", LORA),
+    ],
+)
+def test_prediction_and_measurement_agree_within_a_tenth(tmp_path, monkeypatch, recipe, overrides):
+    """One row of the table in docs/planning.md each; `python benchmarks/planning.py` has all."""
+    for name in ("recipes", "configs", "data"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    monkeypatch.setitem(os.environ, "KINETO_LOG_LEVEL", "99")
+    with chdir(tmp_path):
+        write_inputs()
+        settings = settings_of("tiny", recipe, overrides)
+        assert predict(recipe, CPU, settings) == pytest.approx(run_case(recipe, CPU, settings), rel=0.1)

@@ -1,0 +1,89 @@
+"""Steps as the trainer takes them, and changes that make a run fit."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+from olmoe_ft.model import OlmoeConfig
+from olmoe_ft.planning.advice import changes_that_fit
+from olmoe_ft.planning.machine import Machine
+from olmoe_ft.planning.memory import GIB
+from olmoe_ft.planning.plan import largest_batch, machines_for, make_plan
+from olmoe_ft.planning.step import Batch
+from olmoe_ft.planning.steps import schedule
+from olmoe_ft.recipe import load_recipe
+
+TINY = "recipes/tiny/sft.yaml"
+ROWS = ("data.train.0.max_rows=100", "data.answers=null")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("training.max_steps=-1", "training.num_train_epochs=2"),
+        ("training.max_steps=-1", "training.num_train_epochs=1.5", "training.per_device_train_batch_size=8"),
+        ("training.per_device_train_batch_size=8", "training.gradient_accumulation_steps=3"),
+        ("training.per_device_train_batch_size=7", "training.gradient_accumulation_steps=2", "training.max_steps=-1"),
+    ],
+)
+def test_steps_are_those_of_the_trainer(overrides):
+    plan = make_plan(load_recipe(TINY, [*ROWS, *overrides]))
+    found = schedule(plan.inputs.train, plan.arguments, 1)
+    trainer = Trainer(torch.nn.Linear(1, 1), args=plan.arguments)
+    loader = DataLoader(range(100), batch_size=plan.arguments.per_device_train_batch_size)
+    _, per_epoch, *rest = trainer.set_initial_training_values(plan.arguments, loader)
+    steps = rest[-1]
+    assert (found.steps_per_epoch, found.steps) == (per_epoch, steps)
+    assert found.rows == 100
+
+
+def test_tokens_and_padding_by_hand():
+    """Lengths of 100 rows in micro-batches of 64: each is padded to its longest."""
+    plan = make_plan(load_recipe(TINY, [*ROWS, "training.max_steps=-1", "training.num_train_epochs=1"]))
+    lengths = plan.inputs.train.lengths()[:, 0]
+    found = schedule(plan.inputs.train, plan.arguments, 1)
+    padded = 64 * lengths[:64].max() + 36 * lengths[64:].max()
+    assert found.padding == pytest.approx(1 - lengths.sum() / padded)
+    assert found.tokens == pytest.approx(lengths.sum()) and found.tokens_per_step == lengths.sum() / 2
+    assert largest_batch(plan) == Batch(64, int(lengths.max()))
+
+
+def test_packs_are_packed():
+    plan = make_plan(load_recipe(TINY, [*ROWS, "training.packing=true"]))
+    found = schedule(plan.inputs.train, plan.arguments, 1)
+    tokens = plan.inputs.train.lengths().sum()
+    assert np.ceil(tokens / 128) <= found.rows < 100 and found.padding < 0.2
+    assert largest_batch(plan) == Batch(64, 128, packed=True)
+
+
+def test_a_pipeline_goes_on_from_a_run_that_is_to_come():
+    stages = load_recipe("recipes/tiny/pipeline.yaml", ["name=never-run", "data.answers=null"]).stages
+    first = make_plan(stages[0])
+    second = make_plan(stages[1], [first])
+    assert second.config.to_dict() == first.config.to_dict() and second.inputs is not None
+
+
+def test_what_the_hub_has_is_planned_with_the_released_sizes():
+    plan = make_plan(load_recipe("recipes/olmoe-1b-7b-0924/sft/full.yaml"))
+    assert plan.inputs is None and len(plan.unreachable) == 2
+    assert isinstance(plan.config, OlmoeConfig) and plan.config.num_experts == 64
+    assert largest_batch(plan) == Batch(2, 4096)
+    assert [(machine.name, machine.processes) for machine in machines_for(plan, None, None)] == [
+        ("zero3", 8),
+        ("zero2", 8),
+        ("gpu", 1),
+        ("zero3-offload", 8),
+    ]
+
+
+def test_changes_go_from_small_to_large_and_fit():
+    """The tiny network on a device of its own size: what is named fits, and the first is the nearest."""
+    plan = make_plan(load_recipe(TINY, ROWS))
+    batch = Batch(64, 512)
+    wide = [*changes_that_fit(plan.recipe, plan.config, plan.arguments, batch, Machine("gpu", 1), 1 + 2.0)]
+    assert wide[0][0] == "training.gradient_checkpointing=true" and len(wide) == 3
+    narrow = [*changes_that_fit(plan.recipe, plan.config, plan.arguments, batch, Machine("gpu", 1), 1 + 0.2)]
+    assert "training.per_device_train_batch_size=1" in narrow[0][0]
+    assert all(memory.peak + GIB <= 3 * GIB for _, memory in wide)
