@@ -1,4 +1,4 @@
-"""Predicted and measured peak memory of training steps, side by side: `python benchmarks/planning.py`.
+"""Predicted and measured peak memory of training steps: `python benchmarks/planning.py [PART OF A LABEL]`.
 
 Measured is what torch's CPU allocator had given out at most during the steps of real runs, by torch's profiler, of the
 first process; predicted is what `olmoe-ft plan` says for the same recipe and machine.
@@ -87,7 +87,7 @@ def predict(recipe: str, machine: str, overrides: list[str]) -> int:
     from olmoe_ft.recipe import load_recipe
 
     plan = make_plan(load_recipe(recipe, overrides))
-    step = measure_step(plan.recipe, plan.config, plan.arguments, largest_batch(plan))
+    step = measure_step(plan.recipe, plan.config, plan.arguments, largest_batch(plan), gpu=False)
     return device_memory(step, read_machine(machine), plan.arguments.gradient_accumulation_steps > 1).peak
 
 
@@ -103,7 +103,9 @@ def measure(recipe: str, overrides: list[str]) -> None:
 
     def marked_steps(self, *args, **kwargs):
         models = [self.model, *([self.ref_model] if getattr(self, "ref_model", None) is not None else [])]
-        weights.append(sum(weight.nbytes for model in models for weight in model.parameters()))
+        for weight in (weight for model in models for weight in model.parameters()):
+            weight.data = weight.data.clone()  # else a part of it may be a mapped file, which is no memory when freed
+            weights.append(weight.nbytes)
         with record_function("training"):
             return steps(self, *args, **kwargs)
 
@@ -113,8 +115,7 @@ def measure(recipe: str, overrides: list[str]) -> None:
     assert profiler.profiler is not None
     events = profiler.profiler.kineto_results.events()
     [training] = [event for event in events if event.name() == "training"]
-    # of what was there before only the weights count: files that are mapped into memory are reported too
-    allocated = peak = weights[0]
+    allocated = peak = sum(weights)  # of what was there before nothing else counts
     for event in sorted((event for event in events if event.name() == "[memory]"), key=lambda event: event.start_ns()):
         if training.start_ns() <= event.start_ns() <= training.end_ns():
             allocated += event.nbytes()
@@ -133,9 +134,11 @@ def run_case(recipe: str, machine: str, overrides: list[str]) -> int:
     return json.loads(result.stdout.rstrip().splitlines()[-1])["peak"]
 
 
-def compare() -> Table:
+def compare(only: str) -> Table:
+    """Args: only: a part of the labels of the cases to run."""
     table = Table("run", "predicted MiB", "measured MiB", "predicted / measured")
-    for label, recipe, machine, overrides in track(CASES, "planning", transient=True):
+    cases = [case for case in CASES if only in case[0]]
+    for label, recipe, machine, overrides in track(cases, "planning", transient=True):
         settings = settings_of(label, recipe, overrides)
         predicted, measured = predict(recipe, machine, settings), run_case(recipe, machine, settings)
         shutil.rmtree("runs")
@@ -144,7 +147,7 @@ def compare() -> Table:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if len(sys.argv) > 2:
         measure(sys.argv[1], sys.argv[2:])
     else:
         os.environ |= {"KINETO_LOG_LEVEL": "99", "HF_HUB_OFFLINE": "1"}
@@ -153,4 +156,4 @@ if __name__ == "__main__":
                 (Path(folder) / name).symlink_to(REPOSITORY / name)
             with chdir(folder):
                 write_inputs()
-                Console(width=120).print(compare())
+                Console(width=120).print(compare(sys.argv[1] if len(sys.argv) > 1 else ""))

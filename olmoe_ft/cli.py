@@ -66,7 +66,7 @@ def plan(
         typer.Option(help="Where it is to run, e.g. configs/accelerate/zero3.yaml.", show_default="all shapes"),
     ] = None,
     devices: Annotated[
-        int | None, typer.Option(help="Devices that train together.", min=1, show_default="8, a small network 1")
+        int | None, typer.Option(help="Devices that train together.", min=1, show_default="8; of a small network 1")
     ] = None,
     device_memory: Annotated[float, typer.Option(help="Memory of a device, in GiB.", min=0)] = 80,
 ) -> None:

@@ -22,9 +22,8 @@ def resolve_checkpoint(path: str) -> str:
     planned = [folder / "data_report.json"]  # all that `plan` leaves in a run directory
     if not folder.exists() or list(folder.iterdir()) == planned:
         if path.startswith((".", "/", "runs/")) or path.count("/") > 1:
-            raise RecipeError(
-                f"{path} does not exist; train it first (`make sft` makes runs/tiny-sft) or mend the path"
-            )
+            kind = Unreachable if path.startswith("runs/") else RecipeError  # a run may be to come
+            raise kind(f"{path} does not exist; train it first (`make sft` makes runs/tiny-sft) or mend the path")
         return path
     if (folder / "recipe.yaml").exists():
         if not (folder / "final").exists():

@@ -25,6 +25,8 @@ class Variant:
 
     recipe: Recipe
     checkpointing: bool
+    precomputed: bool
+    """Whether DPO's reference log-probabilities are kept, and the reference need not be."""
     batch: Batch
     machine: Machine
     changes: tuple[str, ...] = ()
@@ -47,10 +49,11 @@ def changes_that_fit(
         budget: memory of a device, in GiB.
     """
     found = 0
-    start = Variant(recipe, bool(arguments.gradient_checkpointing), batch, machine)
+    precomputed = bool(getattr(arguments, "precompute_ref_log_probs", False))
+    start = Variant(recipe, bool(arguments.gradient_checkpointing), precomputed, batch, machine)
     for variant in _variants(start):
         settings = _settings(arguments, start, variant)
-        step = measure_step(variant.recipe, config, settings, variant.batch)
+        step = measure_step(variant.recipe, config, settings, variant.batch, variant.machine.gpu)
         memory = device_memory(step, variant.machine, settings.gradient_accumulation_steps > 1)
         if memory.fits(budget):
             yield " and ".join(variant.changes), memory
@@ -63,36 +66,44 @@ def _settings(arguments: SFTConfig | DPOConfig, start: Variant, variant: Variant
     """The trainer's arguments of a variant, with as many rows in a step as at the start."""
     changed = copy(arguments)
     changed.gradient_checkpointing = variant.checkpointing
+    if isinstance(changed, DPOConfig):
+        changed.precompute_ref_log_probs = variant.precomputed
     changed.gradient_accumulation_steps *= start.batch.rows // variant.batch.rows
     return changed
 
 
 def _variants(start: Variant) -> Iterator[Variant]:
     """From what costs least to what changes most."""
+    quantized = start.recipe.model.quantization is not None  # which ZeRO-3 cannot cut up
     if not start.checkpointing:
         start = start.but("training.gradient_checkpointing=true", checkpointing=True)
+        yield start
+    if start.recipe.stage == "dpo" and start.recipe.lora is None and not start.precomputed:
+        start = start.but("training.precompute_ref_log_probs=true", precomputed=True)
         yield start
     smallest = start
     if (rows := start.batch.rows) > 1:
         change = f"training.per_device_train_batch_size=1 (and {rows} times the gradient_accumulation_steps)"
         smallest = start.but(change, batch=replace(start.batch, rows=1))
         yield smallest
-    if start.machine.processes > 1 and start.machine.stage < 3:
+    if start.machine.processes > 1 and start.machine.stage < 3 and not quantized:
         yield smallest.but("configs/accelerate/zero3.yaml", machine=replace(start.machine, name="zero3", stage=3))
     adapted = smallest
     if start.recipe.lora is None:
         yield _adapted(start)
         yield (adapted := _adapted(smallest))
-    if not (start.machine.offload_optimizer and start.machine.offload_weights):
+    if not (start.machine.offload_optimizer and start.machine.offload_weights) and not quantized:
         offload = replace(start.machine, name="zero3-offload", stage=3, offload_optimizer=True, offload_weights=True)
+        yield start.but("configs/accelerate/zero3-offload.yaml", machine=offload)
         yield smallest.but("configs/accelerate/zero3-offload.yaml", machine=offload)
-    if start.recipe.model.quantization is None and start.machine.stage < 3:
+    if not quantized and start.machine.stage < 3:
         model = start.recipe.model.model_copy(update={"quantization": "nf4"})
         recipe = adapted.recipe.model_copy(update={"model": model})
         yield (adapted := adapted.but("model.quantization=nf4", recipe=recipe))
     for share in (2, 4, 8):
         if (length := start.batch.length // share) >= SHORTEST:
-            yield adapted.but(f"training.max_length={length}", batch=replace(adapted.batch, length=length))
+            for variant in (smallest, adapted):
+                yield variant.but(f"training.max_length={length}", batch=replace(variant.batch, length=length))
 
 
 def _adapted(variant: Variant) -> Variant:

@@ -19,13 +19,15 @@ class Machine:
     Attributes:
         stage: of ZeRO (Rajbhandari et al. 2020): 0 shards nothing, 1 optimizer states, 2 gradients too, 3 weights too.
         offload_optimizer, offload_weights: kept in host memory instead.
-        bucket: elements of ZeRO-2's buffer for reducing gradients, 0 where it is too small to count.
+        gpu: whether the devices are GPUs.
+        bucket: elements of a buffer for reducing gradients, 0 where it is too small to count.
         live: elements of weights that ZeRO-3 keeps gathered at most.
     """
 
     name: str
     processes: int
     stage: int = 0
+    gpu: bool = True
     offload_optimizer: bool = False
     offload_weights: bool = False
     bucket: int = 0
@@ -36,7 +38,8 @@ def read_machine(file: str, processes: int | None = None) -> Machine:
     """The machine that an accelerate configuration describes.
 
     Args:
-        processes: how many devices, instead of what the file says; a file for one device keeps one.
+        processes: how many devices, instead of what the file says; a file for one device, or for several machines,
+            keeps its own.
     Raises:
         RecipeError: the file is missing or describes no machine that is known here.
     """
@@ -44,10 +47,11 @@ def read_machine(file: str, processes: int | None = None) -> Machine:
     kind = str(settings.get("distributed_type", "NO"))
     if kind not in KINDS:
         raise RecipeError(f"{file}: distributed_type {kind} is not planned for; known are {', '.join(KINDS)}")
-    count = 1 if kind == "NO" else processes or int(settings.get("num_processes", 1))
-    name = Path(file).stem
+    own = int(settings.get("num_processes", 1))
+    count = 1 if kind == "NO" else own if int(settings.get("num_machines", 1)) > 1 else processes or own
+    name, gpu = Path(file).stem, not settings.get("use_cpu", False)
     if kind != "DEEPSPEED":
-        return Machine(name, count)
+        return Machine(name, count, gpu=gpu)
     inner = settings.get("deepspeed_config") or {}
     if (path := inner.get("deepspeed_config_file")) is None:
         raise RecipeError(
@@ -60,6 +64,7 @@ def read_machine(file: str, processes: int | None = None) -> Machine:
         count,
         stage=zero.get("stage", 0),
         offload_optimizer=_offloads(zero, "offload_optimizer"),
+        gpu=gpu,
         offload_weights=_offloads(zero, "offload_param"),
         bucket=0 if bucket == "auto" else int(bucket),
         live=_number(zero.get("stage3_max_live_parameters"), 10**9),

@@ -8,7 +8,6 @@ from olmoe_ft.planning.step import StepMemory
 GIB = 2**30
 RESERVE = GIB
 FP32 = 4
-MASTER = 3 * FP32  # bytes of a trained parameter under DeepSpeed: fp32 copy and Adam's two moments
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,12 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
 
     Unsharded it is what the step on fake tensors had alive. Under DeepSpeed (0.19.8, read and measured): ZeRO-2 keeps
     weights W whole and shards fp32 copies and moments O and gradients G; ZeRO-3 shards W too and gathers layers as
-    they are used. With working memory A and g as G in fp32, made for the step:
+    they are used; O is in fp32. With working memory A and g as G in fp32, made for the step:
 
         ZeRO-2:  W + O + buckets + max(A + (G, if micro-batches accumulate), G + g)
-        ZeRO-3:  W + O + G + max(A + gathered weights + 2 layers being gathered, g)
+        ZeRO-3:  W + O + G + max(A + gathered weights + 2 layers being gathered + bucket, g)
+
+    ZeRO-1 keeps all gradients on every device. Offloading moves O, G and g, or W and DPO's reference, to the host.
 
     Args:
         accumulates: whether a step has more than one micro-batch.
@@ -58,7 +59,8 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
             **_working(step), peak=step.peak + buckets, host=0,
         )  # fmt: skip
     shards = machine.processes
-    optimizer, gradients = MASTER * step.trained // shards, step.itemsize * step.trained // shards
+    optimizer = FP32 * (step.trained + step.moments) // shards
+    gradients = step.itemsize * step.trained // (1 if machine.stage == 1 else shards)
     fp32_gradients = FP32 * step.trained // shards
     all_weights = step.weights + step.adapters
     sharded = machine.stage == 3
@@ -67,14 +69,15 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
     )
     host = 0
     if machine.offload_optimizer:
-        host += optimizer + gradients
+        host += optimizer + gradients + fp32_gradients
         optimizer = gradients = fp32_gradients = 0
     if machine.offload_weights:
-        host += weights + adapters
-        weights = adapters = 0
+        host += weights + adapters + reference
+        weights = adapters = reference = 0
     still = weights + adapters + reference + optimizer
     if sharded:
         gather = min(all_weights, machine.live * step.itemsize) + 2 * step.largest_layer
+        gather += machine.bucket * step.itemsize
         peak = still + gradients + max(step.working + gather, fp32_gradients)
     else:
         gather = 3 * min(machine.bucket, step.trained) * step.itemsize  # two buffers, and a flat copy of one

@@ -23,7 +23,7 @@ from olmoe_ft.training.inputs import Inputs, model_config, read_inputs
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments
 
-RELEASED = "allenai/OLMoE-1B-7B"  # every released model of this name has the sizes of the file below
+RELEASED = "olmoe-1b-7b"  # every released model with this in its name, and its runs, has the sizes of the file below
 RELEASED_CONFIG = "configs/model/olmoe_1b_7b.json"
 
 PARTS = {
@@ -61,7 +61,8 @@ def make_plan(recipe: Recipe, before: "Sequence[Plan]" = ()) -> Plan:
         RecipeError: a file the recipe names is missing or wrong, as `train` would say.
     """
     run = RunDirectory(recipe)
-    arguments = training_arguments(recipe, run)
+    here = {name: value for name, value in recipe.training.items() if name != "tf32"}  # refused where no GPU has it
+    arguments = training_arguments(recipe.model_copy(update={"training": here}), run)
     unreachable: list[str] = []
     inputs: Inputs | None = None
     for earlier in before:
@@ -72,7 +73,7 @@ def make_plan(recipe: Recipe, before: "Sequence[Plan]" = ()) -> Plan:
     try:
         config = model_config(recipe)
     except Unreachable as error:
-        if not str(recipe.model.path).startswith(RELEASED):
+        if RELEASED not in str(recipe.model.path).lower():
             raise
         unreachable.append(f"{error}; planned with {RELEASED_CONFIG}")
         config = OlmoeConfig.from_json_file(RELEASED_CONFIG)
@@ -99,22 +100,34 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float) -> None:
         print_audit(audited, inputs.train, inputs.tokenizer, console)
         _write_report(recipe, data_report(audited, inputs.train, inputs.tokenizer), console)
     batch = largest_batch(plan)
-    step = measure_step(recipe, plan.config, plan.arguments, batch)
+    steps_by_kind = {
+        gpu: measure_step(recipe, plan.config, plan.arguments, batch, gpu) for gpu in {one.gpu for one in machines}
+    }
     steps = schedule(inputs.train, plan.arguments, machines[0].processes) if inputs else None
     console.print(_facts(plan, machines[0], batch, steps))
     accumulates = plan.arguments.gradient_accumulation_steps > 1
-    memory = {machine: device_memory(step, machine, accumulates) for machine in machines}
+    memory = {machine: device_memory(steps_by_kind[machine.gpu], machine, accumulates) for machine in machines}
     console.print(_memory_table(memory, budget, bool(plan.arguments.gradient_checkpointing)))
     chosen, needed = next(iter(memory.items()))
+    where = f"with {chosen.name} on {chosen.processes} device(s)"
     if needed.fits(budget):
-        console.print(f"[green]fits in {budget:g} GiB[/] with {chosen.name} on {chosen.processes} device(s)")
+        console.print(f"[green]fits in {budget:g} GiB[/] {where}{_with_host(needed)}")
         return
-    console.print(f"[red]does not fit in {budget:g} GiB[/] with {chosen.name} on {chosen.processes} device(s)")
-    others = [machine.name for machine, other in memory.items() if other.fits(budget)]
-    if others:
-        console.print(f"fits as it is with {', '.join(others)}")
-    for change, needed in changes_that_fit(plan.recipe, plan.config, plan.arguments, batch, chosen, budget):
-        console.print(f"fits with {change}: {needed.peak / GIB:.1f} GiB", highlight=False, markup=False)
+    console.print(f"[red]does not fit in {budget:g} GiB[/] {where}")
+    for machine, other in memory.items():
+        if other.fits(budget):
+            console.print(f"fits as it is with {machine.name}: {other.peak / GIB:.1f} GiB{_with_host(other)}")
+    found = False
+    for change, other in changes_that_fit(plan.recipe, plan.config, plan.arguments, batch, chosen, budget):
+        text = f"fits with {change}: {other.peak / GIB:.1f} GiB{_with_host(other)}"
+        console.print(text, highlight=False, markup=False)
+        found = True
+    if not found:
+        console.print("no change to this recipe makes it fit; take a device with more memory")
+
+
+def _with_host(needed: DeviceMemory) -> str:
+    return f", and {needed.host / GIB:.0f} GiB of host memory for each device" if needed.host else ""
 
 
 def largest_batch(plan: Plan) -> Batch:
@@ -154,6 +167,7 @@ def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -
     step = batch.rows * arguments.gradient_accumulation_steps * machine.processes
     table.add_row(f"{kind} a step", f"{step:,} = {batch.rows} x {arguments.gradient_accumulation_steps} x devices")
     if steps is None:
+        table.add_row("tokens a step, at most", f"{step * batch.length * (2 if pairs else 1):,}")
         table.add_row("optimizer steps", "unknown: the data cannot be reached")
         return table
     table.add_row(f"{kind} an epoch", f"{steps.rows:,}" + (" packed" if batch.packed else ""))
@@ -185,11 +199,21 @@ def machines_for(plan: Plan, chosen: str | None, devices: int | None) -> list[Ma
 
     Args:
         chosen: an accelerate configuration; None takes ZeRO-3, or one GPU where there is one device.
-        devices: None takes 8 for a network of the released size and 1 for a smaller one.
+        devices: None takes what the chosen configuration says; without one, 8 for a network of the released size, and
+            one CPU or GPU for a smaller one.
     """
-    count = devices or (8 if all_parameters(plan.config) > 10**9 else 1)
-    shapes = ("zero3", "zero2", "gpu", "zero3-offload") if count > 1 else ("gpu", "zero3-offload")
-    files = [f"configs/accelerate/{name}.yaml" for name in shapes]
-    if chosen is not None:
-        files = [chosen, *(file for file in files if Path(file).resolve() != Path(chosen).resolve())]
-    return [read_machine(file, count) for file in files]
+    large = all_parameters(plan.config) > 10**9
+    own = read_machine(chosen, devices) if chosen is not None else None
+    count = own.processes if own is not None else devices or (8 if large else 1)
+    one = ("gpu", "zero3-offload") if large else ("cpu", "gpu")
+    files = [f"configs/accelerate/{name}.yaml" for name in (("zero3", "zero2", *one) if count > 1 else one)]
+    others = [
+        read_machine(file, count) for file in files if not chosen or Path(file).resolve() != Path(chosen).resolve()
+    ]
+    if plan.recipe.model.quantization is not None:  # which ZeRO-3 cannot cut up
+        others = [machine for machine in others if machine.stage < 3]
+        if own is not None and own.stage == 3:
+            raise RecipeError(
+                f"{chosen}: model.quantization and ZeRO-3 do not go together; choose gpu.yaml or zero2.yaml"
+            )
+    return [*([own] if own is not None else []), *others]

@@ -5,8 +5,8 @@ which have a shape and no content, while what is alive is added up. Nothing is e
 what only a kernel knows: its own scratch space.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from transformers import Trainer
+from transformers.training_args import OptimizerNames
 from trl import DPOConfig, SFTConfig
+from trl.kernels import chunked_logprob
 from trl.trainer.utils import add_fused_lm_head
 
 from olmoe_ft.adapters.lora import ATTENTION, lora_config
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.planning.live import LiveBytes
-from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.router.logits import record_router_logits
 
 NF4_BITS = 4.127  # of a weight, with its scales quantised too (Dettmers et al. 2023, section 3)
@@ -44,6 +46,8 @@ class StepMemory:
     """Bytes of the largest group that ZeRO-3 gathers at once: a decoder layer."""
     gradients: int
     optimizer: int
+    moments: int
+    """Elements of the optimizer's states."""
     reference: int
     """Weights of DPO's frozen reference model, where it is a model of its own."""
     working: int
@@ -66,17 +70,42 @@ class Batch:
     packed: bool = False
 
 
-def measure_step(recipe: Recipe, config: OlmoeConfig, arguments: SFTConfig | DPOConfig, batch: Batch) -> StepMemory:
+def measure_step(
+    recipe: Recipe, config: OlmoeConfig, arguments: SFTConfig | DPOConfig, batch: Batch, gpu: bool
+) -> StepMemory:
     """Run a step on fake tensors and add up its memory.
 
     Args:
         config: the network's.
         arguments: of the trainer, for checkpointing, precision, optimizer and accumulation.
+        gpu: whether it is to run on one, where TRL's fused head works in place.
+    Raises:
+        RecipeError: the optimizer looks at values, or is not installed, so that it cannot be planned.
     """
     step = _Step(recipe, config, arguments, batch)
-    with FakeTensorMode(), step.live:
+    with FakeTensorMode(), step.live, tiles_in_place() if gpu else nullcontext():
         memory = step.memory()
         return memory if recipe.model.quantization is None else _packed(memory, step.policy)
+
+
+@contextmanager
+def tiles_in_place() -> Iterator[None]:
+    """TRL's fused head as on a GPU: Triton kernels and `addmm` write where their results go, the CPU's copies are not
+    made. What they compute does not matter here.
+    """
+    stand_ins = {
+        "_forward_tile": lambda *args, **kwargs: None,
+        "_backward_tile": lambda *args, **kwargs: None,
+        "_addmm_fp32": lambda total, left, right: None,
+    }
+    before = {name: getattr(chunked_logprob, name) for name in stand_ins}
+    for name, stand_in in stand_ins.items():
+        setattr(chunked_logprob, name, stand_in)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(chunked_logprob, name, function)
 
 
 class _Step:
@@ -110,7 +139,7 @@ class _Step:
         self.backbone.layers = nn.ModuleList()
         head = self._working(self._head)
         self.backbone.layers = layers
-        optimizer, peak = self._whole_step()
+        states, peak = self._whole_step()
         return StepMemory(
             weights=_bytes(parameters) - _bytes(adapters),
             adapters=_bytes(adapters),
@@ -118,7 +147,8 @@ class _Step:
             itemsize=self.dtype.itemsize,
             largest_layer=max(_bytes(layer.parameters()) for layer in layers),
             gradients=_bytes(self.trained),
-            optimizer=optimizer,
+            optimizer=_bytes(states),
+            moments=sum(state.numel() for state in states),
             reference=_bytes(self.reference.parameters()) if self.reference else 0,
             working=working,
             working_otherwise=otherwise,
@@ -134,8 +164,8 @@ class _Step:
         finally:
             torch.set_default_dtype(before)
         attention = self.recipe.model.attn_implementation
-        # flash attention does not run on a CPU, not even a fake one; SDPA's own kernel keeps as little
-        network.set_attn_implementation("sdpa" if attention.startswith("flash") else attention)
+        # flash and flex attention do not run on a fake CPU; SDPA's own kernel keeps as little
+        network.set_attn_implementation("sdpa" if attention.startswith("fl") else attention)
         if self.recipe.router.train == "frozen":
             for layer in network.base_model.layers:
                 layer.mlp.gate.requires_grad_(False)
@@ -171,20 +201,27 @@ class _Step:
             hook.remove()
         return self.live.peak - before
 
-    def _whole_step(self) -> tuple[int, int]:
-        """Bytes of the optimizer's states, and the peak of a step that finds them there."""
-        kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.arguments, self.policy)
-        optimizer = kind(self.trained, **settings)
+    def _whole_step(self) -> tuple[list[Tensor], int]:
+        """The optimizer's states, and the peak of a step that finds them there."""
         for weight in self.trained:
             weight.grad = torch.empty_like(weight)
-        optimizer.step()  # makes the states
+        try:
+            kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.arguments, self.policy)
+            optimizer = kind(self.trained, **settings)
+            optimizer.step()  # makes the states
+        except Exception as error:  # by libraries of all kinds, each with its own
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise RecipeError(
+                f"training.optim: {OptimizerNames(self.arguments.optim).value} cannot be planned with ({reason}); plan with "
+                "adamw_torch_fused, whose states are as large or larger"
+            ) from None
         if self.arguments.gradient_accumulation_steps == 1:  # else a micro-batch finds the gradients of earlier ones
             optimizer.zero_grad()
         self.live.peak = self.live.now
         self._forward_and_backward()
         optimizer.step()
         states = (value for state in optimizer.state.values() for value in state.values())
-        return _bytes(value for value in states if isinstance(value, Tensor)), self.live.peak
+        return [value for value in states if isinstance(value, Tensor)], self.live.peak
 
     def _forward_and_backward(self) -> None:
         """What `training_step` does with a batch: task loss by the fused head, router losses, their sum backward."""

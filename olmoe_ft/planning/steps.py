@@ -43,7 +43,9 @@ def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int)
     rows = len(lengths)
     micro_batches = np.array_split(lengths, range(batch, rows, batch))
     padded = sum(part.size * part.max() for part in micro_batches)
-    per_epoch = math.ceil(math.ceil(rows / (batch * processes)) / arguments.gradient_accumulation_steps)
+    rounded = math.floor if arguments.dataloader_drop_last else math.ceil
+    per_process = rounded(rounded(rows / batch) / processes)  # micro-batches an epoch
+    per_epoch = max(1, math.ceil(per_process / arguments.gradient_accumulation_steps))
     steps = arguments.max_steps if arguments.max_steps > 0 else math.ceil(per_epoch * arguments.num_train_epochs)
     return Schedule(
         rows=rows,

@@ -20,7 +20,7 @@ class RecipeError(ValueError):
 
 
 class Unreachable(RecipeError):
-    """What a recipe names is on the Hub, or would be, and cannot be had from here."""
+    """What a recipe names is on the Hub, or is a run that is to come: it cannot be had here and now."""
 
 
 @contextmanager

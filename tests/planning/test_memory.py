@@ -16,6 +16,7 @@ STEP = StepMemory(
     largest_layer=400,
     gradients=1600,
     optimizer=3200,
+    moments=1600,
     reference=1600,
     working=1000,
     working_otherwise=5000,
@@ -62,7 +63,13 @@ def test_zero_3():
 def test_offload_moves_states_and_weights_to_the_host():
     found = memory(processes=4, stage=3, offload_optimizer=True, offload_weights=True)
     assert (found.weights, found.optimizer, found.gradients) == (0, 0, 0)
-    assert found.host == 2400 + 400 + 400
+    assert found.host == 2400 + 400 + 800 + 400 + 400 and found.reference == 0
+
+
+def test_zero_1_keeps_all_gradients():
+    """1600 in backward, beside 1000, and 800 more in fp32 for its share of the step."""
+    found = memory(processes=4, stage=1)
+    assert found.gradients == 1600 and found.peak == 1600 + 1600 + 2400 + 1000 + 1600
 
 
 def test_a_gib_is_left_for_others():
@@ -73,12 +80,12 @@ def test_a_gib_is_left_for_others():
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("cpu", Machine("cpu", 1)),
+        ("cpu", Machine("cpu", 1, gpu=False)),
         ("gpu", Machine("gpu", 1)),
         ("zero2", Machine("zero2", 8, stage=2)),
         ("zero3", Machine("zero3", 8, stage=3)),
         ("zero3-offload", Machine("zero3-offload", 8, stage=3, offload_optimizer=True, offload_weights=True)),
-        ("multinode", Machine("multinode", 8, stage=3)),
+        ("multinode", Machine("multinode", 16, stage=3)),  # several machines keep their number
     ],
 )
 def test_the_shipped_machines(file, expected):

@@ -10,7 +10,7 @@ from planning import REPOSITORY, predict, run_case, settings_of, write_inputs
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.planning.live import LiveBytes
 from olmoe_ft.planning.step import Batch, StepMemory, measure_step
-from olmoe_ft.recipe import load_recipe
+from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments
 
@@ -20,9 +20,9 @@ CPU = "configs/accelerate/cpu.yaml"
 LORA = ("lora={r: 8, alpha: 8, attention: true, experts: true}", "router.train=frozen")
 
 
-def step_of(recipe: str, *overrides: str, batch: Batch = SMALL, config: OlmoeConfig = TINY) -> StepMemory:
+def step_of(recipe: str, *overrides: str, batch=SMALL, config=TINY, gpu=False) -> StepMemory:
     loaded = load_recipe(f"recipes/tiny/{recipe}.yaml", overrides)
-    return measure_step(loaded, config, training_arguments(loaded, RunDirectory(loaded)), batch)
+    return measure_step(loaded, config, training_arguments(loaded, RunDirectory(loaded)), batch, gpu)
 
 
 def test_live_bytes_follow_what_is_made_and_freed():
@@ -71,6 +71,22 @@ def test_checkpointing_and_its_absence_are_both_measured():
     plain = step_of("sft", batch=Batch(16, 128))
     checkpointed = step_of("sft", "training.gradient_checkpointing=true", batch=Batch(16, 128))
     assert plain.working == checkpointed.working_otherwise > checkpointed.working == plain.working_otherwise
+
+
+def test_on_a_gpu_the_head_works_in_place():
+    """In bf16 the CPU's head makes fp32 copies of hidden states, weights and tiles; nothing else changes."""
+    on_cpu, on_gpu = (step_of("sft", "model.dtype=bfloat16", batch=Batch(16, 128), gpu=gpu) for gpu in (False, True))
+    assert on_gpu.head < on_cpu.head and on_gpu.weights == on_cpu.weights and on_gpu.optimizer == on_cpu.optimizer
+
+
+def test_an_optimizer_that_looks_at_values_is_one_sentence():
+    with pytest.raises(RecipeError, match="training.optim: adamw_8bit cannot be planned with"):
+        step_of("sft", "training.optim=adamw_8bit")
+
+
+def test_other_optimizers_have_other_states():
+    """SGD without momentum has none."""
+    assert step_of("sft", "training.optim=sgd").moments == 0
 
 
 def test_four_bit_weights_count_as_such():

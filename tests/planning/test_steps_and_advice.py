@@ -26,13 +26,16 @@ ROWS = ("data.train.0.max_rows=100", "data.answers=null")
         ("training.max_steps=-1", "training.num_train_epochs=1.5", "training.per_device_train_batch_size=8"),
         ("training.per_device_train_batch_size=8", "training.gradient_accumulation_steps=3"),
         ("training.per_device_train_batch_size=7", "training.gradient_accumulation_steps=2", "training.max_steps=-1"),
+        ("training.dataloader_drop_last=true", "training.max_steps=-1"),
     ],
 )
 def test_steps_are_those_of_the_trainer(overrides):
     plan = make_plan(load_recipe(TINY, [*ROWS, *overrides]))
     found = schedule(plan.inputs.train, plan.arguments, 1)
     trainer = Trainer(torch.nn.Linear(1, 1), args=plan.arguments)
-    loader = DataLoader(range(100), batch_size=plan.arguments.per_device_train_batch_size)
+    loader = DataLoader(
+        range(100), batch_size=plan.arguments.per_device_train_batch_size, drop_last=plan.arguments.dataloader_drop_last
+    )
     _, per_epoch, *rest = trainer.set_initial_training_values(plan.arguments, loader)
     steps = rest[-1]
     assert (found.steps_per_epoch, found.steps) == (per_epoch, steps)
@@ -82,8 +85,9 @@ def test_changes_go_from_small_to_large_and_fit():
     """The tiny network on a device of its own size: what is named fits, and the first is the nearest."""
     plan = make_plan(load_recipe(TINY, ROWS))
     batch = Batch(64, 512)
-    wide = [*changes_that_fit(plan.recipe, plan.config, plan.arguments, batch, Machine("gpu", 1), 1 + 2.0)]
+    device = Machine("cpu", 1, gpu=False)
+    wide = [*changes_that_fit(plan.recipe, plan.config, plan.arguments, batch, device, 1 + 2.0)]
     assert wide[0][0] == "training.gradient_checkpointing=true" and len(wide) == 3
-    narrow = [*changes_that_fit(plan.recipe, plan.config, plan.arguments, batch, Machine("gpu", 1), 1 + 0.2)]
+    narrow = [*changes_that_fit(plan.recipe, plan.config, plan.arguments, batch, device, 1 + 0.2)]
     assert "training.per_device_train_batch_size=1" in narrow[0][0]
     assert all(memory.peak + GIB <= 3 * GIB for _, memory in wide)
