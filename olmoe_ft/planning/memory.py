@@ -44,7 +44,7 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
     weights W whole and shards fp32 copies and moments O and gradients G; ZeRO-3 shards W too and gathers layers as
     they are used; O is in fp32. With working memory A and g as G in fp32, made for the step:
 
-        ZeRO-2:  W + O + buckets + max(A + (G, if micro-batches accumulate), G + g)
+        ZeRO-2:  W + O + max(A + buckets or the largest gradient + (2 G, if micro-batches accumulate), G + g)
         ZeRO-3:  W + O + G + max(A + gathered weights + 2 layers being gathered + bucket, g)
 
     ZeRO-1 keeps all gradients on every device. Offloading moves O, G and g, or W and DPO's reference, to the host.
@@ -80,8 +80,9 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
         gather += machine.bucket * step.itemsize
         peak = still + gradients + max(step.working + gather, fp32_gradients)
     else:
-        gather = 3 * min(machine.bucket, step.trained) * step.itemsize  # two buffers, and a flat copy of one
-        partial = gradients if accumulates or machine.stage == 1 else 0
+        # two buffers and a flat copy of one; or a copy of a gradient that is larger than a buffer
+        gather = max(3 * min(machine.bucket, step.trained) * step.itemsize, step.largest_gradient)
+        partial = gradients if machine.stage == 1 else 2 * gradients if accumulates else 0  # earlier ones, and this one
         peak = still + max(step.working + partial + gather, gradients + fp32_gradients)
     return DeviceMemory(
         weights, adapters, gradients, optimizer, reference, gather, **_working(step), peak=peak, host=host

@@ -44,6 +44,8 @@ class StepMemory:
     """Bytes of a weight."""
     largest_layer: int
     """Bytes of the largest group that ZeRO-3 gathers at once: a decoder layer."""
+    largest_gradient: int
+    """Bytes of the largest weight that is trained."""
     gradients: int
     optimizer: int
     moments: int
@@ -146,6 +148,7 @@ class _Step:
             trained=sum(weight.numel() for weight in self.trained),
             itemsize=self.dtype.itemsize,
             largest_layer=max(_bytes(layer.parameters()) for layer in layers),
+            largest_gradient=max(weight.nbytes for weight in self.trained),
             gradients=_bytes(self.trained),
             optimizer=_bytes(states),
             moments=sum(state.numel() for state in states),
@@ -211,10 +214,9 @@ class _Step:
             optimizer.step()  # makes the states
         except Exception as error:  # by libraries of all kinds, each with its own
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise RecipeError(
-                f"training.optim: {OptimizerNames(self.arguments.optim).value} cannot be planned with ({reason}); plan with "
-                "adamw_torch_fused, whose states are as large or larger"
-            ) from None
+            name = OptimizerNames(self.arguments.optim).value
+            mend = "plan with adamw_torch_fused, whose states are as large or larger"
+            raise RecipeError(f"training.optim: {name} cannot be planned with ({reason}); {mend}") from None
         if self.arguments.gradient_accumulation_steps == 1:  # else a micro-batch finds the gradients of earlier ones
             optimizer.zero_grad()
         self.live.peak = self.live.now

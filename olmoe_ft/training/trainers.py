@@ -16,7 +16,7 @@ from olmoe_ft.adapters.matched import adapted_kinds
 from olmoe_ft.adapters.quantize import quantize_base
 from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.model import OlmoeForCausalLM
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.performance import PerformanceCallback
 from olmoe_ft.training.progress import ProgressBar
@@ -51,8 +51,6 @@ class OlmoeDPOTrainer(RouterLossMixin, DPOTrainer):
         that pairs are cut to, and under ZeRO-3 hashes shards. Here it is the start's weights, the tokens (so data,
         template and tokenizer) and what else log-probabilities depend on.
         """
-        if not len(dataset):  # said by `build_trainer`
-            return dataset
         settings = self.args.max_length, self.args.truncation_mode, self.args.ld_alpha, str(self.model.dtype)
         self._precompute_model_hash = Hasher.hash((fingerprint(self.start), settings))
         tokens = tokens_hash(dataset, ("prompt_ids", "chosen_ids", "rejected_ids"))
@@ -80,8 +78,7 @@ def build_trainer(
     Args:
         probe_file: where the probe of the routers' drift is kept.
     Raises:
-        RecipeError: after tokenization and truncation no row with anything to learn is left, the adapter does not match
-            the model, or the router losses can change no weight that is trained.
+        RecipeError: the adapter does not match the model, or the router losses can change no weight that is trained.
     """
     model = _load(recipe, checkpoint)
     config = model.config
@@ -123,8 +120,6 @@ def build_trainer(
 
 def _check(trainer: OlmoeTrainer, recipe: Recipe, checkpoint: str) -> None:
     """What can be asked before training is asked here; what only training shows is asked by callbacks."""
-    if not len(trainer.train_dataset):
-        raise RecipeError("no row is left after truncation: every answer lies beyond training.max_length; raise it")
     check_reach(trainer.model, recipe.router)
     if recipe.lora is not None:
         adapted_kinds(trainer.model)
