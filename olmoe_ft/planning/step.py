@@ -1,13 +1,13 @@
 """The memory of one training step on one device, from shapes alone.
 
 The network, its adapters, TRL's fused head, the router objective and the optimizer run as they are on fake tensors,
-which have a shape and no content, while what is alive is added up. Nothing is estimated here but
-what only a kernel knows: its own scratch space.
+which have a shape and no content, while what is alive is added up. Only what a
+kernel takes for itself is not seen.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,49 +18,16 @@ from torch.nn import functional as F
 from transformers import Trainer
 from transformers.training_args import OptimizerNames
 from trl import DPOConfig, SFTConfig
-from trl.kernels import chunked_logprob
 from trl.trainer.utils import add_fused_lm_head
 
-from olmoe_ft.adapters.lora import ATTENTION, lora_config
+from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.planning.live import LiveBytes
+from olmoe_ft.planning.parts import StepMemory, packed_base, total_bytes
+from olmoe_ft.planning.stand_ins import allocate, tiles_in_place
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.router.logits import record_router_logits
-
-NF4_BITS = 4.127  # of a weight, with its scales quantised too (Dettmers et al. 2023, section 3)
-
-
-@dataclass(frozen=True)
-class StepMemory:
-    """Bytes on one device that keeps everything."""
-
-    weights: int
-    """All weights of the model that is trained, without adapters."""
-    adapters: int
-    trained: int
-    """Parameters (not bytes) that are trained."""
-    itemsize: int
-    """Bytes of a weight."""
-    largest_layer: int
-    """Bytes of the largest group that ZeRO-3 gathers at once: a decoder layer."""
-    largest_gradient: int
-    """Bytes of the largest weight that is trained."""
-    gradients: int
-    optimizer: int
-    moments: int
-    """Elements of the optimizer's states."""
-    reference: int
-    """Weights of DPO's frozen reference model, where it is a model of its own."""
-    working: int
-    """The most that forward and backward hold beside weights, gradients and optimizer states: activations, logits or
-    the fused head's tiles, temporary results."""
-    working_otherwise: int
-    """The same without gradient checkpointing where the recipe has it, and with it where it has not."""
-    head: int
-    """The part of `working` that the head needs, at its highest."""
-    peak: int
-    """The most that is alive at once in a whole step."""
 
 
 @dataclass(frozen=True)
@@ -87,27 +54,7 @@ def measure_step(
     step = _Step(recipe, config, arguments, batch)
     with FakeTensorMode(), step.live, tiles_in_place() if gpu else nullcontext():
         memory = step.memory()
-        return memory if recipe.model.quantization is None else _packed(memory, step.policy)
-
-
-@contextmanager
-def tiles_in_place() -> Iterator[None]:
-    """TRL's fused head as on a GPU: Triton kernels and `addmm` write where their results go, the CPU's copies are not
-    made. What they compute does not matter here.
-    """
-    stand_ins = {
-        "_forward_tile": lambda *args, **kwargs: None,
-        "_backward_tile": lambda *args, **kwargs: None,
-        "_addmm_fp32": lambda total, left, right: None,
-    }
-    before = {name: getattr(chunked_logprob, name) for name in stand_ins}
-    for name, stand_in in stand_ins.items():
-        setattr(chunked_logprob, name, stand_in)
-    try:
-        yield
-    finally:
-        for name, function in before.items():
-            setattr(chunked_logprob, name, function)
+        return memory if recipe.model.quantization is None else packed_base(memory, step.policy)
 
 
 class _Step:
@@ -128,7 +75,7 @@ class _Step:
     def memory(self) -> StepMemory:
         for model in (self.policy, self.reference):
             if model is not None:
-                _allocate(model)
+                allocate(model)
         self.trained = [weight for weight in self.policy.parameters() if weight.requires_grad]
         parameters = list(self.policy.parameters())
         adapters = [value for name, value in self.policy.named_parameters() if "lora_" in name]
@@ -143,16 +90,16 @@ class _Step:
         self.backbone.layers = layers
         states, peak = self._whole_step()
         return StepMemory(
-            weights=_bytes(parameters) - _bytes(adapters),
-            adapters=_bytes(adapters),
+            weights=total_bytes(parameters) - total_bytes(adapters),
+            adapters=total_bytes(adapters),
             trained=sum(weight.numel() for weight in self.trained),
             itemsize=self.dtype.itemsize,
-            largest_layer=max(_bytes(layer.parameters()) for layer in layers),
+            largest_layer=max(total_bytes(layer.parameters()) for layer in layers),
             largest_gradient=max(weight.nbytes for weight in self.trained),
-            gradients=_bytes(self.trained),
-            optimizer=_bytes(states),
+            gradients=total_bytes(self.trained),
+            optimizer=total_bytes(states),
             moments=sum(state.numel() for state in states),
-            reference=_bytes(self.reference.parameters()) if self.reference else 0,
+            reference=total_bytes(self.reference.parameters()) if self.reference else 0,
             working=working,
             working_otherwise=otherwise,
             head=head,
@@ -271,36 +218,3 @@ class _Step:
                 reference = self._log_probabilities(model, inputs, labels).sum(dim=1)
         chosen, rejected = (policy - reference).chunk(2)
         return -F.logsigmoid(chosen - rejected).mean()
-
-
-def _packed(memory: StepMemory, policy: nn.Module) -> StepMemory:
-    """With the frozen weights of attention and experts in 4 bit; one stack at a time is unpacked for its product."""
-    names = ("gate_up_proj", "down_proj", *ATTENTION)
-    base = [
-        (name.replace(".base_layer", ""), weight) for name, weight in policy.named_parameters() if "lora_" not in name
-    ]
-    packed = [weight for name, weight in base if any(part in names for part in name.split("."))]
-    saved = _bytes(packed) - int(sum(weight.numel() for weight in packed) * NF4_BITS / 8)
-    unpacked = max(weight.nbytes for weight in packed)
-    return replace(
-        memory,
-        weights=memory.weights - saved,
-        working=memory.working + unpacked,
-        working_otherwise=memory.working_otherwise + unpacked,
-        peak=memory.peak - saved + unpacked,
-    )
-
-
-def _allocate(model: nn.Module) -> None:
-    """Give every parameter and buffer of a model on the meta device a tensor of its own."""
-    made: dict[int, Tensor] = {}  # tied weights stay tied
-    for module in model.modules():
-        for name, weight in module.named_parameters(recurse=False, remove_duplicate=False):
-            fresh = nn.Parameter(torch.empty(weight.shape, dtype=weight.dtype), weight.requires_grad)
-            setattr(module, name, made.setdefault(id(weight), fresh))
-        for name, buffer in module.named_buffers(recurse=False):
-            module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

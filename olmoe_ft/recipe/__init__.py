@@ -2,7 +2,7 @@
 
 `yaml_file` reads a file and remembers where each value stands (`document`), `stages` resolves a pipeline, `schema` says
 what one field may hold and `rules` what fields say about each other (with TRL's own names from `training_fields`);
-`load` puts these together and `messages` turns what they find into sentences.
+`training_rules` judges `training`; `load` puts these together and `messages` turns what they find into sentences.
 """
 
 from olmoe_ft.recipe.errors import RecipeError, Unreachable

@@ -7,9 +7,9 @@ and `training` has the fields of both stages. `olmoe-ft validate` is what decide
 import json
 from typing import Any
 
-from olmoe_ft.recipe.rules import OWNED
 from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.training_fields import CONFIG_NAMES, allowed_scalars, training_fields
+from olmoe_ft.recipe.training_rules import OWNED
 
 TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string", "None": "null"}
 EXTENDS = {"type": ["string", "null"], "description": "A recipe to lay this one over, relative to this file."}

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from olmoe_ft.recipe.document import OVERRIDE, Document, assign
 from olmoe_ft.recipe.errors import RecipeError, gathered
 from olmoe_ft.recipe.messages import check
-from olmoe_ft.recipe.rules import nearest
 from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.stages import check_pipeline
+from olmoe_ft.recipe.wording import nearest
 from olmoe_ft.recipe.yaml_file import parse_value, read_document
 
 

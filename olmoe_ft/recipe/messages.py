@@ -8,8 +8,9 @@ from pydantic import BaseModel, ValidationError
 
 from olmoe_ft.recipe.document import Document
 from olmoe_ft.recipe.errors import RecipeError
-from olmoe_ft.recipe.rules import REFUSED_ADAPTERS, Problem, broken_rules, nearest, shown
+from olmoe_ft.recipe.rules import REFUSED_ADAPTERS, broken_rules
 from olmoe_ft.recipe.schema import Lora, Recipe
+from olmoe_ft.recipe.wording import Problem, nearest, shown
 
 # What a field needs, by pydantic's name of the error; braces are filled from the error's context.
 NEEDED = {

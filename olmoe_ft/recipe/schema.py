@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from olmoe_ft.recipe.rules import broken_rules, stage_of, without_absent
+from olmoe_ft.recipe.rules import broken_rules, stage_of
+from olmoe_ft.recipe.training_rules import without_absent
 from olmoe_ft.recipe.yaml_file import dump_yaml
 
 Text = Annotated[str, Field(min_length=1)]

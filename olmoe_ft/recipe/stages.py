@@ -13,8 +13,9 @@ from typing import Any
 from olmoe_ft.recipe.document import OVERRIDE, Document, assign, merge
 from olmoe_ft.recipe.errors import RecipeError, gathered
 from olmoe_ft.recipe.messages import check, located
-from olmoe_ft.recipe.rules import STAGE_SECTIONS, is_run_name, shown, stage_of
+from olmoe_ft.recipe.rules import STAGE_SECTIONS, is_run_name, stage_of
 from olmoe_ft.recipe.schema import Recipe
+from olmoe_ft.recipe.wording import shown
 from olmoe_ft.recipe.yaml_file import read_parent
 
 Assignment = tuple[str, Any]  # dotted key and value, from the command line

@@ -9,7 +9,8 @@ from planning import REPOSITORY, predict, run_case, settings_of, write_inputs
 
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.planning.live import LiveBytes
-from olmoe_ft.planning.step import Batch, StepMemory, measure_step
+from olmoe_ft.planning.parts import StepMemory
+from olmoe_ft.planning.step import Batch, measure_step
 from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments

@@ -5,8 +5,8 @@ from typing import get_args
 
 import pytest
 
-from olmoe_ft.recipe.rules import OWNED
 from olmoe_ft.recipe.training_fields import SCALARS, allowed_scalars, fits, training_fields
+from olmoe_ft.recipe.training_rules import OWNED
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
