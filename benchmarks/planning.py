@@ -126,7 +126,8 @@ def measure(recipe: str, overrides: list[str]) -> None:
 
 def run_case(recipe: str, machine: str, overrides: list[str]) -> int:
     """Bytes at the peak, measured in a launch of its own."""
-    launch = ["accelerate", "launch", "--config_file", machine, "--main_process_port", "0"]
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", machine]
+    launch += ["--main_process_port", "0"]
     result = subprocess.run(
         [*launch, str(Path(__file__).resolve()), recipe, *overrides], capture_output=True, text=True
     )
