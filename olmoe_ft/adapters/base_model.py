@@ -20,8 +20,11 @@ def base_of(adapter: str) -> str:
     Raises:
         RecipeError: it is a local folder that is no longer there, or its weights are not those of the training.
     """
-    named = PeftConfig.from_pretrained(adapter).base_model_name_or_path
-    if not named:
+    try:
+        named = PeftConfig.from_pretrained(adapter).base_model_name_or_path
+    except (ValueError, TypeError, OSError) as error:
+        raise RecipeError(f"{adapter}: its adapter_config.json cannot be read ({error}); mend it") from None
+    if not isinstance(named, str) or not named:
         raise RecipeError(f"{adapter}: its adapter_config.json names no base_model_name_or_path; write it there")
     folder, places = Path(adapter).resolve(), [named]
     if Path(named).is_absolute() and Path(named).name == "base":  # of a run, whose final/ or checkpoints/*/ this is

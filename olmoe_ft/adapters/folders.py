@@ -48,7 +48,9 @@ def check_weights(checkpoint: str) -> None:
     if (index := folder / "model.safetensors.index.json").exists() and not files[0].exists():
         try:
             files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
+            files = []
+        if not files:
             raise RecipeError(f"{index}: no readable index of weight files; fetch the checkpoint again") from None
     for file in files:
         if not file.exists():
@@ -66,9 +68,9 @@ def _is_whole(file: Path) -> bool:
         try:
             header = json.loads(stream.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            return file.stat().st_size == 8 + length + max(ends, default=0)
         except (ValueError, KeyError, TypeError, AttributeError):
             return False
-    return file.stat().st_size == 8 + length + max(ends, default=0)
 
 
 def is_adapter(path: str) -> bool:
@@ -84,12 +86,11 @@ def load_config(path: str) -> "OlmoeConfig":
 
         path = base_of(path)
     try:
-        config = OlmoeConfig.from_pretrained(path)
-    except RecipeError:
-        raise
-    except (OSError, ValueError) as error:
-        kind = RecipeError if Path(path).exists() else Unreachable
-        raise kind(f"{path}: no model can be loaded from there ({str(error).splitlines()[0]})") from None
-    if config.model_type != "olmoe":
-        raise RecipeError(f"{path} is a {config.model_type!r} model; this pipeline trains 'olmoe' only")
-    return config
+        values, _ = OlmoeConfig.get_config_dict(path)
+        kind = values.get("model_type")
+        if kind == "olmoe":
+            return OlmoeConfig.from_dict(values)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        place = RecipeError if Path(path).exists() else Unreachable
+        raise place(f"{path}: no model can be loaded from there ({str(error).splitlines()[0]})") from None
+    raise RecipeError(f"{path} is a {kind!r} model (by its config.json); this pipeline trains 'olmoe' only")

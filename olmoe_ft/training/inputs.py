@@ -17,10 +17,13 @@ from olmoe_ft.data.questions import Question, load_questions
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe.wording import nearest
 from olmoe_ft.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from olmoe_ft.model import OlmoeConfig
+
+OTHER_SPELLINGS = ("rope_theta", "rope_scaling", "torch_dtype", "head_dim", "attn_implementation")  # of released files
 
 
 def check_files(recipe: Recipe, into_runs: bool = True) -> None:
@@ -64,13 +67,21 @@ def model_config(recipe: Recipe) -> "OlmoeConfig":
     if recipe.model.path is not None:
         return load_config(resolve_checkpoint(recipe.model.path))
     assert recipe.model.config is not None
-    values = _config_values(recipe.model.config)
+    file, values = recipe.model.config, _config_values(recipe.model.config)
     from olmoe_ft.model import OlmoeConfig
 
+    if values.pop("model_type", "olmoe") != "olmoe":
+        raise RecipeError(
+            f"{file}: no model configuration (of another `model_type`); this pipeline trains 'olmoe' only"
+        )
+    known = [*OlmoeConfig().to_dict(), *OlmoeConfig.attribute_map, *OTHER_SPELLINGS]
+    for name in values:
+        if name not in known:
+            raise RecipeError(f"{file}: `{name}` is no field of a model configuration{nearest(name, known)}")
     try:
         return OlmoeConfig(**values)
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"{recipe.model.config}: no model configuration ({str(error).splitlines()[0]})") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{file}: no model configuration ({str(error).splitlines()[0]})") from None
 
 
 def _config_values(file: str) -> dict[str, Any]:
@@ -78,7 +89,7 @@ def _config_values(file: str) -> dict[str, Any]:
         values = json.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"{file}: no model configuration ({error.strerror}); set model.config") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{file}: no model configuration (not valid JSON: {error}); mend the file") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{file}: no model configuration (it holds no object); see configs/model/ for some")

@@ -49,7 +49,7 @@ class RunDirectory:
             if self.path.exists() and any(file != self.data_report for file in self.path.iterdir()):
                 raise RecipeError(f"{self.path} holds files but no recipe.yaml; move it away or change `name`")
             return
-        before = yaml.safe_load(stored.read_text(encoding="utf-8"))
+        before = _read(stored, yaml.safe_load)
         differing = sorted(_differences(before, yaml.safe_load(self.recipe.to_yaml())))
         if differing:
             raise RecipeError(
@@ -91,7 +91,7 @@ class RunDirectory:
     def record_launch(self, **facts: Any) -> None:
         """Write `run.json`: what this run stood on, once for each launch that worked on it."""
         file = self.path / "run.json"
-        launches = json.loads(file.read_text())["launches"] if file.exists() else []
+        launches = _read(file, json.loads)["launches"] if file.exists() else []
         launch = {
             "python": platform.python_version(),
             "libraries": {name: version(name) for name in LIBRARIES},
@@ -126,7 +126,17 @@ class RunDirectory:
 
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, None while it has not finished."""
-        return json.loads(self.summary.read_text()) if self.summary.exists() else None
+        return _read(self.summary, json.loads) if self.summary.exists() else None
+
+
+def _read(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    try:
+        found = parse(file.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError):
+        found = None
+    if not isinstance(found, dict):
+        raise RecipeError(f"{file} is damaged; move {file.parent} away, or remove it to start over")
+    return found
 
 
 def write_text(file: Path, text: str) -> None:
