@@ -36,8 +36,10 @@ class SourceAudit:
     without_eos: int
     """Rows whose last supervised token is not EOS, before truncation."""
     double_bos: int
+    special_tokens: int
+    """Rows in whose text EOS or another special token is written out."""
     exact_copies: int
-    """Rows whose texts stand word for word in an earlier row of the mixture's sources."""
+    """Rows whose turns stand word for word in an earlier row of the mixture's sources."""
     near_copies: int
     """Other rows with a Jaccard similarity of at least 0.8 to an earlier one (5-word shingles, MinHash estimate)."""
     same_answers: int
@@ -68,7 +70,8 @@ def audit(mixture: Mixture) -> Audit:
     Takes 150 bytes of memory a row, and the time of sorting that.
     """
     facts = [prepared.rows.select_columns(["row_hash", "signature"]) for prepared in mixture.sources]
-    exact, near = copies(concatenate_datasets(facts))
+    readable = np.concatenate([prepared.fact("tokens") > 0 for prepared in mixture.sources])
+    exact, near = (mask & readable for mask in copies(concatenate_datasets(facts)))
     ends = np.cumsum([len(prepared.rows) for prepared in mixture.sources])[:-1]
     split = zip(mixture.sources, np.split(exact, ends), np.split(near, ends), strict=True)
     return Audit([_audit_source(*parts) for parts in split])
@@ -98,6 +101,7 @@ def _audit_source(prepared: Prepared, exact: np.ndarray, near: np.ndarray) -> So
         truncated_answer_tokens=int(answer.sum(dtype=np.int64)),
         without_eos=int((readable & ~fact("ends_with_eos")).sum()),
         double_bos=int(fact("double_bos").sum()),
+        special_tokens=int(fact("special_tokens").sum()),
         exact_copies=int(exact.sum()),
         near_copies=int(near.sum()),
         same_answers=int(fact("same_answers").sum()),
@@ -114,6 +118,7 @@ def _findings(source: SourceAudit) -> Sequence[str]:
     sentences = {
         "without_eos": "do not end their last answer with EOS, so the model does not learn to stop there",
         "double_bos": "begin with BOS twice: the text brings one of its own",
+        "special_tokens": "have a special token, such as EOS, written in their text; the model sees the token there",
         "truncated_rows": f"are cut, by {tokens} in tokens (data.long_prompts, data.long_answers)",
         "exact_copies": "stand word for word in an earlier row",
         "near_copies": "are near copies of an earlier row",

@@ -17,6 +17,7 @@ SHINGLE = 5  # words
 PERMUTATIONS = 128
 BANDS = 16  # of 8 values: rows of similarity s share one with probability 1 - (1 - s^8)^16, which is 0.95 at 0.8
 NEAR = 0.8  # estimated Jaccard similarity of two rows' shingles from which they are near copies
+NOTHING = 2**32 - 1  # in the signature of a row without words, which is no copy of another one
 BLOCK = 10_000  # rows whose signatures are in memory at once
 
 
@@ -51,7 +52,7 @@ def copies(rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
         for start in range(0, len(open_rows), BLOCK):
             candidates = open_rows[start : start + BLOCK]
             mine, other = (columns[index]["signature"] for index in (candidates, first[candidates]))
-            near[candidates] = (mine == other).mean(axis=1) >= NEAR
+            near[candidates] = ((mine == other).mean(axis=1) >= NEAR) & (mine != NOTHING).any(axis=1)
     return exact, near
 
 

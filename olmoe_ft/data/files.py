@@ -6,9 +6,10 @@ Each row comes with the place to name in an error, such as "file.jsonl:12".
 import csv
 import gzip
 import json
+import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,14 +34,16 @@ def read_rows(path: str, split: str = "train", config: str | None = None, revisi
     Raises:
         RecipeError: the source is missing, of another kind, not text, or not what its kind must be.
     """
-    file = Path(path)
+    file, exists = Path(path), os.path.exists(path)
     readers = {"jsonl": _jsonl_rows, "json": _json_rows, "csv": _csv_rows}
     kind = file.name.removesuffix(".gz").rpartition(".")[2].lower()
-    if file.is_dir():
+    if exists and not file.is_dir() and (split != "train" or config or revision):
+        raise RecipeError(f"{path} is a file, which has no split, config or revision; take them out of the recipe")
+    if exists and file.is_dir():
         yield from _data_set_rows(path, split, config, revision)
-    elif file.exists() and kind == "parquet":
+    elif exists and kind == "parquet":
         yield from _parquet_rows(file)
-    elif file.exists() and kind in readers:
+    elif exists and kind in readers:
         try:
             # newline="": a line ends where JSON or CSV say so
             with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig", newline="") as stream:
@@ -49,7 +52,7 @@ def read_rows(path: str, split: str = "train", config: str | None = None, revisi
             raise RecipeError(f"{file}: not readable as UTF-8 text ({error.reason}); save it as UTF-8") from None
         except (OSError, EOFError, zlib.error) as error:
             raise RecipeError(f"{file}: cannot be read to its end ({error}); is it whole and a real .gz?") from None
-    elif file.exists():
+    elif exists:
         raise RecipeError(
             f"{path}: cannot read this kind of file; use .jsonl, .json, .parquet or .csv (.gz for all but Parquet)"
         )
@@ -75,12 +78,12 @@ def _json_rows(stream: TextIO, file: str) -> Rows:
     index = 0
     try:
         for index, row in enumerate(
-            ijson.items(
-                _Joined(start, stream), "item" if in_array else "", use_float=True, multiple_values=not in_array
-            ),
+            ijson.items(_Joined(start, stream), "item" if in_array else "", multiple_values=not in_array),
             1,
         ):
             yield f"{file}, row {index}", row
+    except UnicodeDecodeError:
+        raise
     except (ijson.JSONError, ValueError) as error:
         reason = str(error).splitlines()[0].replace("\\n", " ").strip()
         raise RecipeError(f"{file}, row {index + 1}: not valid JSON ({reason}); is the file whole?") from None
@@ -108,6 +111,7 @@ def _json_reason(error: Exception) -> str:
 def _csv_rows(stream: TextIO, file: str) -> Rows:
     reader = csv.DictReader(stream, strict=True)
     try:
+        _check_names(reader.fieldnames or (), file)
         for row in reader:
             if None in row or None in row.values():
                 found = len(row) - 1 + len(row[None]) if None in row else sum(v is not None for v in row.values())
@@ -122,12 +126,20 @@ def _parquet_rows(file: Path) -> Rows:
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
             index = 0
+            _check_names(table.schema_arrow.names, str(file))
             for batch in table.iter_batches(batch_size=1000):
                 for row in batch.to_pylist():
                     index += 1
                     yield f"{file}, row {index}", row
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{file}, after row {index}: a text is not UTF-8 ({error.reason})") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise RecipeError(f"{file}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+
+
+def _check_names(names: Sequence[str], file: str) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise RecipeError(f"{file}: two columns are named {', '.join(twice)}; give each its own name")
 
 
 def _data_set_rows(name: str, split: str, config: str | None, revision: str | None) -> Rows:

@@ -16,10 +16,11 @@ from olmoe_ft.data.turns import (
     prompt_messages,
     refuse_tools,
     shown,
-    system_message,
     text,
     transcript,
     turns,
+    with_lists,
+    with_system,
 )
 
 Example = dict[str, Any]
@@ -75,10 +76,8 @@ def preference_pair(row: Any, format: str | None = None) -> Example:
     chosen, rejected = (_answer(row, key) for key in ("chosen", "rejected"))
     if len(chosen) > 1 and len(rejected) > 1:  # whole transcripts
         refuse_tools(row)
-        start = [] if chosen[0]["role"] == "system" else system_message(row)
-        prompt = start + _common_prefix(chosen, rejected)
-        answers = len(prompt) - len(start)
-        chosen, rejected = chosen[answers:], rejected[answers:]
+        shared = _common_prefix(chosen, rejected)
+        prompt, chosen, rejected = _shared_prompt(row, shared), chosen[len(shared) :], rejected[len(shared) :]
     else:
         prompt = prompt_messages(row)
     if not prompt or prompt[-1]["role"] != "user":
@@ -106,7 +105,7 @@ def conversation_prompt(row: Any) -> Messages:
 def _object(row: Any) -> Row:
     if not isinstance(row, Mapping):
         raise RowError(f"a row must be an object with named fields, found {shown(row)}")
-    return row
+    return with_lists(row)
 
 
 def _keys(row: Row) -> str:
@@ -119,13 +118,12 @@ def _has(row: Row, keys: tuple[str, ...]) -> bool:
 
 def _messages(row: Row) -> Messages:
     refuse_tools(row)
-    messages = turns(row, "messages")
-    return messages if messages[0]["role"] == "system" else system_message(row) + messages
+    return with_system(row, turns(row, "messages"))
 
 
 def _sharegpt(row: Row) -> Messages:
     refuse_tools(row)
-    return system_message(row) + turns(row, "conversations")
+    return with_system(row, turns(row, "conversations"))
 
 
 def _prompt_completion(row: Row) -> Messages:
@@ -136,7 +134,8 @@ def _prompt_completion(row: Row) -> Messages:
 
 
 def _alpaca(row: Row) -> Messages:
-    named = {key: value for key, value in row.items() if key in ("system", "instruction", "input", "history", "tools")}
+    others = ("prompt", "question", "conversations", "messages")  # of other formats
+    named = {key: value for key, value in row.items() if key not in others}
     return [*prompt_messages(named), message("assistant", row.get("output"), "`output`")]
 
 
@@ -166,3 +165,14 @@ def _common_prefix(chosen: Messages, rejected: Messages) -> Messages:
             break
         length += 1
     return chosen[:length]
+
+
+def _shared_prompt(row: Row, shared: Messages) -> Messages:
+    """The prompt of two transcripts: the turns they share, and before them what only `prompt` and `system` say."""
+    given = prompt_messages({"prompt": row.get("prompt")})
+    if shared and shared[0]["role"] != "assistant":  # the prompt stands in them
+        said = {turn["content"].strip() for turn in shared}
+        given = [turn for turn in given if turn["content"].strip() not in said]
+        if any(turn["role"] != "system" for turn in given):
+            raise RowError("has a `prompt` that `chosen` and `rejected` do not share; rename one away with `columns`")
+    return with_system(row, given + shared)

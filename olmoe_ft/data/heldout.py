@@ -1,7 +1,9 @@
 """Held-out prompts that also stand in training: what is measured on them would be memory, not skill."""
 
+import operator
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import accumulate
 
 from datasets.fingerprint import Hasher
 
@@ -13,11 +15,12 @@ NGRAM = 13  # words (Brown et al. 2020, GPT-3, appendix C)
 class HeldOut:
     """An index of held-out prompts.
 
-    A prompt stands in a row if they share 13 words in a row; one shorter than that, if a turn of the row is the prompt.
-    Case and punctuation do not count.
+    A prompt is what the user says in it, turn after turn. It stands in a row if they share 13 words in a row; one
+    shorter than that, if it is a turn of the row or the user's first turns. Case, punctuation and system turns do not
+    count.
 
     Args:
-        prompts: each as the texts of its turns, or of the turns that ask.
+        prompts: each as the texts of the user's turns.
     """
 
     def __init__(self, prompts: Iterable[list[str]]) -> None:
@@ -27,23 +30,22 @@ class HeldOut:
         self._short: dict[str, list[int]] = defaultdict(list)  # a whole short text -> the prompts that have it
         for index, texts in enumerate(prompts):
             self.count += 1
-            for text in texts:
-                found = words(text)
-                table = self._long if len(found) >= NGRAM else self._short
-                for run in dict.fromkeys(ngrams(found, NGRAM)):
-                    table[run].append(index)
+            found = words(" ".join(texts))
+            table = self._long if len(found) >= NGRAM else self._short
+            for run in dict.fromkeys(ngrams(found, NGRAM)):
+                table[run].append(index)
 
-    def standing_in(self, turns: Iterable[list[str]]) -> list[int]:
+    def standing_in(self, turns: Iterable[tuple[str, list[str]]]) -> list[int]:
         """The prompts (counted from 0) that stand in a row.
 
         Args:
-            turns: the words of each of its texts.
+            turns: role and words of each of its turns.
         """
-        found: set[int] = set()
-        for said in turns:
-            if len(said) < NGRAM:
-                found.update(self._short.get(" ".join(said), ()))
-            elif self._long:
-                for run in ngrams(said, NGRAM):
-                    found.update(self._long.get(run, ()))
+        said = [(role, text) for role, text in turns if role != "system"]
+        starts = list(accumulate((text for role, text in said if role == "user"), operator.add))
+        short = [text for text in (*(text for _, text in said), *starts) if len(text) < NGRAM]
+        found = {prompt for text in short for prompt in self._short.get(" ".join(text), ())}
+        if self._long:
+            whole = [*(text for role, text in said if role != "user"), *starts[-1:]]
+            found |= {prompt for text in whole for run in ngrams(text, NGRAM) for prompt in self._long.get(run, ())}
         return sorted(found)

@@ -15,7 +15,7 @@ from olmoe_ft.data.heldout import HeldOut
 from olmoe_ft.data.prepare import MALFORMED, TOKEN_COLUMNS, UNSUPERVISED, Prepared, prepare
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.tokens import Length
-from olmoe_ft.data.words import row_texts
+from olmoe_ft.data.words import asked, row_turns
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.schema import Data, Source
 
@@ -68,7 +68,7 @@ def load_mixtures(
     """
     data, seed = recipe.data, recipe.training.get("seed", 42)
     length = Length(max_length, data.max_prompt_length, data.long_prompts, data.long_answers)
-    asked = [*questions, *(texts for source in data.eval for texts in _asked(source, recipe.stage, data.malformed))]
+    prompts = [*questions, *(texts for source in data.eval for texts in _asked(source, recipe.stage, data.malformed))]
 
     def load(sources: Sequence[Source], held_out: HeldOut) -> Mixture:
         processes = recipe.training.get("dataset_num_proc")
@@ -77,7 +77,7 @@ def load_mixtures(
             _check_lost(one, data)
         return Mixture(prepared, mix(prepared, TOKEN_COLUMNS[recipe.stage], seed))
 
-    return load(data.train, HeldOut(asked)), load(data.eval, HeldOut(())) if data.eval else None
+    return load(data.train, HeldOut(prompts)), load(data.eval, HeldOut(())) if data.eval else None
 
 
 def mix(sources: Sequence[Prepared], columns: Sequence[str], seed: int) -> Dataset:
@@ -103,12 +103,8 @@ def _drawn(prepared: Prepared, seed: int) -> Dataset:
 
 
 def _asked(source: Source, stage: str, malformed: str) -> list[list[str]]:
-    """The texts of each evaluation row that are not answers."""
-    rows = load_source(source, stage, malformed)
-    turns = ([turn for turn in row.get("messages") or row.get("prompt") or ()] for row in rows)
-    asked = ([turn["content"] for turn in said if turn["role"] != "assistant"] for said in turns)
-    # of plain text, all of it
-    return [texts or row_texts(row)[:1] for texts, row in zip(asked, rows, strict=True)]
+    """What is asked in each evaluation row."""
+    return [asked(row_turns(row)) for row in load_source(source, stage, malformed)]
 
 
 def _check_lost(prepared: Prepared, data: Data) -> None:

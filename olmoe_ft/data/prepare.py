@@ -1,5 +1,6 @@
 """A converted source -> token ids as a trainer takes them, beside what the audit asks of every row. Cached on disk."""
 
+import json
 import sys
 from dataclasses import astuple, dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from olmoe_ft.data.heldout import HeldOut
 from olmoe_ft.data.sources import load_source, version_of
 from olmoe_ft.data.tokens import Length, Tokens, answer_tokens, tokenize
 from olmoe_ft.data.turns import RowError
-from olmoe_ft.data.words import row_texts
+from olmoe_ft.data.words import row_turns
 from olmoe_ft.recipe.schema import Data, Source
 
 # Why a row is not trained on; "" for one that is.
@@ -36,6 +37,7 @@ FACTS: dict[str, Any] = {
     "cut_answer": Value("int32"),  # and from the answer, of a pair from both
     "ends_with_eos": Value("bool"),  # the last supervised token, before truncation
     "double_bos": Value("bool"),
+    "special_tokens": Value("bool"),  # EOS or another special token written out in the text
     "same_answers": Value("bool"),
     "held_out": List(Value("int32")),  # the held-out prompts that stand in the row
     "row_hash": Value("int64"),
@@ -131,13 +133,13 @@ def _prepare_batch(
     decontaminate: bool,
 ) -> dict[str, list[Any]]:
     examples = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    said = [[words.words(text) for text in row_texts(example)] for example in examples]
-    sketches = signatures([[word for turn in turns for word in turn] for turns in said])
+    said = [[(role, words.words(text)) for role, text in row_turns(example)] for example in examples]
+    sketches = signatures([[word for _, turn in turns for word in turn] for turns in said])
     readable = [example for example in examples if example["problem"] is None]
     done = iter((_pairs if stage == "dpo" else _conversations)(readable, length, tokenizer))
-    rows = []
+    rows, special = [], tokenizer.all_special_tokens
     for example, turns, sketch in zip(examples, said, sketches, strict=True):
-        texts = row_texts(example)
+        texts = row_turns(example)
         row: dict[str, Any] = {
             "dropped": MALFORMED,
             "place": example["place"],
@@ -149,9 +151,10 @@ def _prepare_batch(
             "cut_answer": 0,
             "ends_with_eos": False,
             "double_bos": False,
+            "special_tokens": any(token in text for _, text in texts for token in special),
             "same_answers": False,
             "held_out": held_out.standing_in(turns),
-            "row_hash": xxhash.xxh3_64_intdigest("\0".join(texts).encode()) >> 1,
+            "row_hash": xxhash.xxh3_64_intdigest(json.dumps(texts).encode()) >> 1,
             "signature": sketch,
         }
         row |= {name: [] for name in TOKEN_COLUMNS[stage]}

@@ -1,10 +1,13 @@
 """Held-out prompts whose answer a program can check."""
 
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 from olmoe_ft.data.files import read_rows
 from olmoe_ft.data.formats import conversation_prompt
 from olmoe_ft.data.turns import RowError
+from olmoe_ft.data.words import asked
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Answers
 
@@ -19,8 +22,8 @@ class Question:
     skill: str
 
     def texts(self) -> list[str]:
-        """What is asked, turn by turn, without earlier answers."""
-        return [message["content"] for message in self.prompt if message["role"] != "assistant"]
+        """What the user says, turn by turn."""
+        return asked((message["role"], message["content"]) for message in self.prompt)
 
     def mark(self, completion: str) -> tuple[bool, str | None]:
         """Whether the completion is the answer in one of the styles, and which style it is in, right or wrong.
@@ -41,15 +44,22 @@ def load_questions(answers: Answers) -> list[Question]:
         RecipeError: the file is missing or empty, or a row lacks its prompt or answer.
     """
     questions = []
-    for where, row in read_rows(answers.path):
+    for where, row in islice(read_rows(answers.path), answers.limit):
         try:
             prompt = conversation_prompt(row)
         except RowError as error:
             raise RecipeError(f"{where}: {error}") from None
-        if not isinstance(row.get("answer"), str):
+        if not isinstance(row.get("answer"), str) or not row["answer"]:
             raise RecipeError(f"{where}: `answer` must be the expected text, found {row.get('answer')!r}")
-        frames = {style: (before, after) for style, (before, after) in row.get("frames", {"plain": ("", "")}).items()}
-        questions.append(Question(prompt, row["answer"], frames, str(row.get("skill", "all"))))
+        frames = row.get("frames") or {"plain": ("", "")}
+        if not (isinstance(frames, dict) and all(_is_frame(frame) for frame in frames.values())):
+            raise RecipeError(f"{where}: `frames` must give each style a text before and one after, found {frames!r}")
+        styles = {style: (before, after) for style, (before, after) in frames.items()}
+        questions.append(Question(prompt, row["answer"], styles, str(row.get("skill", "all"))))
     if not questions:
         raise RecipeError(f"{answers.path}: no held-out prompts; give at least one row")
-    return questions[: answers.limit]
+    return questions
+
+
+def _is_frame(frame: Any) -> bool:
+    return isinstance(frame, list | tuple) and len(frame) == 2 and all(isinstance(text, str) for text in frame)

@@ -1,7 +1,9 @@
 """A source of a recipe as a data set on disk: every row read, recognised and converted, or said to be wrong and how."""
 
 import hashlib
+import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,9 @@ def load_source(source: Source, stage: str, malformed: str = "stop") -> Dataset:
         "malformed": malformed,
         "version": version_of(files, formats, turns),  # with the file's size and time, the key of the cache
     }
-    path = Path(source.path)
-    if path.exists():
-        members = sorted(path.rglob("*")) if path.is_dir() else [path]
+    if os.path.exists(source.path):
+        path = Path(source.path)
+        members = sorted(member for member in path.rglob("*") if member.exists()) if path.is_dir() else [path]
         # a tuple: lists are taken for shards, and the generator run once for each item
         arguments["files"] = tuple((str(m.resolve()), m.stat().st_size, m.stat().st_mtime_ns) for m in members)
     try:
@@ -59,17 +61,27 @@ def _converted(source: dict[str, Any], stage: str, malformed: str, **_: Any) -> 
     convert = formats.preference_pair if stage == "dpo" else formats.training_example
     empty = dict.fromkeys(FEATURES[stage])
     rows = files.read_rows(source["path"], source["split"], source["config"], source["revision"])
-    names, count = source["columns"], 0
-    for where, row in rows:
-        if count == source["max_rows"]:
-            break
-        count += 1
+    unseen, keys = set(source["columns"]), None
+    for where, row in islice(rows, source["max_rows"]):
+        keys = list(row) if isinstance(row, dict) else []
+        unseen -= set(keys)
         try:
-            renamed = {names.get(key, key): value for key, value in row.items()} if isinstance(row, dict) else row
-            yield empty | convert(renamed, source["format"]) | {"place": where}
+            yield empty | convert(_renamed(row, source["columns"]), source["format"]) | {"place": where}
         except RowError as error:
+            problem = str(error).encode(errors="backslashreplace").decode()  # it may quote half a character
             if malformed == "stop":
-                raise RecipeError(f"{where}: {error}") from None
-            yield empty | {"place": where, "problem": str(error)}
-    if not count:
+                raise RecipeError(f"{where}: {problem}") from None
+            yield empty | {"place": where, "problem": problem}
+    if keys is None:
         raise RecipeError(f"{source['path']}: the data set is empty; give one with at least one row")
+    if unseen:
+        absent, known = ", ".join(sorted(unseen)), ", ".join(keys)
+        raise RecipeError(f"{source['path']}: no row has {absent}, which `columns` renames; the last has {known}")
+
+
+def _renamed(row: Any, names: dict[str, str]) -> Any:
+    """The row under the format's names; what already stands under such a name gives way."""
+    if not isinstance(row, dict):
+        return row
+    others = {key: value for key, value in row.items() if key not in names}
+    return others | {names[key]: value for key, value in row.items() if key in names}

@@ -26,12 +26,34 @@ ROLES = {
 }
 TOOL_ROLES = {"tool", "tool_call", "tool_response", "function", "function_call", "function_response", "observation"}
 UNSAID = ("tool_calls", "function_call", "reasoning_content", "thinking")  # of a message, beside its content
+LISTED = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")  # turns that a table holds as text
+MAY_BE_LISTED = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
 TRANSCRIPT = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 WITHOUT_TOOLS = "which OLMoE's chat format cannot express; take such rows out"
 
 
 class RowError(ValueError):
     """A row is not what its format needs; the message says what is missing or wrong."""
+
+
+def with_lists(row: Row) -> Row:
+    """The row with those turns as lists that a table without lists, such as CSV, holds as JSON text.
+
+    Raises:
+        RowError: such a text is no JSON.
+    """
+    return {**row, **{key: _listed(row[key], key) for key in MAY_BE_LISTED if isinstance(row.get(key), str)}}
+
+
+def _listed(value: str, key: str) -> Any:
+    if not LISTED.match(value):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise RowError(f"`{key}` is a list of turns as text, but not valid JSON ({error})") from None
+    keys = [turn.keys() & {"role", "from"} if isinstance(turn, Mapping) else () for turn in found]
+    return found if all(keys) else value
 
 
 def turns(row: Row, key: str) -> Messages:
@@ -41,11 +63,6 @@ def turns(row: Row, key: str) -> Messages:
         RowError: it is no such list, or a turn cannot be kept.
     """
     found = row.get(key)
-    if isinstance(found, str) and found.lstrip().startswith("["):  # as a CSV holds it
-        try:
-            found = json.loads(found)
-        except ValueError as error:
-            raise RowError(f"`{key}` is not valid JSON ({error})") from None
     if not isinstance(found, list) or not found:
         raise RowError(f"`{key}` must be a list of turns, found {shown(found)}")
     return [_turn(turn, f"`{key}[{index}]`") for index, turn in enumerate(found)]
@@ -79,27 +96,39 @@ def prompt_messages(row: Row) -> Messages:
         value = row.get(key)
         if value is None:
             continue
-        start = system_message(row)
         if isinstance(value, list):
-            return start + turns(row, key)
+            return with_system(row, turns(row, key))
         if is_transcript(value):
-            return start + transcript(value, f"`{key}`", prompt=True)
+            return with_system(row, transcript(value, f"`{key}`", prompt=True))
         asked = text(value, f"`{key}`")
-        if key == "instruction" and row.get("input"):
+        if key == "instruction" and not _blank(row.get("input")):
             asked = f"{asked}\n\n{text(row['input'], '`input`')}"
-        return [*start, *_history(row), message("user", asked, f"`{key}`")]
+        return with_system(row, [*_history(row), message("user", asked, f"`{key}`")])
     return []
 
 
-def system_message(row: Row) -> Messages:
-    system = row.get("system")
-    return [message("system", system, "`system`")] if system else []
+def with_system(row: Row, messages: Messages) -> Messages:
+    """The turns after the system turn that stands beside them in the row.
+
+    Raises:
+        RowError: they begin with another one.
+    """
+    for key in ("system", "system_prompt"):
+        if _blank(row.get(key)):
+            continue
+        system = message("system", row[key], f"`{key}`")
+        if not messages or messages[0]["role"] != "system":
+            return [system, *messages]
+        if messages[0] != system:
+            raise RowError(f"has `{key}` and another system turn; take one of them out, or rename it with `columns`")
+    return messages
 
 
 def refuse_tools(row: Row) -> None:
     """Tool definitions beside the turns would be left out in silence."""
-    if row.get("tools") not in (None, "", [], "[]", "null"):
-        raise RowError(f"has `tools`, {WITHOUT_TOOLS}")
+    for key in ("tools", "functions"):
+        if row.get(key) not in (None, "", [], "[]", "null"):
+            raise RowError(f"has `{key}`, {WITHOUT_TOOLS}")
 
 
 def is_transcript(value: Any) -> bool:
@@ -121,19 +150,24 @@ def shown(value: Any) -> str:
     return "nothing" if value is None else repr(value)[:60]
 
 
+def _blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def _turn(turn: Any, where: str) -> dict[str, str]:
     if not isinstance(turn, Mapping):
         raise RowError(f"{where} must be a turn with a role and a text, found {shown(turn)}")
-    role = turn.get("role") if turn.get("role") is not None else turn.get("from")
+    named = turn.get("role") if turn.get("role") is not None else turn.get("from")
+    role = named.lower() if isinstance(named, str) else ""
     if role in TOOL_ROLES:
         raise RowError(f"{where} is a tool turn ({role}), {WITHOUT_TOOLS}")
     if role not in ROLES:
-        raise RowError(f"{where} has the role {role!r}; known are {', '.join(ROLES)}")
+        raise RowError(f"{where} has the role {shown(named)}; known are {', '.join(ROLES)}")
     for key in UNSAID:
         if turn.get(key):
             raise RowError(f"{where} has `{key}`, {WITHOUT_TOOLS}")
-    if turn.get("weight") == 0 or turn.get("train") is False:
-        raise RowError(f"{where} is marked as not to be trained on; every assistant turn is: take it out of the row")
+    if turn.get("weight", 1) not in (None, 1) or False in (turn.get("train"), turn.get("loss_mask")):
+        raise RowError(f"{where} is marked as not to be trained on like others; every assistant turn is: take it out")
     content = turn.get("content") if turn.get("content") is not None else turn.get("value")
     return message(ROLES[role], content, where)
 
@@ -148,6 +182,8 @@ def _part(part: Mapping[str, Any], where: str) -> str:
 def _history(row: Row) -> Messages:
     """Earlier rounds of an Alpaca row, `[[question, answer], …]`."""
     rounds = row.get("history") or []
+    if not isinstance(rounds, list):
+        raise RowError(f"`history` must be a list of questions and answers, found {shown(rounds)}")
     messages = []
     for index, pair in enumerate(rounds):
         where = f"`history[{index}]`"

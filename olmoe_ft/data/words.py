@@ -1,7 +1,7 @@
 """The words of a row, for comparing rows whatever the template and the tokenizer."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Scripts without spaces between words (Thai to Khmer, kana, ideographs, Hangul): each character is a word.
@@ -9,12 +9,17 @@ UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\ua
 WORD = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 
 
-def row_texts(example: Mapping[str, Any]) -> list[str]:
-    """Every text of a converted row, turn by turn."""
+def row_turns(example: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Role and text of every turn of a converted row; the role of plain text is "text"."""
     if example.get("text"):
-        return [example["text"]]
+        return [("text", example["text"])]
     parts = ("messages", "prompt", "chosen", "rejected")
-    return [message["content"] for part in parts for message in example.get(part) or ()]
+    return [(message["role"], message["content"]) for part in parts for message in example.get(part) or ()]
+
+
+def asked(turns: Iterable[tuple[str, str]]) -> list[str]:
+    """What is asked in them: the user's texts, or a plain text."""
+    return [text for role, text in turns if role in ("user", "text")]
 
 
 def words(text: str) -> list[str]:

@@ -124,6 +124,13 @@ class Source(Section):
     revision: Text | None = None
     """Branch, tag or commit of a Hub data set."""
 
+    @field_validator("columns")
+    @classmethod
+    def _one_name_each(cls, columns: Mapping[str, str]) -> Mapping[str, str]:
+        if len(set(columns.values())) < len(columns):
+            raise PydanticCustomError("expected", "a name of its own for each column")
+        return columns
+
 
 class Answers(Section):
     """Held-out prompts with checkable answers, generated greedily before and after training."""

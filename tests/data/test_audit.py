@@ -116,7 +116,45 @@ def test_pairs_with_the_same_answers_are_seen(write):
     ],
 )
 def test_what_stands_in_a_row(prompt, row, stands):
-    assert HeldOut([["other"], [prompt]]).standing_in([words(row)]) == ([1] if stands else [])
+    for role in ("user", "assistant", "text"):
+        assert HeldOut([["other"], [prompt]]).standing_in([(role, words(row))]) == ([1] if stands else [])
+
+
+def test_a_prompt_of_several_turns_is_all_that_is_asked():
+    """A follow-up such as "continue" is no prompt by itself, and what the system says is none at all."""
+    held_out = HeldOut([["name a town", "continue"], [" ".join(LONG[:7]), " ".join(LONG[7:])]])
+
+    def found(*turns):
+        return held_out.standing_in([(role, words(text)) for role, text in turns])
+
+    assert found(("user", "Name a town."), ("assistant", "Rome"), ("user", "Continue!"), ("assistant", "Ulm")) == [0]
+    assert found(("user", "name a river"), ("assistant", "Po"), ("user", "continue")) == []
+    assert found(("user", " ".join(LONG[:7])), ("assistant", "yes"), ("user", " ".join(LONG[7:]))) == [1]
+    assert found(("system", " ".join(LONG)), ("user", "hello")) == []
+
+
+def test_rows_without_words_or_with_other_roles_are_no_copies(write):
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    rows = [{"prompt": "?!", "completion": "+"}, {"prompt": "😀", "completion": "🎉"}]
+    rows += [{"messages": turns}, {"messages": [turns[0] | {"role": "system"}, turns[1]]}]
+    [source] = audit(mixture([{"path": write("rows.jsonl", rows)}])).sources
+    assert (source.exact_copies, source.near_copies) == (0, 1)  # the same words, said by others
+
+
+def test_malformed_rows_are_no_copies_of_each_other(write):
+    path = write("rows.jsonl", [*ROWS, {"prompt": "q"}, {"prompt": "p"}])
+    [source] = audit(mixture([{"path": path}], malformed="drop", max_dropped=1)).sources
+    assert (
+        source.dropped == {"malformed": 2}
+        and source.exact_copies == audit(mixture([{"path": write("r.jsonl", ROWS)}])).sources[0].exact_copies
+    )
+
+
+def test_special_tokens_in_texts_are_seen(write):
+    rows = [{"prompt": "q", "completion": "a<|endoftext|>"}, {"prompt": "q", "completion": "b"}]
+    found = audit(mixture([{"path": write("rows.jsonl", rows)}]))
+    assert found.sources[0].special_tokens == 1
+    assert "1 of 2 rows (50.0%) have a special token, such as EOS, written in their text" in found.findings()[0]
 
 
 def test_words_and_runs():

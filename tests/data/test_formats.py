@@ -52,6 +52,23 @@ PAIR = {"prompt": [user("q")], "chosen": [assistant("good")], "rejected": [assis
             [system("s"), assistant("a")],
         ),
         ({"prompt": "\n\nHuman: q\n\nAssistant:", "completion": " a"}, [user("q"), assistant(" a")]),
+        (
+            {"prompt": json.dumps([user("q")]), "completion": json.dumps([assistant("a")])},  # of a CSV too
+            [user("q"), assistant("a")],
+        ),
+        (  # JSON that is no list of turns is an answer
+            {"prompt": "q", "completion": '[{"value": 1}]'},
+            [user("q"), assistant('[{"value": 1}]')],
+        ),
+        (
+            {"conversations": [{"from": "Human", "value": "q"}, {"from": "GPT", "value": "a"}], "system_prompt": "s"},
+            [system("s"), user("q"), assistant("a")],
+        ),
+        (
+            {"messages": [system("s"), user("q"), assistant("a")], "system": "s"},
+            [system("s"), user("q"), assistant("a")],
+        ),
+        ({"instruction": "do", "input": " ", "output": "done"}, [user("do"), assistant("done")]),
     ],
 )
 def test_conversations(row, messages):
@@ -82,6 +99,7 @@ def test_conversations(row, messages):
             "rejected": "\n\nHuman: q\n\nAssistant: bad",
         },
         {"instruction": "q", "input": "", "chosen": "good", "rejected": "bad"},
+        {"chosen": json.dumps([user("q"), assistant("good")]), "rejected": json.dumps([user("q"), assistant("bad")])},
     ],
 )
 def test_preference_pairs(row):
@@ -108,9 +126,28 @@ def test_a_multi_turn_prompt_is_the_shared_start():
         ({"messages": [user([{"type": "image"}]), assistant("a")]}, "has a part of type 'image'"),
         ({"messages": [user("q"), {**assistant("a"), "reasoning_content": "hm"}]}, "has `reasoning_content`"),
         ({"messages": [user("q"), assistant("\ud800")]}, "lone surrogate"),
-        ({"messages": "[1", "id": 1}, "`messages` is not valid JSON"),
+        ({"messages": '[{"role": "user"', "id": 1}, "`messages` is a list of turns as text, but not valid JSON"),
         ({"instruction": "do", "output": "x", "history": [["q"]]}, r"`history\[0\]` must be a question and its answer"),
         ({"messages": []}, "`messages` must be a list of turns"),
+        ({"messages": "[" * 100_000}, "`messages` must be a list of turns"),
+        ({"messages": '[{"role":' + "[" * 100_000}, "not valid JSON .maximum recursion"),
+        (
+            {"prompt": "[{'role': 'user', 'content': 'q'}]", "completion": "a"},
+            "`prompt` is a list of turns as text, but",
+        ),
+        ({"messages": [{"role": ["user"], "content": "q"}]}, r"has the role \['user'\]; known are"),
+        (
+            {"instruction": "do", "output": "x", "history": 3},
+            "`history` must be a list of questions and answers, found 3",
+        ),
+        ({"instruction": "do", "input": 0, "output": "x"}, "`input` must be a text that is not empty, found 0"),
+        ({"messages": [user("q"), {**assistant("a"), "weight": 0.5}]}, "not to be trained on like others"),
+        ({"messages": [user("q"), {**assistant("a"), "loss_mask": 0}]}, "not to be trained on like others"),
+        (
+            {"messages": [user("q"), assistant("a")], "functions": [{"name": "f"}]},
+            "has `functions`, which OLMoE's chat",
+        ),
+        ({"messages": [system("s"), user("q"), assistant("a")], "system": "t"}, "has `system` and another system turn"),
         ({"messages": "hello"}, "`messages` must be a list of turns, found 'hello'"),
         ({"messages": ["hello"]}, r"`messages\[0\]` must be a turn"),
         ({"messages": [user("q")]}, "no assistant turn"),
@@ -140,6 +177,10 @@ def test_a_malformed_conversation_says_what_is_wrong(row, reason):
         ({"chosen": "a", "rejected": "b"}, "has no prompt"),
         ({"chosen": [user("x"), assistant("a")], "rejected": [user("y"), assistant("b")]}, "has no prompt"),
         ({"prompt": "q", "chosen": [user("a")], "rejected": "b"}, "`chosen` must add one assistant turn"),
+        (
+            {"prompt": "other", "chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("b")]},
+            "has a `prompt` that `chosen` and `rejected` do not share",
+        ),
     ],
 )
 def test_a_malformed_pair_says_what_is_wrong(row, reason):
@@ -159,6 +200,14 @@ def test_a_system_text_beside_transcripts_is_kept():
         {"system": "s", "chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("b")]}
     )
     assert pair["prompt"] == [system("s"), user("q")] and pair["rejected"] == [assistant("b")]
+
+
+def test_a_prompt_beside_transcripts_adds_what_they_lack():
+    later = [assistant("1"), user("2")]
+    pair = preference_pair({"prompt": "q", "chosen": [*later, assistant("a")], "rejected": [*later, assistant("b")]})
+    assert pair == {"prompt": [user("q"), *later], "chosen": [assistant("a")], "rejected": [assistant("b")]}
+    whole = {"chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("b")]}
+    assert preference_pair({"prompt": [system("s"), user("q")], **whole})["prompt"] == [system("s"), user("q")]
 
 
 def test_plain_text():

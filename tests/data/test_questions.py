@@ -37,7 +37,17 @@ def test_questions_are_read_with_their_frames(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "no held-out prompts"), ('{"prompt": "q"}', "`answer` must be the expected text"), ("[]", ":1: a row must")],
+    [
+        ("", "no held-out prompts"),
+        ('{"prompt": "q"}', "`answer` must be the expected text"),
+        ("[]", ":1: a row must"),
+        ('{"prompt": "q", "answer": ""}', "`answer` must be the expected text"),
+        (
+            '{"prompt": "q", "answer": "a", "frames": {"long": ["= "]}}',
+            "`frames` must give each style a text before and",
+        ),
+        ('{"prompt": "q", "answer": "a", "frames": ["= ", ""]}', "`frames` must give each style a text before and"),
+    ],
 )
 def test_a_wrong_file_of_answers_is_one_sentence(tmp_path, text, message):
     path = tmp_path / "held.jsonl"

@@ -1,7 +1,9 @@
 import gzip
 import json
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.recipe import RecipeError, Unreachable
@@ -75,11 +77,36 @@ def test_keys_are_renamed(tmp_path):
     assert [turn["content"] for turn in row["messages"]] == ["q", "a"]
 
 
+def test_a_renamed_key_takes_the_place_of_another(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [{"query": "q", "prompt": "a formatted q", "completion": "a"}])
+    assert questions(load_source(Source(path=path, columns={"query": "prompt"}), "sft")) == ["q"]
+    swapped = Source(path=path, columns={"prompt": "completion", "completion": "prompt"})
+    assert questions(load_source(swapped, "sft")) == ["a"]
+    with pytest.raises(
+        RecipeError, match="no row has quesry, which `columns` renames; the last has query, prompt, comp"
+    ):
+        load_source(Source(path=path, columns={"quesry": "prompt"}), "sft")
+
+
+def test_rows_beyond_max_rows_are_not_looked_at(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n{"te')
+    assert len(load_source(Source(path=str(path), max_rows=1), "sft")) == 1
+
+
+def test_numbers_of_any_size_in_keys_that_nobody_reads(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('[{"text": "a", "id": 123456789012345678901234567890, "score": 0.5}]')
+    assert len(load_source(Source(path=str(path)), "sft")) == 1
+
+
 def test_malformed_rows_are_kept_with_their_problem_where_they_may_be_dropped(tmp_path):
     path = write(tmp_path / "rows.jsonl", [ROWS[0], {"prompt": "q"}, ROWS[1]])
     rows = load_source(Source(path=path), "sft", "drop")
     assert [bool(row["messages"]) for row in rows] == [True, False, True]
     assert rows[1]["place"].endswith("rows.jsonl:2") and "none of the known formats" in rows[1]["problem"]
+    path = write(tmp_path / "half.jsonl", [ROWS[0], {"\ud800": "half a character"}])
+    assert load_source(Source(path=path), "sft", "drop")[1]["problem"].startswith("has \\ud800, which is none")
 
 
 def test_a_changed_file_is_read_again(tmp_path):
@@ -96,6 +123,8 @@ def test_a_changed_file_is_read_again(tmp_path):
         ("empty.jsonl", "", "empty.jsonl: the data set is empty"),
         ("broken.jsonl", '{"prompt": "q", "completion": "a"}\n{"prompt": ', "broken.jsonl:2: not valid JSON"),
         ("broken.json", '[{"text": "a"}, {"text"', "broken.json, row 2: not valid JSON"),
+        ("latin.json", ('[{"text": "' + "a" * 9000 + 'é"}]').encode("latin-1"), "latin.json: not readable as UTF-8"),
+        ("twice.csv", "prompt,prompt,completion\nq,q,a\n", "twice.csv: two columns are named prompt"),
         ("ends.csv", "prompt,completion\nq\n", "ends.csv:2: 1 fields where the header names 2"),
         ("open.csv", 'prompt,completion\nq,"a\n', "open.csv:1: not valid CSV"),
         ("rows.parquet", b"PAR1", "rows.parquet: not a readable Parquet file"),
@@ -105,7 +134,11 @@ def test_a_changed_file_is_read_again(tmp_path):
         ("rows.txt", "hello", "cannot read this kind of file"),
         ("binary.jsonl", b"\xff\xfe\x00", "not readable as UTF-8"),
         ("rows.jsonl.gz", b"no gzip", "cannot be read to its end"),
-        ("half.jsonl.gz", gzip.compress(b'{"text": "a"}' * 999)[:-9], "half.jsonl.gz: cannot be read to its end"),
+        (
+            "half.jsonl.gz",
+            gzip.compress(b'{"text": "a"}' * 999, mtime=0)[:-9],
+            "half.jsonl.gz: cannot be read to its end",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_sentence_with_its_place(tmp_path, name, content, message):
@@ -117,7 +150,12 @@ def test_what_is_wrong_with_a_file_is_one_sentence_with_its_place(tmp_path, name
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("data/nothing.jsonl", "does not exist"), ("runs/x/y", "does not exist"), ("tests", "tests holds no data set")],
+    [
+        (f"{'x' * 300}.jsonl", "does not exist"),
+        ("data/nothing.jsonl", "does not exist"),
+        ("runs/x/y", "does not exist"),
+        ("tests", "tests holds no data set"),
+    ],
 )
 def test_a_path_that_is_no_file(path, message):
     with pytest.raises(RecipeError, match=message):
@@ -128,3 +166,26 @@ def test_a_path_that_is_no_file(path, message):
 def test_a_hub_name_without_network_is_one_sentence(name):
     with pytest.raises(Unreachable, match=f"{name} is neither a file here nor a data set"):
         load_source(Source(path=name), "sft")
+
+
+def test_a_file_has_no_splits(tmp_path):
+    path = write(tmp_path / "rows.jsonl", ROWS)
+    for other in ({"split": "test"}, {"config": "small"}, {"revision": "main"}):
+        with pytest.raises(RecipeError, match="is a file, which has no split, config or revision"):
+            load_source(Source(path=path, **other), "sft")
+
+
+def test_parquet_with_damaged_text_or_a_name_given_twice(tmp_path):
+    bytes_as_text = pyarrow.Array.from_buffers(pyarrow.string(), 1, pyarrow.array([b"\xff\xfe"]).buffers())
+    parquet.write_table(pyarrow.table({"text": bytes_as_text}), tmp_path / "damaged.parquet")
+    texts = pyarrow.array(["a"])
+    parquet.write_table(pyarrow.Table.from_arrays([texts, texts], ["text", "text"]), tmp_path / "twice.parquet")
+    for name, message in (("damaged", "a text is not UTF-8"), ("twice", "two columns are named text")):
+        with pytest.raises(RecipeError, match=message):
+            load_source(Source(path=str(tmp_path / f"{name}.parquet")), "sft")
+
+
+def test_a_folder_with_a_broken_link_is_read(tmp_path):
+    write(tmp_path / "train.jsonl", ROWS)
+    (tmp_path / "notes").symlink_to("/nowhere")
+    assert len(load_source(Source(path=str(tmp_path)), "sft")) == 10

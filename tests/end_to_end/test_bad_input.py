@@ -173,6 +173,22 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ("bytes", lambda: data("rows.jsonl", b"\xff\xfe"), "rows.jsonl: not readable as UTF-8 text"),
     ("no gzip", lambda: data("rows.jsonl.gz", b"no"), "rows.jsonl.gz: cannot be read to its end"),
     ("half a gzip", lambda: data("rows.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9]), "to its end"),
+    ("a column twice", lambda: data("rows.csv", "text,text\na,b\n"), "rows.csv: two columns are named text"),
+    (
+        "a split of a file",
+        lambda: data("rows.jsonl", [{"text": "a"}], "data.train.0.split=test"),
+        "rows.jsonl is a file, which has no split",
+    ),
+    (
+        "a misspelt column",
+        lambda: data("rows.jsonl", [{"text": "a"}], "data.train.0.columns={txt: text}"),
+        "no row has txt, which `columns` renames",
+    ),
+    (
+        "two columns to one",
+        lambda: data("rows.jsonl", [{"text": "a"}], "data.train.0.columns={a: text, b: text}"),
+        "a name of its own for each column",
+    ),
     ("a ragged table", lambda: data("rows.csv", "text\na,b\n"), "rows.csv:2: 2 fields where the header names 1"),
     ("no Parquet", lambda: data("rows.parquet", b"PAR1"), "rows.parquet: not a readable Parquet file"),
     ("no questions", lambda: ["train", SFT, "data.answers.path=q.jsonl"], "q.jsonl does not exist"),
@@ -234,6 +250,8 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     # models and checkpoints
     ("no configuration", lambda: ["train", SFT, "model.config=none.json"], "none.json: no model configuration"),
     ("no JSON inside", lambda: file_at("m.json", ["train", SFT, "model.config=m.json"], "{"), "m.json: no model conf"),
+    ("a misspelt size", lambda: model(num_expert=4), "`num_expert` is no field of a model configuration (did you mean"),
+    ("another kind of model", lambda: model(model_type="llama"), "of another `model_type`"),
     ("heads do not divide", lambda: model(num_attention_heads=3), "model.json: no model configuration"),
     ("more than all experts", lambda: model(num_experts_per_tok=17), "model.json: no model configuration"),
     ("no run", lambda: ["train", DPO, "model.path=runs/none"], "runs/none does not exist; train it first"),
@@ -256,6 +274,17 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         lambda: checkpoint({"model.safetensors.index.json": '{"weight_map": {"a": "b"}}'}),
         "b is missing",
     ),
+    ("an index of nothing", lambda: checkpoint({"model.safetensors.index.json": "[]"}), "no readable index of weight"),
+    (
+        "half an adapter",
+        lambda: checkpoint({"adapter_config.json": "{", "adapter_model.safetensors": b"\x02" + bytes(7) + b"{}"}),
+        "its adapter_config.json cannot be read",
+    ),
+    (
+        "a damaged run",
+        lambda: file_at("runs/tiny-sft/recipe.yaml", ["train", SFT], "{"),
+        "recipe.yaml is damaged; move",
+    ),
     ("nobody to talk to", lambda: ["chat", "runs/x", "--prompt", "x"], "runs/x does not exist"),
     ("nothing to merge", lambda: ["merge", "configs", "--to", "there"], "configs holds neither config.json"),
     (
@@ -272,7 +301,11 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ),
     ("runs is a file", lambda: file_at("runs", ["train", SFT]), "runs is a file, and runs/tiny-sft/ is to be a folder"),
     ("somebody's files", lambda: file_at("runs/tiny-sft/x", ["train", SFT]), "holds files but no recipe.yaml"),
-    ("another run", lambda: file_at("runs/tiny-sft/recipe.yaml", ["train", SFT]), "holds the run of another recipe"),
+    (
+        "another run",
+        lambda: file_at("runs/tiny-sft/recipe.yaml", ["train", SFT]),
+        "holds the run of another recipe",
+    ),
     (
         "a full disk",
         lambda: linked_runs("/proc/self", SFT),
