@@ -35,7 +35,7 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     On several devices: accelerate launch --config_file configs/accelerate/zero3.yaml -m olmoe_ft train RECIPE …
     """
     loaded = load_recipe(recipe, overrides or ())
-    from olmoe_ft.training.inputs import check_files
+    from olmoe_ft.training.checks import check_files
 
     check_files(loaded)  # before the trainers are imported, which takes longer
     from olmoe_ft import pipeline
@@ -75,8 +75,10 @@ def plan(
     One card of 24 GiB: olmoe-ft plan RECIPE --devices 1 --device-memory 24
     """
     loaded = load_recipe(recipe, overrides or ())
-    from olmoe_ft.training.inputs import check_files
+    from olmoe_ft.planning.machine import read_machine
+    from olmoe_ft.training.checks import check_files
 
+    machine = read_machine(accelerate, devices) if accelerate is not None else None
     with suppress(Unreachable):  # then what can be reached is planned with
         check_files(loaded, into_runs=False)
     from olmoe_ft.planning.plan import Plan, machines_for, make_plan, print_plan
@@ -84,7 +86,7 @@ def plan(
     plans: list[Plan] = []
     for stage in loaded.stages or (loaded,):
         plans.append(make_plan(stage, before=plans))
-        print_plan(plans[-1], machines_for(plans[-1], accelerate, devices), device_memory)
+        print_plan(plans[-1], machines_for(plans[-1], machine, devices), device_memory)
 
 
 @app.command("merge")
@@ -101,12 +103,13 @@ def merge_adapter(
     if dtype not in ("auto", "float32", "bfloat16"):
         raise RecipeError(f"--dtype {dtype} is not known: use auto, float32 or bfloat16")
     from olmoe_ft.adapters.folders import load_config, resolve_checkpoint
-    from olmoe_ft.data.tokenizer import load_tokenizer
 
     folder = resolve_checkpoint(checkpoint)
-    tokenizer = load_tokenizer(folder, load_config(folder).vocab_size)
+    config = load_config(folder)
     from olmoe_ft.adapters.merge import merge
+    from olmoe_ft.data.tokenizer import load_tokenizer
 
+    tokenizer = load_tokenizer(folder, config.vocab_size)
     merge(folder, tokenizer, to, dtype)
     print(f"merged into {to}/")
 
@@ -118,9 +121,9 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 256,
 ) -> None:
     """Talk to a model; greedy decoding. Without --prompt it asks for turns until an empty line."""
-    from olmoe_ft.adapters.folders import resolve_checkpoint
+    from olmoe_ft.adapters.folders import load_config, resolve_checkpoint
 
-    resolve_checkpoint(model)
+    load_config(resolve_checkpoint(model))
     from olmoe_ft.chat import answer_once, converse
 
     if prompt is not None:

@@ -6,7 +6,6 @@ from dataclasses import fields
 from typing import Any, TypeGuard
 
 from transformers import PreTrainedConfig
-from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 SIZES = (
@@ -145,13 +144,19 @@ class OlmoeConfig(PreTrainedConfig):
         self._validate_heads_and_experts()
         self._validate_numbers()
         self._validate_positions()
-        function = callable(self.hidden_act) and not isinstance(self.hidden_act, type)
-        if not function and self.hidden_act not in ACT2FN:
-            raise ValueError(f"hidden_act={self.hidden_act!r} is unknown; known are {', '.join(sorted(ACT2FN))}")
+        if self.hidden_act != "silu":  # the released one, which needs no table
+            self._validate_activation()
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(
                 f"pad_token_id={self.pad_token_id} must lie in 0 to vocab_size - 1 = {self.vocab_size - 1}"
             )
+
+    def _validate_activation(self) -> None:
+        from transformers.activations import ACT2FN  # takes a second to import
+
+        function = callable(self.hidden_act) and not isinstance(self.hidden_act, type)
+        if not function and self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act={self.hidden_act!r} is unknown; known are {', '.join(sorted(ACT2FN))}")
 
     def _validate_heads_and_experts(self) -> None:
         hidden, heads, key_heads = self.hidden_size, self.num_attention_heads, self.num_key_value_heads

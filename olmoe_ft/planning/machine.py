@@ -44,6 +44,17 @@ def read_machine(file: str, processes: int | None = None) -> Machine:
         RecipeError: the file is missing or describes no machine that is known here.
     """
     settings = _read(file, yaml.safe_load)
+    try:
+        return _machine(file, settings, processes)
+    except RecipeError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RecipeError(
+            f"{file}: not a readable configuration ({error}); compare it with those in configs/accelerate/"
+        ) from None
+
+
+def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Machine:
     kind = str(settings.get("distributed_type", "NO"))
     if kind not in KINDS:
         raise RecipeError(f"{file}: distributed_type {kind} is not planned for; known are {', '.join(KINDS)}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +18,8 @@ from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
 from olmoe_ft.planning.step import Batch, measure_step
 from olmoe_ft.planning.steps import Schedule, schedule
 from olmoe_ft.recipe import Recipe, RecipeError, Unreachable
-from olmoe_ft.training.inputs import Inputs, model_config, read_inputs
+from olmoe_ft.training.inputs import Inputs, read_inputs
+from olmoe_ft.training.model_files import model_config
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments
 
@@ -194,26 +194,25 @@ def _memory_table(memory: dict[Machine, DeviceMemory], budget: float, checkpoint
     return table
 
 
-def machines_for(plan: Plan, chosen: str | None, devices: int | None) -> list[Machine]:
+def machines_for(plan: Plan, own: Machine | None, devices: int | None) -> list[Machine]:
     """The machine a stage is planned for, then those beside it.
 
     Args:
-        chosen: an accelerate configuration; None takes ZeRO-3, or one GPU where there is one device.
-        devices: None takes what the chosen configuration says; without one, 8 for a network of the released size, and
-            one CPU or GPU for a smaller one.
+        own: the machine that was asked for; None takes ZeRO-3, or one GPU where there is one device.
+        devices: where no machine was asked for, None takes 8 for a network of the released size, and one CPU or GPU for
+            a smaller one.
     """
     large = all_parameters(plan.config) > 10**9
-    own = read_machine(chosen, devices) if chosen is not None else None
     count = own.processes if own is not None else devices or (8 if large else 1)
     one = ("gpu", "zero3-offload") if large else ("cpu", "gpu")
-    files = [f"configs/accelerate/{name}.yaml" for name in (("zero3", "zero2", *one) if count > 1 else one)]
-    others = [
-        read_machine(file, count) for file in files if not chosen or Path(file).resolve() != Path(chosen).resolve()
-    ]
+    names = ("zero3", "zero2", *one) if count > 1 else one
+    machines = [read_machine(f"configs/accelerate/{name}.yaml", count) for name in names]
     if plan.recipe.model.quantization is not None:  # which ZeRO-3 cannot cut up
-        others = [machine for machine in others if machine.stage < 3]
+        machines = [machine for machine in machines if machine.stage < 3]
         if own is not None and own.stage == 3:
             raise RecipeError(
-                f"{chosen}: model.quantization and ZeRO-3 do not go together; choose gpu.yaml or zero2.yaml"
+                f"{own.name}: model.quantization and ZeRO-3 do not go together; choose gpu.yaml or zero2.yaml"
             )
-    return [*([own] if own is not None else []), *others]
+    if own is None:
+        return machines
+    return [own, *(machine for machine in machines if machine != own)]

@@ -18,7 +18,8 @@ from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.answers import score
-from olmoe_ft.training.inputs import Inputs, model_config, read_inputs
+from olmoe_ft.training.inputs import Inputs, read_inputs
+from olmoe_ft.training.model_files import model_config
 from olmoe_ft.training.report import print_finished, print_start, print_summary
 from olmoe_ft.training.router.files import RoutingFiles, write_routing
 from olmoe_ft.training.run_directory import RunDirectory

@@ -10,7 +10,7 @@ from olmoe_ft.adapters.folders import is_adapter, resolve_checkpoint
 from olmoe_ft.adapters.merge import merge
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.recipe import Recipe
-from olmoe_ft.training.inputs import model_config
+from olmoe_ft.training.model_files import model_config
 from olmoe_ft.training.run_directory import RunDirectory
 
 

@@ -1,0 +1,41 @@
+"""What can be wrong with a recipe's files, said in seconds: before the trainers, or even torch, are imported."""
+
+from olmoe_ft.adapters.folders import check_weights, resolve_checkpoint
+from olmoe_ft.data.files import read_rows
+from olmoe_ft.data.questions import load_questions
+from olmoe_ft.data.sources import load_source
+from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.model_files import config_values, model_config, stage_tokenizer
+from olmoe_ft.training.run_directory import RunDirectory
+
+
+def check_files(recipe: Recipe, into_runs: bool = True) -> None:
+    """Everything that can be wrong with the files of a recipe and of every stage in it, the quickest checks first.
+
+    Args:
+        into_runs: whether it is to be trained into its run directories.
+    Raises:
+        RecipeError: a file is missing, unreadable or malformed, or a run directory holds something else.
+    """
+    to_come: set[str] = set()  # run directories that earlier stages will have written
+    for stage in recipe.stages or (recipe,):
+        starts_from_files = stage.model.path not in to_come
+        sources = (*stage.data.train, *stage.data.eval)
+        if into_runs:
+            RunDirectory(stage).check()
+            if RunDirectory(stage).read_summary() is not None:
+                continue  # it has finished: nothing will be read
+        if stage.model.config is not None:
+            config_values(stage.model.config)
+        elif starts_from_files:
+            assert stage.model.path is not None  # the schema asks for one of the two
+            check_weights(resolve_checkpoint(stage.model.path))
+        for source in sources:
+            next(read_rows(source.path, source.split, source.config, source.revision), None)
+        if stage.data.answers:
+            load_questions(stage.data.answers)
+        if starts_from_files:
+            stage_tokenizer(stage, model_config(stage))
+        for source in sources:
+            load_source(source, stage.stage, stage.data.malformed)
+        to_come.add(str(stage.run_dir))
