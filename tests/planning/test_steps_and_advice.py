@@ -29,8 +29,9 @@ ROWS = ("data.train.0.max_rows=100", "data.answers=null")
         ("training.dataloader_drop_last=true", "training.max_steps=-1"),
     ],
 )
-def test_steps_are_those_of_the_trainer(overrides):
+def test_steps_are_those_of_the_trainer(tmp_path, overrides):
     plan = make_plan(load_recipe(TINY, [*ROWS, *overrides]))
+    plan.arguments.output_dir = str(tmp_path)  # where the trainer makes a folder
     found = schedule(plan.inputs.train, plan.arguments, 1)
     trainer = Trainer(torch.nn.Linear(1, 1), args=plan.arguments)
     loader = DataLoader(

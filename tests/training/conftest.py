@@ -1,7 +1,6 @@
 """A trainer of a small recipe in this process, on one CPU process."""
 
 from collections.abc import Callable
-from contextlib import chdir
 
 import pytest
 import yaml
@@ -16,7 +15,7 @@ from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
 
 
 @pytest.fixture
-def make_trainer(tmp_path) -> Callable[..., OlmoeTrainer]:
+def make_trainer(tmp_path, monkeypatch) -> Callable[..., OlmoeTrainer]:
     """`make_trainer(Case(...), "router.train=frozen")`: two steps of it are ready to be taken, none has been."""
 
     def make(case: Case, *overrides: str) -> OlmoeTrainer:
@@ -24,20 +23,20 @@ def make_trainer(tmp_path) -> Callable[..., OlmoeTrainer]:
         file = tmp_path / "recipe.yaml"
         file.write_text(yaml.safe_dump(recipe_of(case, tmp_path)))
         usual = ("training.max_steps=2", "training.optim=adamw_torch", "training.learning_rate=1e-3")
-        with chdir(tmp_path):
-            recipe = load_recipe(file, [*usual, *overrides])
-            run = RunDirectory(recipe)
-            run.create()
-            arguments = training_arguments(recipe, run)
-            tokenizer = stage_tokenizer(recipe, model_config(recipe))
-            return build_trainer(
-                recipe,
-                arguments,
-                str(tmp_path / "start"),
-                run.routing_probe.absolute(),
-                tokenizer,
-                load_mixtures(recipe, arguments.max_length, tokenizer)[0].rows,
-                None,
-            )
+        monkeypatch.chdir(tmp_path)  # its run directory is a relative path
+        recipe = load_recipe(file, [*usual, *overrides])
+        run = RunDirectory(recipe)
+        run.create()
+        arguments = training_arguments(recipe, run)
+        tokenizer = stage_tokenizer(recipe, model_config(recipe))
+        return build_trainer(
+            recipe,
+            arguments,
+            str(tmp_path / "start"),
+            run.routing_probe.absolute(),
+            tokenizer,
+            load_mixtures(recipe, arguments.max_length, tokenizer)[0].rows,
+            None,
+        )
 
     return make
