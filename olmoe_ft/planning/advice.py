@@ -48,17 +48,19 @@ def changes_that_fit(
     Args:
         budget: memory of a device, in GiB.
     """
-    found = 0
+    fitting: list[set[str]] = []
     precomputed = bool(getattr(arguments, "precompute_ref_log_probs", False))
     start = Variant(recipe, bool(arguments.gradient_checkpointing), precomputed, batch, machine)
     for variant in _variants(start):
+        if any(fewer <= set(variant.changes) for fewer in fitting):
+            continue
         settings = _settings(arguments, start, variant)
         step = measure_step(variant.recipe, config, settings, variant.batch, variant.machine.gpu)
         memory = device_memory(step, variant.machine, settings.gradient_accumulation_steps > 1)
         if memory.fits(budget):
             yield " and ".join(variant.changes), memory
-            found += 1
-        if found == MOST:
+            fitting.append(set(variant.changes))
+        if len(fitting) == MOST:
             return
 
 
@@ -78,20 +80,19 @@ def _variants(start: Variant) -> Iterator[Variant]:
     if not start.checkpointing:
         start = start.but("training.gradient_checkpointing=true", checkpointing=True)
         yield start
+    with_reference = start  # which adapters need none of
     if start.recipe.stage == "dpo" and start.recipe.lora is None and not start.precomputed:
         start = start.but("training.precompute_ref_log_probs=true", precomputed=True)
         yield start
-    smallest = start
-    if (rows := start.batch.rows) > 1:
-        change = f"training.per_device_train_batch_size=1 (and {rows} times the gradient_accumulation_steps)"
-        smallest = start.but(change, batch=replace(start.batch, rows=1))
+    smallest = _one_row(start)
+    if smallest is not start:
         yield smallest
     if start.machine.processes > 1 and start.machine.stage < 3 and not quantized:
         yield smallest.but("configs/accelerate/zero3.yaml", machine=replace(start.machine, name="zero3", stage=3))
     adapted = smallest
     if start.recipe.lora is None:
-        yield _adapted(start)
-        yield (adapted := _adapted(smallest))
+        yield _adapted(with_reference)
+        yield (adapted := _adapted(_one_row(with_reference)))
     if not (start.machine.offload_optimizer and start.machine.offload_weights) and not quantized:
         offload = replace(start.machine, name="zero3-offload", stage=3, offload_optimizer=True, offload_weights=True)
         yield start.but("configs/accelerate/zero3-offload.yaml", machine=offload)
@@ -104,6 +105,13 @@ def _variants(start: Variant) -> Iterator[Variant]:
         if (length := start.batch.length // share) >= SHORTEST:
             for variant in (smallest, adapted):
                 yield variant.but(f"training.max_length={length}", batch=replace(variant.batch, length=length))
+
+
+def _one_row(variant: Variant) -> Variant:
+    if (rows := variant.batch.rows) == 1:
+        return variant
+    change = f"training.per_device_train_batch_size=1 (and {rows} times the gradient_accumulation_steps)"
+    return variant.but(change, batch=replace(variant.batch, rows=1))
 
 
 def _adapted(variant: Variant) -> Variant:

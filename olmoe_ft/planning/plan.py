@@ -114,15 +114,14 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float) -> None:
         console.print(f"[green]fits in {budget:g} GiB[/] {where}{_with_host(needed)}")
         return
     console.print(f"[red]does not fit in {budget:g} GiB[/] {where}")
-    for machine, other in memory.items():
-        if other.fits(budget):
-            console.print(f"fits as it is with {machine.name}: {other.peak / GIB:.1f} GiB{_with_host(other)}")
-    found = False
-    for change, other in changes_that_fit(plan.recipe, plan.config, plan.arguments, batch, chosen, budget):
+    beside = {
+        f"configs/accelerate/{machine.name}.yaml": other for machine, other in memory.items() if other.fits(budget)
+    }
+    changes = dict(changes_that_fit(plan.recipe, plan.config, plan.arguments, batch, chosen, budget))
+    for change, other in {**changes, **beside}.items():
         text = f"fits with {change}: {other.peak / GIB:.1f} GiB{_with_host(other)}"
         console.print(text, highlight=False, markup=False)
-        found = True
-    if not found:
+    if not changes and not beside:
         console.print("no change to this recipe makes it fit; take a device with more memory")
 
 
