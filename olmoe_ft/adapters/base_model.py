@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from peft import PeftConfig
 
 from olmoe_ft.model.checkpoint import weight_files
 from olmoe_ft.recipe import RecipeError
 
+BASE_KEY = "base_model_name_or_path"  # of PEFT's adapter_config.json; importing PEFT for it would take seconds
 NOTE = "base.json"  # in an adapter's folder, beside PEFT's files
 SAMPLE = 4096  # bytes of each tensor
 
@@ -21,11 +21,11 @@ def base_of(adapter: str) -> str:
         RecipeError: it is a local folder that is no longer there, or its weights are not those of the training.
     """
     try:
-        named = PeftConfig.from_pretrained(adapter).base_model_name_or_path
-    except (ValueError, TypeError, OSError) as error:
+        named = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8")).get(BASE_KEY)
+    except (ValueError, AttributeError, OSError) as error:
         raise RecipeError(f"{adapter}: its adapter_config.json cannot be read ({error}); mend it") from None
     if not isinstance(named, str) or not named:
-        raise RecipeError(f"{adapter}: its adapter_config.json names no base_model_name_or_path; write it there")
+        raise RecipeError(f"{adapter}: its adapter_config.json names no {BASE_KEY}; write it there")
     folder, places = Path(adapter).resolve(), [named]
     if Path(named).is_absolute() and Path(named).name == "base":  # of a run, whose final/ or checkpoints/*/ this is
         places += [str(folder.parent / "base"), str(folder.parents[1] / "base")]

@@ -51,7 +51,7 @@ def check_weights(checkpoint: str) -> None:
         except (ValueError, KeyError, AttributeError, TypeError):
             files = []
         if not files:
-            raise RecipeError(f"{index}: no readable index of weight files; fetch the checkpoint again") from None
+            raise RecipeError(f"{index}: no readable index of weight files; fetch the checkpoint again")
     for file in files:
         if not file.exists():
             raise RecipeError(f"{file} is missing; fetch the checkpoint again (only .safetensors are read)")
@@ -82,7 +82,7 @@ def load_config(path: str) -> "OlmoeConfig":
     from olmoe_ft.model.config import OlmoeConfig
 
     if is_adapter(path):
-        from olmoe_ft.adapters.base_model import base_of  # PEFT takes seconds to import
+        from olmoe_ft.adapters.base_model import base_of
 
         path = base_of(path)
     try:
@@ -93,4 +93,4 @@ def load_config(path: str) -> "OlmoeConfig":
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         place = RecipeError if Path(path).exists() else Unreachable
         raise place(f"{path}: no model can be loaded from there ({str(error).splitlines()[0]})") from None
-    raise RecipeError(f"{path} is a {kind!r} model (by its config.json); this pipeline trains 'olmoe' only")
+    raise RecipeError(f"{path}: its config.json has the model_type {kind!r}; this pipeline trains 'olmoe' only")

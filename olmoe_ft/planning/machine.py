@@ -60,6 +60,8 @@ def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Mach
         raise RecipeError(f"{file}: distributed_type {kind} is not planned for; known are {', '.join(KINDS)}")
     own = int(settings.get("num_processes", 1))
     count = 1 if kind == "NO" else own if int(settings.get("num_machines", 1)) > 1 else processes or own
+    if count < 1:
+        raise ValueError(f"num_processes is {count}, at least 1 is needed")
     name, gpu = Path(file).stem, not settings.get("use_cpu", False)
     if kind != "DEEPSPEED":
         return Machine(name, count, gpu=gpu)
@@ -69,11 +71,13 @@ def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Mach
             f"{file}: deepspeed_config names no deepspeed_config_file; name one, as configs/accelerate do"
         )
     zero = _read(path, json.loads).get("zero_optimization", {})
+    if (stage := zero.get("stage", 0)) not in range(4):
+        raise RecipeError(f"{path}: zero_optimization.stage is {stage!r}; known are 0 to 3")
     bucket = zero.get("reduce_bucket_size", int(5e8))
     return Machine(
         name,
         count,
-        stage=zero.get("stage", 0),
+        stage=stage,
         offload_optimizer=_offloads(zero, "offload_optimizer"),
         gpu=gpu,
         offload_weights=_offloads(zero, "offload_param"),

@@ -78,7 +78,7 @@ def make_plan(recipe: Recipe, before: "Sequence[Plan]" = ()) -> Plan:
         unreachable.append(f"{error}; planned with {RELEASED_CONFIG}")
         config = OlmoeConfig.from_json_file(RELEASED_CONFIG)
     try:
-        inputs = read_inputs(recipe, config, arguments.max_length)
+        inputs = read_inputs(recipe, config)
     except Unreachable as error:
         unreachable.append(str(error))
     return Plan(recipe, config, arguments, inputs, unreachable)
@@ -206,11 +206,12 @@ def machines_for(plan: Plan, own: Machine | None, devices: int | None) -> list[M
     one = ("gpu", "zero3-offload") if large else ("cpu", "gpu")
     names = ("zero3", "zero2", *one) if count > 1 else one
     machines = [read_machine(f"configs/accelerate/{name}.yaml", count) for name in names]
-    if plan.recipe.model.quantization is not None:  # which ZeRO-3 cannot cut up
+    if plan.recipe.model.quantization is not None:
         machines = [machine for machine in machines if machine.stage < 3]
         if own is not None and own.stage == 3:
             raise RecipeError(
-                f"{own.name}: model.quantization and ZeRO-3 do not go together; choose gpu.yaml or zero2.yaml"
+                f"--accelerate {own.name}: not with model.quantization, which ZeRO-3 cannot cut up; "
+                "choose gpu.yaml or zero2.yaml"
             )
     if own is None:
         return machines

@@ -35,6 +35,15 @@ def training_fields(stage: Stage) -> dict[str, str]:
     return fields
 
 
+def default_of(stage: Stage, name: str) -> Any:
+    """The value of a field of the stage's own configuration that a recipe leaves out."""
+    value = _annotated(_class("trl", f"trainer/{stage}_config.py", CONFIG_NAMES[stage]))[name].value
+    if isinstance(value, ast.Call):  # field(default=…)
+        value = next(keyword.value for keyword in value.keywords if keyword.arg == "default")
+    assert value is not None
+    return ast.literal_eval(value)
+
+
 def allowed_scalars(annotation: str) -> tuple[str, ...]:
     """The scalar types that an annotation allows, in its order; nothing where it allows other types too."""
     names = tuple(name.strip() for name in annotation.split("|"))

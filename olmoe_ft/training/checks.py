@@ -1,4 +1,9 @@
-"""What can be wrong with a recipe's files, said in seconds: before the trainers, or even torch, are imported."""
+"""What can be wrong with a recipe's files, said before the trainers are imported.
+
+torch and transformers are imported once every file has been found to be there.
+"""
+
+import os
 
 from olmoe_ft.adapters.folders import check_weights, resolve_checkpoint
 from olmoe_ft.data.files import read_rows
@@ -35,7 +40,14 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
         if stage.data.answers:
             load_questions(stage.data.answers)
         if starts_from_files:
-            stage_tokenizer(stage, model_config(stage))
+            config = model_config(stage)
+            if into_runs:
+                RunDirectory(stage).check_space(config)
+            stage_tokenizer(stage, config)
         for source in sources:
             load_source(source, stage.stage, stage.data.malformed)
+        if starts_from_files and os.environ.get("RANK", "0") == "0":  # the others will take it from the cache
+            from olmoe_ft.training.inputs import read_inputs
+
+            read_inputs(stage, config)
         to_come.add(str(stage.run_dir))

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from olmoe_ft.data.mixture import Mixture, load_mixtures
 from olmoe_ft.data.questions import Question, load_questions
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe.training_fields import default_of
 from olmoe_ft.training.model_files import stage_tokenizer
 
 if TYPE_CHECKING:
@@ -24,18 +25,16 @@ class Inputs:
     questions: list[Question] | None
 
 
-def read_inputs(recipe: Recipe, config: "OlmoeConfig", max_length: int | None) -> Inputs:
-    """Tokenizer, training and evaluation rows and held-out prompts of a stage; the main process reads them first, and
-    the others from its cache.
+def read_inputs(recipe: Recipe, config: "OlmoeConfig") -> Inputs:
+    """Tokenizer, training and evaluation rows and held-out prompts of a stage; rows come from the cache once read.
 
     Raises:
         RecipeError: a file is missing, empty or malformed.
     """
-    from accelerate import PartialState
-
-    with PartialState().main_process_first():
-        tokenizer = stage_tokenizer(recipe, config)
-        questions = load_questions(recipe.data.answers) if recipe.data.answers else None
-        prompts = [question.texts() for question in questions or ()]
-        train, evaluation = load_mixtures(recipe, max_length, tokenizer, prompts)
+    assert recipe.stage != "pipeline"
+    tokenizer = stage_tokenizer(recipe, config)
+    questions = load_questions(recipe.data.answers) if recipe.data.answers else None
+    prompts = [question.texts() for question in questions or ()]
+    max_length = recipe.training.get("max_length", default_of(recipe.stage, "max_length"))
+    train, evaluation = load_mixtures(recipe, max_length, tokenizer, prompts)
     return Inputs(tokenizer, train, evaluation, questions)

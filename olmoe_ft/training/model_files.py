@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from olmoe_ft.model import OlmoeConfig
 
-OTHER_SPELLINGS = ("rope_theta", "rope_scaling", "torch_dtype", "head_dim", "attn_implementation")  # of released files
+OTHER_SPELLINGS = ("rope_theta", "rope_scaling", "torch_dtype", "head_dim")  # of released files
 
 
 def config_values(file: str) -> dict[str, Any]:

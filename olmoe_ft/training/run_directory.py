@@ -8,13 +8,20 @@ import subprocess
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe, RecipeError
 
+if TYPE_CHECKING:
+    from olmoe_ft.model import OlmoeConfig
+
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "tokenizers", "wandb")
+BYTES = {"float32": 4, "bfloat16": 2}  # of a weight
+PRINTED = ("name", "steps", "train_seconds", "train_loss")  # of the summary, whenever a finished run is named
 
 
 class RunDirectory:
@@ -28,6 +35,7 @@ class RunDirectory:
         self.final = self.path / "final"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
+        self.launches = self.path / "run.json"
         self.data_report = self.path / "data_report.json"
         self.routing_table = self.path / "routing.parquet"
         self.routing_picture = self.path / "routing.png"
@@ -56,6 +64,7 @@ class RunDirectory:
                 f"{self.path} holds the run of another recipe (it differs in {', '.join(differing)}); "
                 f"change `name`, or remove {self.path} to start over"
             )
+        self._recorded()
 
     def begun(self) -> bool:
         """Whether a run was started here; before that there may be a plan's report."""
@@ -69,41 +78,48 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RecipeError(
-                f"{self.path} cannot be written ({error.strerror}); runs/ may be a link to a disk"
-            ) from None
+            raise self._unwritable(error) from None
 
-    def check_space(self, needed: int) -> None:
-        """Whether the disk has room for what the run will certainly write.
+    def _unwritable(self, error: OSError) -> RecipeError:
+        return RecipeError(f"{self.path} cannot be written ({error.strerror}); runs/ may be a link to a disk")
+
+    def check_space(self, config: "OlmoeConfig") -> None:
+        """Whether the disk can be written, and has room for the weights in `final/`; checkpoints come on top of them.
 
         Args:
-            needed: bytes.
+            config: the network's.
         Raises:
-            RecipeError: it has not.
+            RecipeError: it cannot, or has not.
         """
         place = next(place for place in (self.path.absolute(), *self.path.absolute().parents) if place.exists())
+        needed = 0 if self.recipe.lora else all_parameters(config) * BYTES[self.recipe.model.dtype]
         if (free := shutil.disk_usage(place).free) < needed:
             raise RecipeError(
                 f"{self.path}: the disk has {free / 2**30:.1f} GiB left and the run will write at least "
                 f"{needed / 2**30:.1f}; make room, or let runs/ be a link to another disk"
             )
+        try:
+            with TemporaryDirectory(dir=place):
+                pass
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def record_launch(self, **facts: Any) -> None:
         """Write `run.json`: what this run stood on, once for each launch that worked on it."""
-        file = self.path / "run.json"
-        launches = _read(file, json.loads)["launches"] if file.exists() else []
         launch = {
             "python": platform.python_version(),
             "libraries": {name: version(name) for name in LIBRARIES},
             "git_revision": git_revision(),
             **facts,
         }
-        write_text(file, json.dumps({"launches": [*launches, launch]}, indent=2) + "\n")
+        write_text(self.launches, json.dumps({"launches": [*self._recorded(), launch]}, indent=2) + "\n")
+
+    def _recorded(self) -> list[dict[str, Any]]:
+        return _read(self.launches, json.loads, "launches")["launches"] if self.launches.exists() else []
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint; one that was being written when the run died does not count."""
-        complete = [folder.parent for folder in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
-        return max(complete, key=_step, default=None)
+        return max(filter(_is_complete, self.checkpoints.glob("checkpoint-*")), key=_step, default=None)
 
     def forget_after(self, checkpoint: Path | None) -> None:
         """Drop what a killed launch left beyond the checkpoint: half-written checkpoints, records of lost steps."""
@@ -113,7 +129,10 @@ class RunDirectory:
                 shutil.rmtree(folder)
         if self.metrics.exists():
             lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            try:
+                kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            except (ValueError, KeyError, TypeError):
+                raise _damaged(self.metrics) from None
             write_text(self.metrics, "".join(kept) if checkpoint else "")
 
     def write_data_report(self, report: dict[str, Any]) -> None:
@@ -126,17 +145,30 @@ class RunDirectory:
 
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, None while it has not finished."""
-        return _read(self.summary, json.loads) if self.summary.exists() else None
+        return _read(self.summary, json.loads, *PRINTED) if self.summary.exists() else None
 
 
-def _read(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+def _read(file: Path, parse: Callable[[str], Any], *keys: str) -> dict[str, Any]:
     try:
         found = parse(file.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError):
         found = None
-    if not isinstance(found, dict):
-        raise RecipeError(f"{file} is damaged; move {file.parent} away, or remove it to start over")
+    if not isinstance(found, dict) or not set(keys) <= found.keys():
+        raise _damaged(file)
     return found
+
+
+def _damaged(file: Path) -> RecipeError:
+    return RecipeError(f"{file} is damaged; move {file.parent} away, or remove it to start over")
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether its last file is there and whole."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def write_text(file: Path, text: str) -> None:

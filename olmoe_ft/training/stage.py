@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from rich.console import Console
 
@@ -13,8 +12,6 @@ from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.quantize import check_quantization
 from olmoe_ft.data.audit import audit
 from olmoe_ft.data.report import data_report, print_audit
-from olmoe_ft.model import OlmoeConfig
-from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.answers import score
@@ -47,14 +44,15 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
         return summary
     arguments = training_arguments(recipe, run)
     config = model_config(recipe)
-    inputs = read_inputs(recipe, config, arguments.max_length)
+    with PartialState().main_process_first():  # the others take what it read from the cache
+        inputs = read_inputs(recipe, config)
     if recipe.model.quantization is not None:
         check_quantization()
     state = PartialState()
     state.wait_for_everyone()  # all have looked at the run directory before one writes to it
     resume, new = run.last_checkpoint(), not run.begun()
     if state.is_main_process:
-        run.check_space(_certainly_written(recipe, config))
+        run.check_space(config)
         _look_at_data(run, inputs)
         run.create()
         run.forget_after(resume)
@@ -85,11 +83,6 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
     if inputs.questions is not None:
         summary |= {"before": before, "after": after}
     return _finish(run, trainer, summary)
-
-
-def _certainly_written(recipe: Recipe, config: OlmoeConfig) -> int:
-    """Bytes of `final/` alone; checkpoints come on top of it."""
-    return 0 if recipe.lora else all_parameters(config) * getattr(torch, recipe.model.dtype).itemsize
 
 
 def _look_at_data(run: RunDirectory, inputs: Inputs) -> None:

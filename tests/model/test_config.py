@@ -3,9 +3,10 @@ import json
 import pytest
 import torch
 import transformers
+from networks import SMALL
 
-from olmoe_ft.model import OlmoeConfig, OlmoeModel
-from olmoe_ft.model.size import matrix_parameters_per_token
+from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM, OlmoeModel
+from olmoe_ft.model.size import all_parameters, matrix_parameters_per_token
 
 IMPOSSIBLE = [
     ({"num_attention_heads": 3}, "hidden_size=2048 .* num_attention_heads=3"),
@@ -160,3 +161,13 @@ def test_active_parameters_of_the_released_model():
     16 · (16,777,216 + 131,072 + 50,331,648) + 103,022,592 = 1,178,861,568: with the embedding the paper's 1.3 B.
     """
     assert matrix_parameters_per_token(OlmoeConfig(intermediate_size=1024)) == 1_178_861_568
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"attention_bias": True}, {"num_key_value_heads": 2, "attention_bias": True}, {"tie_word_embeddings": True}],
+    ids=str,
+)
+def test_all_parameters_are_those_of_the_network(options):
+    config = OlmoeConfig(**SMALL, **options)
+    assert all_parameters(config) == sum(weight.numel() for weight in OlmoeForCausalLM(config).parameters())

@@ -178,6 +178,7 @@ def test_error_holds_its_messages():
 def test_validating_imports_no_torch(good):
     program = (
         "import sys; from olmoe_ft.recipe import load_recipe; load_recipe(sys.argv[1]); "
-        "assert not {'torch', 'transformers', 'trl'} & sys.modules.keys()"
+        "print({'torch', 'transformers', 'trl'} & sys.modules.keys())"
     )
-    subprocess.run([sys.executable, "-c", program, good], check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, good], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr

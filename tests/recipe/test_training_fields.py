@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from olmoe_ft.recipe.training_fields import SCALARS, allowed_scalars, fits, training_fields
+from olmoe_ft.recipe.training_fields import SCALARS, allowed_scalars, default_of, fits, training_fields
 from olmoe_ft.recipe.training_rules import OWNED
 
 
@@ -21,6 +21,16 @@ def test_fields_are_those_of_the_dataclass(stage):
         if allowed := allowed_scalars(annotation):
             kinds = {"None" if kind is type(None) else kind.__name__ for kind in get_args(real[name]) or (real[name],)}
             assert set(allowed) == kinds, name
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_defaults_are_those_of_the_dataclass(stage):
+    import trl
+
+    config = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig}[stage]
+    real = {field.name: field.default for field in dataclasses.fields(config)}
+    for name in ("max_length", "learning_rate", "packing" if stage == "sft" else "beta"):
+        assert default_of(stage, name) == real[name]
 
 
 def test_owned_fields_exist():

@@ -52,6 +52,30 @@ def test_a_half_written_checkpoint_is_not_resumed_from_and_its_records_go(recipe
     assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [5, 10, 16]
 
 
+def test_a_checkpoint_whose_last_file_is_damaged_is_not_resumed_from(recipe):
+    run = RunDirectory(recipe())
+    run.create()
+    for step, state in ((8, "{}"), (16, '{"global_step": 1')):
+        (run.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
+        (run.checkpoints / f"checkpoint-{step}/trainer_state.json").write_text(state)
+    resume = run.last_checkpoint()
+    assert resume is not None and resume.name == "checkpoint-8"
+
+
+def test_a_damaged_file_of_a_run_is_named(recipe):
+    run = RunDirectory(recipe())
+    run.create()
+    for file, act in (
+        (run.summary, run.read_summary),
+        (run.launches, run.check),
+        (run.metrics, lambda: run.forget_after(None)),
+    ):
+        for content in ("half\n", "{}\n", "[]\n"):
+            file.write_text(content)
+            with pytest.raises(RecipeError, match=f"{file.name} is damaged; move runs/here away"):
+                act()
+
+
 def test_without_a_checkpoint_a_run_starts_over(recipe):
     run = RunDirectory(recipe())
     run.create()
