@@ -286,7 +286,7 @@ def test_a_mistake_is_one_sentence_and_exit_2(tmp_path, monkeypatch, capsys, mak
 @pytest.mark.slow
 @pytest.mark.parametrize(("make", "said"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_the_command_says_so_within_five_seconds(tmp_path, monkeypatch, make, said):
-    """With all that it has to import. Of time on a machine that does nothing else: run it without `-n 2`."""
+    """Through the command, with all that it has to import: seconds each, so not among the usual tests."""
     monkeypatch.chdir(make_workspace(tmp_path))
     arguments, before, start = make(), written(tmp_path), time.monotonic()
     done = subprocess.run([sys.executable, "-m", "olmoe_ft", *arguments], capture_output=True, text=True)
