@@ -5,11 +5,11 @@ Shapes: B batch, S query positions, C key positions (cache included), H hidden, 
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
 from olmoe_ft.model.config import OlmoeConfig
+from olmoe_ft.model.documents import segment_attention, varlen_attention
 from olmoe_ft.model.norm import OlmoeRMSNorm
 from olmoe_ft.model.rope import rotate
 
@@ -42,47 +42,8 @@ def eager_attention(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
-def varlen_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: None,
-    scaling: float,
-    *,
-    cu_seq_lens_q: Tensor,
-    cu_seq_lens_k: Tensor,
-    max_length_q: int,
-    max_length_k: int,
-    **_,
-) -> tuple[Tensor, None]:
-    """Causal attention within each of several documents laid end to end, by torch's FlashAttention kernel (CUDA).
-
-    Args:
-        query: (B, N, S, D); key and value: (B, M, S, D), fp16 or bf16.
-        cu_seq_lens_q, …: as from `masks.varlen_arguments`.
-    Returns:
-        (B, S, N, D), and no weights.
-    """
-    flat_query, flat_key, flat_value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
-    output = varlen_attn(
-        flat_query,  # (B·S, N, D)
-        flat_key,
-        flat_value,
-        cu_seq_q=cu_seq_lens_q,
-        cu_seq_k=cu_seq_lens_k,
-        max_q=max_length_q,
-        max_k=max_length_k,
-        scale=scaling,
-        window_size=(-1, 0),  # every earlier key, no later one
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    assert isinstance(output, Tensor)  # a pair only where the log-partition is asked for
-    return output.unflatten(0, (query.shape[0], -1)), None
-
-
 ATTENTION = AttentionInterface()  # transformers' back ends, and ours
-ATTENTION["varlen"] = varlen_attention
+ATTENTION["segments"], ATTENTION["varlen"] = segment_attention, varlen_attention
 
 
 class OlmoeAttention(nn.Module):

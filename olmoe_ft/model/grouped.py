@@ -1,16 +1,24 @@
-"""The experts as grouped matrix products: tokens sorted by expert, one product per projection for all experts.
+"""The experts' forward and backward pass over tokens sorted by expert, written out by hand.
+
+Autograd would keep the gathered rows, SwiGLU's parts and product, and the experts' outputs. Here a layer keeps its
+input and `gate_up` (R, 2I), and makes the rest again beside the products.
 
 Shapes: T tokens, H hidden, I intermediate, E experts, K experts per token, R = T·K rows (a token once per expert),
 r rank.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import is_fake
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from olmoe_ft.model.gated import Activation, gated, gated_backward
+from olmoe_ft.model.products import AllExperts, Block, on_each_expert
+from olmoe_ft.model.routes import Routes, combine
+from olmoe_ft.model.traced import being_traced, traced_experts
 
 OLMOE_GROUPED = "olmoe_grouped"  # the name of this back end, the default one
 
@@ -20,129 +28,159 @@ LowRank = tuple[Tensor, Tensor, float]  # an adapter: B (E, out, r), A (E, r, in
 def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
     """`y_t = sum_k w_tk · down_e(act(gate_e(x_t)) · up_e(x_t))`, e = experts_tk: `OlmoeExperts` without its loop.
 
+    With adapters `rows @ (W_e + s B_e A_e).T` is taken as `rows @ W_e.T + s (rows @ A_e.T) @ B_e.T`, summed over them:
+    nothing of the size of W is made, and no gradient of W where it is frozen. Under autocast all is computed in its
+    dtype. A weight that is kept packed (`adapters/quantize.py`) is unpacked forward and again backward.
+
     Args:
         module: has `gate_up_proj` (E, 2I, H), `down_proj` (E, H, I), `act_fn`, and `lent` factors by the weight's name.
         x: (T, H); experts: (T, K) indices; weights: (T, K).
     Returns:
         (T, H)
     """
-    per_token = experts.shape[1]
     gate_up, down = module.gate_up_proj, module.down_proj
-    by_expert, order = experts.flatten().sort()  # order (R,): the r-th sorted row is row order[r] of (T, K)
-    place = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
-    ends = torch.searchsorted(  # (E,): where each expert's rows end
-        by_expert, torch.arange(gate_up.shape[0], device=x.device), right=True, out_int32=True
-    )
-    rows = Dispatch.apply(x, order, place, per_token)  # (R, H), sorted by expert
-    gate, up = adapted_linear(rows, gate_up, ends, module.lent.get("gate_up_proj", ())).chunk(2, dim=-1)
-    output = adapted_linear(module.act_fn(gate) * up, down, ends, module.lent.get("down_proj", ()))  # (R, H)
-    return Combine.apply(output, weights.to(output.dtype), order, place).to(x.dtype)
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else gate_up.dtype
+    adapters = [adapters_in(dtype, module.lent.get(name, ())) for name in ("gate_up_proj", "down_proj")]
+    stacks = [stack.to(dtype) if isinstance(stack, Tensor) else stack for stack in (gate_up, down)]
+    routes = Routes.of(experts, gate_up.shape[0])
+    if being_traced():
+        y = traced_experts(x.to(dtype), weights.to(dtype), routes, stacks, adapters, module.act_fn)
+    else:
+        factors = [factor for each in adapters for pair in each for factor in pair]
+        settings = Settings(module.act_fn, routes, 2 * len(adapters[0]))
+        y = Mixture.apply(x.to(dtype), weights.to(dtype), settings, *stacks, *factors)
+    return y.to(x.dtype)
 
 
-def adapted_linear(rows: Tensor, weight: Any, ends: Tensor, adapters: Sequence[LowRank]) -> Tensor:
-    """`rows @ (W_e + s B_e A_e).T` as `rows @ W_e.T + s (rows @ A_e.T) @ B_e.T`, summed over the adapters.
-
-    Nothing of the size of W is made, and no gradient of W where it is frozen.
-    """
-    output = grouped_linear(rows, weight, ends)
-    for b, a, scaling in adapters:
-        missing = -a.shape[1] % 8  # rows of whole 16 bytes, which the kernel wants of any rank
-        a, b = F.pad(a, (0, 0, 0, missing)), F.pad(b, (0, missing)).contiguous()
-        narrow = grouped_linear(rows, a, ends) * scaling  # (R, r)
-        output = output.add_(grouped_linear(narrow, b, ends))
-    return output
+def adapters_in(dtype: torch.dtype, lent: Sequence[LowRank]) -> list[tuple[Tensor, Tensor]]:
+    """Each adapter's `s B` (E, out, r) and `A` (E, r, in), their rank filled up to whole 16 bytes, as the kernel wants."""
+    pairs = []
+    for b, a, scaling in lent:
+        missing = -a.shape[1] % 8
+        b, a = F.pad(b * scaling, (0, missing)), F.pad(a, (0, 0, 0, missing))
+        pairs.append((b.to(dtype).contiguous(), a.to(dtype).contiguous()))
+    return pairs
 
 
-def grouped_linear(rows: Tensor, weight: Any, ends: Tensor) -> Tensor:
-    """`rows @ weight[e].T` for each expert's rows. rows (R, in), weight (E, out, in), ends (E,) -> (R, out).
+class Settings(NamedTuple):
+    """What a mixture is computed by, beside tensors that have a gradient."""
 
-    Under autocast the product is taken in autocast's dtype, which neither kernel does by itself. Where `F.grouped_mm`
-    cannot work, transformers' loop behind one operator does: rows that are no multiple of 16 bytes, fp64, and where
-    only shapes are worked out (compiling, planning) every dtype but bf16. A weight that is kept packed
-    (`adapters/quantize.py`) is unpacked for the product.
-    """
-    if not isinstance(weight, Tensor):
-        return PackedLinear.apply(rows, weight, ends)
-    device = rows.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    rows, weight = rows.to(dtype), weight.to(dtype).transpose(-2, -1)  # (E, in, out)
-    aligned = all(size * dtype.itemsize % 16 == 0 for size in weight.shape[1:])
-    by_shape = torch.compiler.is_compiling() or is_fake(rows)
-    known = (torch.bfloat16,) if by_shape else (torch.bfloat16, torch.float16, torch.float32)
-    if aligned and dtype in known:
-        return F.grouped_mm(rows, weight, offs=ends)
-    return torch.ops.transformers.grouped_mm_fallback(rows, weight, ends)
+    activation: Activation
+    routes: Routes
+    split: int  # how many of the adapters' factors are of `gate_up`
 
 
-class PackedLinear(torch.autograd.Function):
-    """`grouped_linear` of a frozen weight that is unpacked in forward and again in backward, and not kept between."""
+class Mixture(torch.autograd.Function):
+    """Expert by expert on a CPU, in buffers that stay in its cache; all at once where a kernel can.
 
-    @staticmethod
-    def forward(ctx, rows: Tensor, weight: Any, ends: Tensor) -> Tensor:
-        """rows (R, in), weight with `dequantize()` -> (E, out, in), ends (E,) -> (R, out)."""
-        ctx.weight = weight
-        ctx.save_for_backward(ends)
-        return grouped_linear(rows, weight.dequantize(), ends)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        (ends,) = ctx.saved_tensors
-        return grouped_linear(gradient.contiguous(), ctx.weight.dequantize().transpose(-2, -1), ends), None, None
-
-
-class Dispatch(torch.autograd.Function):
-    """Each token's row, once per expert, sorted by expert: `rows[r] = x[order[r] // K]`.
-
-    Backward: `dx[t] = sum_k drows[place[t, k]]`. It reads through the inverse of `order`, so that it needs no atomic
-    additions: it is deterministic, and bf16 sums are taken in fp32.
+    Backward, for a row of token t with weight w that puts out `h W_down.T`: `dw = <dy_t W_down, h>`, which spares
+    keeping the outputs (as in SonicMoE, https://arxiv.org/abs/2512.14080), and `dh = w · dy_t W_down`.
     """
 
-    generate_vmap_rule = True
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weights: Tensor, settings: Settings, gate_up: Any, down: Any, *factors: Tensor
+    ) -> Tensor:
+        """x (T, H), weights (T, K), the stacks (E, 2I, H) and (E, H, I) or packed, their adapters' B and A -> (T, H)."""
+        activation, routes, split = settings
+        first, second = Projection(gate_up, factors[:split]), Projection(down, factors[split:])
+        kept = outputs = None
+
+        def work(block: Block) -> tuple[Tensor, Tensor]:
+            rows = block.gather(x, "rows")
+            projected = first.forward(block, rows, block.part_of(kept))
+            hidden = gated(activation, projected, block.buffer("hidden"))
+            return projected, second.forward(block, hidden, block.part_of(outputs))
+
+        if AllExperts.can(x, first.matrices + second.matrices):
+            kept, outputs = work(AllExperts(routes))
+        else:
+            kept, outputs = (x.new_empty(routes.token.numel(), part.width) for part in (first, second))
+            on_each_expert(work, routes, x, {"rows": x.shape[1], "hidden": first.width // 2})
+        stacks = [stack if isinstance(stack, Tensor) else None for stack in (gate_up, down)]
+        ctx.save_for_backward(x, weights, kept, *routes, *stacks, *factors)
+        ctx.settings = activation, split, gate_up, down
+        return combine(outputs, routes, weights)
 
     @staticmethod
-    def forward(x: Tensor, order: Tensor, place: Tensor, per_token: int) -> Tensor:
-        """x (T, H), order (R,), place (R,) its inverse, K -> (R, H)."""
-        return x.index_select(0, order // per_token)
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        activation, split, gate_up, down = ctx.settings
+        x, weights, kept, *saved = ctx.saved_tensors
+        routes, stacks, factors = Routes(*saved[:4]), saved[4:6], saved[6:]
+        wanted = ctx.needs_input_grad[3:]
+        first = Projection(gate_up if stacks[0] is None else stacks[0], factors[:split])
+        second = Projection(down if stacks[1] is None else stacks[1], factors[split:])
+        first.trained, second.trained = (wanted[0], *wanted[2 : 2 + split]), (wanted[1], *wanted[2 + split :])
+        by_row = weights.flatten().index_select(0, routes.order).unsqueeze(1)  # (R, 1)
+        to_weights = torch.empty_like(by_row[:, 0])
+        to_rows = None
 
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        _, _, place, ctx.per_token = inputs
-        ctx.save_for_backward(place)
+        def work(block: Block) -> Tensor:
+            rows, dy = block.gather(x, "rows"), block.gather(gradient, "dy")
+            projected, weight = block.part_of(kept), block.part_of(by_row)
+            hidden = gated(activation, projected, block.buffer("hidden"))
+            to_hidden, narrow = second.back(block, dy, block.buffer("to_hidden"))
+            torch.linalg.vecdot(to_hidden, hidden, out=block.part_of(to_weights))
+            second.collect(block, hidden.mul_(weight), dy, narrow)
+            projected = gated_backward(activation, projected, to_hidden.mul_(weight), block.buffer("projected"))
+            dx, narrow = first.back(block, projected, block.part_of(to_rows))
+            first.collect(block, rows, projected, narrow)
+            return dx
 
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        (place,) = ctx.saved_tensors
-        shape = place.numel() // ctx.per_token, ctx.per_token, gradient.shape[-1]
-        return gradient.index_select(0, place).view(shape).sum(dim=1), None, None, None
-
-
-class Combine(torch.autograd.Function):
-    """The experts' outputs back in the tokens' order, weighted and summed: `y[t] = sum_k w[t, k] rows[place[t, k]]`.
-
-    Products are rounded before they are summed (in fp32), as in transformers: in bf16 later layers then route alike.
-    Backward: `dw[t, k] = <dy[t], rows[place[t, k]]>`, `drows[r] = w[order[r]] dy[order[r] // K]`.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(rows: Tensor, weights: Tensor, order: Tensor, place: Tensor) -> Tensor:
-        """rows (R, H) sorted by expert, weights (T, K), order (R,), place (R,) its inverse -> (T, H)."""
-        return by_token(rows, place, weights).mul_(weights.unsqueeze(-1)).sum(dim=1)  # in place: saves (R, H)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        rows, weights, order, place = ctx.saved_tensors
-        to_weights = (by_token(rows, place, weights) @ gradient.unsqueeze(-1)).squeeze(-1)  # (T, K)
-        to_rows = gradient.index_select(0, order // weights.shape[1])  # (R, H)
-        to_rows.mul_(weights.flatten().index_select(0, order).unsqueeze(-1))
-        return to_rows, to_weights, None, None
+        if AllExperts.can(x, first.matrices + second.matrices):
+            to_rows = work(AllExperts(routes))
+        else:
+            to_rows = x.new_empty(routes.token.numel(), x.shape[1])
+            for part in (first, second):
+                part.allocate_gradients()
+            hidden, width = first.width // 2, x.shape[1]
+            buffers = {"rows": width, "dy": width, "hidden": hidden, "to_hidden": hidden, "projected": first.width}
+            on_each_expert(work, routes, x, buffers)
+        dx = combine(to_rows, routes, None) if ctx.needs_input_grad[0] else None
+        to_weights = to_weights.index_select(0, routes.place.flatten()).view_as(weights)
+        each = (first.gradients[0], second.gradients[0], *first.gradients[1:], *second.gradients[1:])
+        return dx, to_weights, None, *each
 
 
-def by_token(rows: Tensor, place: Tensor, weights: Tensor) -> Tensor:
-    """rows (R, H) sorted by expert -> a new (T, K, H) in the order of weights (T, K)."""
-    return rows.index_select(0, place).view(*weights.shape, rows.shape[-1])
+class Projection:
+    """One stack of weights with its adapters, B and A of each."""
+
+    def __init__(self, weight: Any, factors: Sequence[Tensor]) -> None:
+        weight = weight if isinstance(weight, Tensor) else weight.dequantize()  # (E, out, in)
+        self.matrices = [weight, *factors]
+        self.width = weight.shape[1]
+        self.trained: Sequence[bool] = ()  # which of the matrices; asked in backward
+        self.gradients: list[Tensor | None] = [None] * len(self.matrices)
+
+    def allocate_gradients(self) -> None:
+        for index, wanted in enumerate(self.trained):
+            self.gradients[index] = torch.empty_like(self.matrices[index]) if wanted else None
+
+    def forward(self, block: Block, rows: Tensor, out: Tensor | None) -> Tensor:
+        weight, *factors = self.matrices
+        y = block.times(rows, weight, out)
+        for b, a in zip(factors[::2], factors[1::2], strict=True):
+            y += block.times(block.times(rows, a), b)
+        return y
+
+    def back(self, block: Block, gradient: Tensor, out: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """The gradient of the rows, and `gradient @ B` of each adapter."""
+        weight, *factors = self.matrices
+        to_rows, narrow = block.back(gradient, weight, out), []
+        for b, a in zip(factors[::2], factors[1::2], strict=True):
+            narrow.append(block.back(gradient, b))
+            to_rows += block.back(narrow[-1], a)
+        return to_rows, narrow
+
+    def collect(self, block: Block, rows: Tensor, gradient: Tensor, narrow: list[Tensor]) -> None:
+        """The gradients of the matrices, from the rows that went in, the gradient of what came out, and `back`'s."""
+        if self.trained[0]:
+            block.outer(gradient, rows, self.gradients, 0)
+        for index, to_a in enumerate(narrow):
+            b, a = 1 + 2 * index, 2 + 2 * index
+            if self.trained[b]:
+                block.outer(gradient, block.times(rows, self.matrices[a]), self.gradients, b)
+            if self.trained[a]:
+                block.outer(to_a, rows, self.gradients, a)

@@ -16,6 +16,11 @@ from transformers.utils.generic import is_flash_attention_requested
 from transformers.utils.import_utils import is_tracing
 
 from olmoe_ft.model.config import OlmoeConfig
+from olmoe_ft.model.documents import segments_of
+
+
+BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+Bounds = dict[str, Any]  # those four, and `key_places` where segments share keys
 
 
 class AttentionPlan(NamedTuple):
@@ -23,7 +28,7 @@ class AttentionPlan(NamedTuple):
 
     implementation: str  # the back end's name
     mask: Any  # what that back end takes: None, boolean or additive (B, 1, S, C), a block mask, or (B, C)
-    arguments: dict[str, Tensor | int]  # its further arguments
+    arguments: dict[str, Any]  # its further arguments
 
 
 def plan_attention(
@@ -32,26 +37,31 @@ def plan_attention(
     attention_mask: Tensor | None,
     cache: Cache | None,
     documents: Tensor | None,
+    bounds: Bounds | None,
     output_attentions: bool,
 ) -> AttentionPlan:
     """Choose the back end and build its mask: the config's, or the eager one where attention weights are asked for.
 
-    Packed rows without padding need no mask where a kernel takes the documents' lengths: FlashAttention if it is the
-    config's back end, and on CUDA torch's own in the place of SDPA.
+    Packed rows without padding need no mask: FlashAttention takes the documents' bounds if it is the config's back end;
+    in the place of SDPA torch's variable-length kernel does on CUDA, and SDPA document by document elsewhere.
 
     Args:
         x: (B, S, H), for its shape, dtype and device.
         attention_mask: (B, C), 1 for tokens; or the caller's own (B, 1, S, C), boolean or additive, taken as it is.
         documents: (B, S) from `documents_of`, or None.
+        bounds: from `bounds_given`, in the place of documents, or None.
     Raises:
         ValueError: if the back end cannot keep the documents apart.
     """
     implementation = "eager" if output_attentions else config._attn_implementation
     flash = is_flash_attention_requested(requested_attention_implementation=implementation)
+    if bounds is not None:
+        return _plan_by_bounds(implementation, flash, bounds, config, x)
     if documents is not None and not is_tracing(x):
-        kernel = implementation if flash else "varlen" if implementation == "sdpa" and varlen_works(config, x) else None
-        if kernel and (attention_mask is None or attention_mask.all()):
-            return AttentionPlan(kernel, None, varlen_arguments(documents))
+        # in half precision a CPU keeps the mask: so every rounding is transformers'
+        fast = flash or (implementation == "sdpa" and (x.is_cuda or x.dtype in (torch.float32, torch.float64)))
+        if fast and (attention_mask is None or attention_mask.all()):
+            return _plan_by_bounds(implementation, flash, varlen_arguments(documents), config, x)
         if flash or implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
             beside = " when attention_mask has padding too" if flash else ""
             raise ValueError(
@@ -69,6 +79,18 @@ def plan_attention(
     same_document = None if documents is None else _same_document(documents, cache)
     mask = create_causal_mask(config, x, attention_mask, cache, and_mask_function=same_document)
     return AttentionPlan(implementation, mask, {})
+
+
+def _plan_by_bounds(
+    implementation: str, flash: bool, bounds: Bounds, config: OlmoeConfig, x: Tensor
+) -> AttentionPlan:
+    if flash:
+        return AttentionPlan(implementation, None, bounds)
+    if varlen_works(config, x):
+        return AttentionPlan("varlen", None, bounds)
+    longest, key_places = bounds["max_length_k"], bounds.get("key_places")
+    segments = segments_of(bounds["cu_seq_lens_q"], bounds["cu_seq_lens_k"], longest, key_places)
+    return AttentionPlan("segments", None, {"segments": segments})
 
 
 def _same_document(documents: Tensor, cache: Cache | None) -> Callable:
@@ -119,7 +141,7 @@ def documents_of(position_ids: Tensor | None, attention_mask: Tensor | None, x: 
     return starts.cumsum(dim=-1)
 
 
-def varlen_arguments(documents: Tensor) -> dict[str, Tensor | int]:
+def varlen_arguments(documents: Tensor) -> Bounds:
     """What variable-length attention kernels take, under transformers' names, for rows without padding.
 
     Args:
@@ -132,6 +154,34 @@ def varlen_arguments(documents: Tensor) -> dict[str, Tensor | int]:
     bounds = pad(starts.flatten().nonzero().flatten(), (0, 1), value=documents.numel()).to(torch.int32)
     longest = int(bounds.diff().max())
     return {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
+
+
+def bounds_given(
+    x: Tensor,
+    position_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    arguments: dict[str, Any],
+    config: OlmoeConfig,
+    output_attentions: bool,
+) -> Bounds | None:
+    """The documents' bounds as a collator worked them out, for a back end that takes them: nothing waits for the device.
+
+    Without positions, or beside a mask, they are not believed: `documents_of` then looks for itself.
+
+    Raises:
+        ValueError: `key_places` lets segments share keys, and the back end cannot.
+    """
+    sdpa = config._attn_implementation == "sdpa" and not output_attentions
+    flash = is_flash_attention_requested(config) and "key_places" not in arguments
+    known = position_ids is not None and attention_mask is None and all(name in arguments for name in BOUNDS)
+    if known and (sdpa or flash):
+        return {name: arguments[name] for name in (*BOUNDS, "key_places") if name in arguments}
+    if arguments.get("key_places") is not None:
+        raise ValueError(
+            f"key_places, by which two answers share a prompt, needs attn_implementation='sdpa' (it is "
+            f"{config._attn_implementation!r}), position_ids, {', '.join(BOUNDS)}, and no attention_mask"
+        )
+    return None
 
 
 def refuse_other_bounds(x: Tensor, documents: Tensor | None, arguments: dict[str, Any], config: OlmoeConfig) -> None:

@@ -14,7 +14,7 @@ from transformers.utils.import_utils import is_tracing
 from olmoe_ft.model.cache import LegacyCache, as_cache, cache_for, next_positions, to_legacy
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.decoder import OlmoeDecoderLayer
-from olmoe_ft.model.masks import documents_of, plan_attention, refuse_other_bounds
+from olmoe_ft.model.masks import bounds_given, documents_of, plan_attention, refuse_other_bounds
 from olmoe_ft.model.norm import OlmoeRMSNorm
 from olmoe_ft.model.pretrained import OlmoePreTrainedModel
 from olmoe_ft.model.rope import OlmoeRotaryEmbedding
@@ -82,13 +82,15 @@ class OlmoeModel(OlmoePreTrainedModel):
         cache, legacy = as_cache(past_key_values, config)
         if cache is None and attention_mask is not None and attention_mask.shape[-1] != x.shape[1]:
             raise ValueError(f"attention_mask of shape {tuple(attention_mask.shape)} must have {x.shape[1]} columns")
-        documents = documents_of(position_ids, attention_mask, x)
-        refuse_other_bounds(x, documents, kwargs, config)
-        packed = documents is not None and not is_tracing(x)  # while tracing, it is not known
+        bounds = bounds_given(x, position_ids, attention_mask, kwargs, config, output_attentions)
+        documents = documents_of(position_ids, attention_mask, x) if bounds is None else None
+        if bounds is None:
+            refuse_other_bounds(x, documents, kwargs, config)
+        packed = bounds is not None or (documents is not None and not is_tracing(x))  # while tracing, it is not known
         cache = cache_for(config, cache, use_cache, packed, recomputed=self.gradient_checkpointing and self.training)
         following = next_positions(cache, cache_position, x)
         position_ids = following if position_ids is None else position_ids
-        plan = plan_attention(config, x, attention_mask, cache, documents, output_attentions)
+        plan = plan_attention(config, x, attention_mask, cache, documents, bounds, output_attentions)
         cos_sin = self.rotary_emb(x, position_ids)
 
         hidden_states, router_logits, attentions = [], [], []
@@ -101,7 +103,7 @@ class OlmoeModel(OlmoePreTrainedModel):
                 past_key_values=cache,
                 attn_implementation=plan.implementation,
                 position_ids=position_ids,
-                **plan.arguments | kwargs,
+                **kwargs | plan.arguments,
             )
             router_logits.append(logits)
             attentions.append(weights)

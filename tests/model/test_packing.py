@@ -7,7 +7,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicCache, StaticCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from olmoe_ft.model import attention, masks
+from olmoe_ft.model import documents, masks
 
 LENGTHS = (5, 4, 7)
 ROWS = torch.tensor([[5, 17, 33, 4, 60, 9, 21, 8, 7, 7, 12, 90, 31, 2, 44, 3], list(range(40, 56))])
@@ -151,7 +151,7 @@ def test_variable_length_attention_around_its_kernel(monkeypatch):
         ]
         return torch.cat(parts)
 
-    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    monkeypatch.setattr(documents, "varlen_attn", kernel)
     monkeypatch.setattr(masks, "varlen_works", lambda config, x: True)
     for heads in (4, 2):
         model = ours(num_key_value_heads=heads)

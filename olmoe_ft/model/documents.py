@@ -1,0 +1,146 @@
+"""Attention within documents that are packed in a row: each sees its own past, and the prompt that it may share.
+
+A row is described by segments of queries and the keys of each, in the terms of variable-length attention kernels: the
+queries of segment i are the tokens `cu_seq_lens_q[i]` up to `cu_seq_lens_q[i + 1]`; its keys are as many tokens as
+`cu_seq_lens_k` says, of `key_places` where that is given, the last of them the queries themselves. A document alone is a
+segment whose keys are its queries. Where a prompt is shared, the first answer's segment begins with the prompt, and the
+second answer's keys are the prompt's and its own.
+
+Shapes: B batch, S sequence, T = B·S tokens, N query heads, M key heads, D head size, G segments, C keys of all segments.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import is_fake
+from torch.nn import functional as F
+from torch.nn.attention.varlen import varlen_attn
+
+CALL = 128 * 128  # query-key pairs that cost about as much as one more call of the kernel
+
+
+class Segments(NamedTuple):
+    """Segments in rows of about equal length, for a kernel that takes rows of one length."""
+
+    rows: list[Tensor]  # of each call (rows, length): which of the T tokens stand there; a short row repeats its last
+    place: Tensor  # (T,) where each token's result stands among those of all calls laid end to end
+
+
+def segments_of(
+    cu_seq_lens_q: Tensor, cu_seq_lens_k: Tensor, max_length_k: int, key_places: Tensor | None = None
+) -> Segments:
+    """Arrange segments for calls of few different lengths; see the head of this file.
+
+    Args:
+        cu_seq_lens_q, cu_seq_lens_k: (G + 1,); key_places: (C,). Read on the host.
+    """
+    count = cu_seq_lens_q.numel() - 1
+    if is_fake(cu_seq_lens_q):  # sizes alone: as if all were of the greatest length
+        rows = cu_seq_lens_q.new_empty(count, max_length_k, dtype=torch.long)
+        return Segments([rows], rows.flatten())
+    starts, sizes = cu_seq_lens_k[:-1].long(), cu_seq_lens_k.diff().long()
+    queries = cu_seq_lens_q.diff().long()
+    base = torch.empty_like(starts)  # what takes a token's number to its place
+    rows, done = [], 0
+    for group in equal_length_groups(sizes.tolist()):
+        members = torch.tensor(group, device=starts.device)
+        longest = int(sizes[group[0]])
+        steps = torch.arange(longest, device=starts.device)
+        keys = starts[members, None] + steps.minimum(sizes[members, None] - 1)
+        rows.append(keys if key_places is None else key_places[keys])
+        first = done + longest * torch.arange(len(group), device=starts.device)
+        base[members] = first + sizes[members] - queries[members] - cu_seq_lens_q[members]
+        done += len(group) * longest
+    tokens = torch.arange(int(cu_seq_lens_q[-1]), device=starts.device)
+    return Segments(rows, tokens + base.repeat_interleave(queries))
+
+
+def equal_length_groups(sizes: list[int]) -> list[list[int]]:
+    """Numbers of segments, longest first, grouped while filling the short ones up costs less than another call."""
+    groups: list[list[int]] = []
+    longest = waste = 0
+    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        waste += longest**2 - sizes[number] ** 2
+        if not groups or waste > CALL:
+            groups.append([])
+            longest, waste = sizes[number], 0
+        groups[-1].append(number)
+    return groups
+
+
+def segment_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    scaling: float,
+    dropout: float = 0.0,
+    *,
+    segments: Segments,
+    **_,
+) -> tuple[Tensor, None]:
+    """Attention by segment on any device, as a few causal calls of SDPA and without a mask.
+
+    Padding at a row's end is seen by no token. Where a prompt is shared, its scores are computed again in the second
+    answer's row, its projections and experts are not.
+
+    Args:
+        query: (B, N, S, D); key and value: (B, M, S, D).
+    Returns:
+        (B, S, N, D), and no weights.
+    """
+    flat = [states.transpose(1, 2).flatten(0, 1) for states in (query, key, value)]  # (T, N or M, D)
+    results = []
+    for rows in segments.rows:
+        taken = (
+            states.index_select(0, rows.flatten()).unflatten(0, rows.shape).transpose(1, 2) for states in flat
+        )  # (rows, N or M, length, D)
+        attended = F.scaled_dot_product_attention(
+            *taken, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+        )
+        results.append(attended.transpose(1, 2).flatten(0, 1))
+    laid_out = results[0] if len(results) == 1 else torch.cat(results)
+    return laid_out.index_select(0, segments.place).unflatten(0, (query.shape[0], -1)), None
+
+
+def varlen_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    scaling: float,
+    *,
+    cu_seq_lens_q: Tensor,
+    cu_seq_lens_k: Tensor,
+    max_length_q: int,
+    max_length_k: int,
+    key_places: Tensor | None = None,
+    **_,
+) -> tuple[Tensor, None]:
+    """Attention by segment in one call of torch's FlashAttention kernel (CUDA), causal from the bottom right.
+
+    Args:
+        query: (B, N, S, D); key and value: (B, M, S, D), fp16 or bf16.
+    Returns:
+        (B, S, N, D), and no weights.
+    """
+    flat_query, flat_key, flat_value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
+    if key_places is not None:
+        flat_key, flat_value = flat_key.index_select(0, key_places), flat_value.index_select(0, key_places)
+    output = varlen_attn(
+        flat_query,  # (T, N, D)
+        flat_key,
+        flat_value,
+        cu_seq_q=cu_seq_lens_q,
+        cu_seq_k=cu_seq_lens_k,
+        max_q=max_length_q,
+        max_k=max_length_k,
+        scale=scaling,
+        window_size=(-1, 0),  # every earlier key, no later one
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(output, Tensor)  # a pair only where the log-partition is asked for
+    return output.unflatten(0, (query.shape[0], -1)), None

@@ -1,0 +1,152 @@
+"""Products of rows with their experts' matrices, in two ways: expert by expert, or all experts in one kernel.
+
+On a CPU each thread takes experts of its own and works in buffers that stay in its cache. Two threads at one product
+would wait for each other at its end: a product of 128 rows ran at 127 to 179 GFLOP/s with both, at 190 with one product
+each (2 cores; docs/performance.md).
+
+Shapes: R rows sorted by expert, n rows of one expert, E experts, r rank.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
+from torch.nn import functional as F
+
+from olmoe_ft.model.routes import Routes
+
+ALONE = 2**22  # multiplications below which handing work to threads costs more than it saves
+
+
+class Block(Protocol):
+    """Some experts' rows, and how they are multiplied."""
+
+    def part_of(self, rows: Tensor | None) -> Tensor | None:
+        """Its rows of (R, ·), to be written to; None where a product makes its own result."""
+
+    def gather(self, x: Tensor, name: str) -> Tensor:
+        """Its tokens' rows of x (T, H)."""
+
+    def buffer(self, name: str) -> Tensor | None:
+        """Working memory for its rows."""
+
+    def times(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        """`rows @ weight[e].T`: weight (E, out, in), rows (·, in) -> (·, out)."""
+
+    def back(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        """`rows @ weight[e]`: rows (·, out) -> (·, in)."""
+
+    def outer(self, left: Tensor, right: Tensor, gradients: list[Tensor | None], index: int) -> None:
+        """`gradients[index][e] = left.T @ right` over the rows of e: (E, M, N) from (·, M) and (·, N)."""
+
+
+class AllExperts:
+    """All rows at once, by `F.grouped_mm`: on a GPU, or where only shapes are worked out."""
+
+    def __init__(self, routes: Routes) -> None:
+        self.routes = routes
+
+    @staticmethod
+    def can(x: Tensor, weights: list[Tensor]) -> bool:
+        """Whether the kernel takes them: rows of whole 16 bytes, no fp64, on a GPU."""
+        if is_fake(x):
+            return True
+        aligned = all(size * x.dtype.itemsize % 16 == 0 for weight in weights for size in weight.shape[1:])
+        return x.device.type != "cpu" and x.dtype != torch.float64 and aligned
+
+    def part_of(self, rows: Tensor | None) -> Tensor | None:
+        return rows
+
+    def gather(self, x: Tensor, name: str) -> Tensor:
+        return x.index_select(0, self.routes.token)
+
+    def buffer(self, name: str) -> Tensor | None:
+        return None
+
+    def times(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        return self._product(rows, weight.transpose(-2, -1), (rows.shape[0], weight.shape[1]))
+
+    def back(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        return self._product(rows, weight, (rows.shape[0], weight.shape[2]))
+
+    def outer(self, left: Tensor, right: Tensor, gradients: list[Tensor | None], index: int) -> None:
+        shape = self.routes.ends.numel(), left.shape[1], right.shape[1]
+        gradients[index] = self._product(left.t(), right, shape)
+
+    def _product(self, left: Tensor, right: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if is_fake(left):  # its shape rules know bf16 alone
+            return left.new_empty(shape)
+        return F.grouped_mm(left, right, offs=self.routes.ends)
+
+
+class OneExpert:
+    """The rows of one expert."""
+
+    def __init__(self, expert: int, rows: slice, token: Tensor, buffers: dict[str, Tensor]) -> None:
+        self.expert, self.rows, self.token, self.buffers = expert, rows, token[rows], buffers
+
+    def part_of(self, rows: Tensor | None) -> Tensor | None:
+        return None if rows is None else rows[self.rows]
+
+    def gather(self, x: Tensor, name: str) -> Tensor:
+        return torch.index_select(x, 0, self.token, out=self.buffer(name))
+
+    def buffer(self, name: str) -> Tensor:
+        return self.buffers[name][: self.token.numel()]
+
+    def times(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.mm(rows, weight[self.expert].t(), out=out)
+
+    def back(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.mm(rows, weight[self.expert], out=out)
+
+    def outer(self, left: Tensor, right: Tensor, gradients: list[Tensor | None], index: int) -> None:
+        torch.mm(left.t(), right, out=gradients[index][self.expert])
+
+
+def on_each_expert(work: Callable[[OneExpert], Any], routes: Routes, x: Tensor, widths: dict[str, int]) -> None:
+    """Call `work` for every expert, the busiest first, on as many threads as torch may use.
+
+    Args:
+        x: (T, H), for its dtype, device and size.
+        widths: of the buffers that `work` asks for.
+    """
+    bounds = [0, *routes.ends.tolist()]
+    slices = [slice(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
+    sizes = [rows.stop - rows.start for rows in slices]
+    threads = torch.get_num_threads() if x.device.type == "cpu" and bounds[-1] * x.shape[1] * 64 > ALONE else 1
+    shares: list[list[int]] = [[] for _ in range(min(threads, len(sizes)))]
+    loads = [0] * len(shares)
+    for expert in sorted(range(len(sizes)), key=lambda expert: -sizes[expert]):
+        least = loads.index(min(loads))
+        shares[least].append(expert)
+        loads[least] += sizes[expert]
+
+    def go(share: list[int], buffers: dict[str, Tensor], inference: bool) -> None:
+        with torch.inference_mode(inference), torch.no_grad():
+            for expert in share:
+                work(OneExpert(expert, slices[expert], routes.token, buffers))
+
+    inference = torch.is_inference_mode_enabled()
+    tasks = [
+        (share, {name: x.new_empty(max(sizes), width) for name, width in widths.items()}, inference) for share in shares
+    ]
+    if len(tasks) == 1:
+        go(*tasks[0])
+        return
+    for future in [thread_pool(len(tasks)).submit(go, *task) for task in tasks]:
+        future.result()
+
+
+@cache
+def thread_pool(threads: int) -> ThreadPoolExecutor:
+    """Threads whose own operations use one thread each."""
+    return ThreadPoolExecutor(threads, "olmoe-experts", initializer=torch.set_num_threads, initargs=(1,))
+
+
+os.register_at_fork(after_in_child=thread_pool.cache_clear)  # threads do not survive a fork

@@ -1,0 +1,46 @@
+"""Which row of which expert belongs to which token, and the two ways between them.
+
+Shapes: T tokens, H hidden, E experts, K experts per token, R = T·K rows (a token once per expert), sorted by expert.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Routes(NamedTuple):
+    """The (token, expert) pairs of one layer, sorted by expert."""
+
+    order: Tensor  # (R,) the r-th sorted row is row order[r] of (T, K)
+    place: Tensor  # (T, K) its inverse: where each pair stands
+    token: Tensor  # (R,) whose row it is
+    ends: Tensor  # (E,) int32, where each expert's rows end
+
+    @classmethod
+    def of(cls, experts: Tensor, num_experts: int) -> "Routes":
+        """experts (T, K), distinct in each token. Nothing here waits for the device."""
+        by_expert, order = experts.flatten().sort()
+        numbers = torch.arange(order.numel(), device=order.device)
+        place = torch.empty_like(order).scatter_(0, order, numbers).view_as(experts)
+        all_experts = torch.arange(num_experts, device=order.device)
+        ends = torch.searchsorted(by_expert, all_experts, right=True, out_int32=True)
+        return cls(order, place, order // experts.shape[1], ends)
+
+
+def combine(rows: Tensor, routes: Routes, weights: Tensor | None) -> Tensor:
+    """`y[t] = sum_k w[t, k] rows[place[t, k]]`. rows (R, H), weights (T, K) or None for ones -> (T, H).
+
+    In half precision products are rounded before they are summed (in fp32), as in transformers: later layers then
+    route alike.
+    """
+    if rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64):
+        return F.embedding_bag(routes.place, rows, mode="sum", per_sample_weights=weights)
+    each = by_token(rows, routes.place)  # (T, K, H)
+    return (each if weights is None else each.mul_(weights.unsqueeze(-1))).sum(dim=1)
+
+
+def by_token(rows: Tensor, place: Tensor) -> Tensor:
+    """rows (R, H) sorted by expert -> a new (T, K, H)."""
+    return rows.index_select(0, place.flatten()).view(*place.shape, rows.shape[-1])
