@@ -29,15 +29,18 @@ class Mixture:
 
     def lengths(self) -> np.ndarray:
         """Tokens of each row, (rows, 1); of a pair those of both sides, prompt included, (rows, 2)."""
-        paired = "chosen_ids" in self.rows.column_names
-        sides = [["prompt_ids", "chosen_ids"], ["prompt_ids", "rejected_ids"]] if paired else [["input_ids"]]
-        blocks = [
-            np.stack(
-                [sum(compute.list_value_length(block[name]).to_numpy() for name in side) for side in sides], axis=1
-            )
-            for block in self.rows.with_format("arrow").iter(batch_size=10_000)
-        ]
-        return np.concatenate(blocks)
+        if "chosen_ids" not in self.rows.column_names:
+            return self._tokens("input_ids")[:, None]
+        prompt, chosen, rejected = map(self._tokens, TOKEN_COLUMNS["dpo"])
+        return np.stack([prompt + chosen, prompt + rejected], axis=1)
+
+    def pair_lengths(self) -> np.ndarray:
+        """Tokens of each pair with its prompt counted once, (rows,)."""
+        return sum(map(self._tokens, TOKEN_COLUMNS["dpo"]), np.zeros(len(self.rows), dtype=np.int64))
+
+    def _tokens(self, column: str) -> np.ndarray:
+        blocks = self.rows.select_columns(column).with_format("arrow").iter(batch_size=10_000)
+        return np.concatenate([compute.list_value_length(block[column]).to_numpy() for block in blocks])
 
     def fingerprints(self) -> dict[str, Any]:
         """What was trained on, for `run.json`: hashes of content, the same on every machine."""

@@ -2,11 +2,11 @@
 
 A row is described by segments of queries and the keys of each, in the terms of variable-length attention kernels: the
 queries of segment i are the tokens `cu_seq_lens_q[i]` up to `cu_seq_lens_q[i + 1]`; its keys are as many tokens as
-`cu_seq_lens_k` says, of `key_places` where that is given, the last of them the queries themselves. A document alone is a
-segment whose keys are its queries. Where a prompt is shared, the first answer's segment begins with the prompt, and the
-second answer's keys are the prompt's and its own.
+`cu_seq_lens_k` says, of `key_places` where that is given, the last of them the queries themselves. A document alone is
+a segment whose keys are its queries. Where a prompt is shared, the first answer's segment begins with the prompt, and
+the second answer's keys are the prompt's and its own.
 
-Shapes: B batch, S sequence, T = B·S tokens, N query heads, M key heads, D head size, G segments, C keys of all segments.
+Shapes: B batch, S sequence, T = B·S tokens, N query heads, M key heads, D head size, G segments, C keys of them all.
 """
 
 from typing import NamedTuple
@@ -28,32 +28,33 @@ class Segments(NamedTuple):
 
 
 def segments_of(
-    cu_seq_lens_q: Tensor, cu_seq_lens_k: Tensor, max_length_k: int, key_places: Tensor | None = None
+    tokens: int, cu_seq_lens_q: Tensor, cu_seq_lens_k: Tensor, max_length_k: int, key_places: Tensor | None = None
 ) -> Segments:
     """Arrange segments for calls of few different lengths; see the head of this file.
 
     Args:
+        tokens: T.
         cu_seq_lens_q, cu_seq_lens_k: (G + 1,); key_places: (C,). Read on the host.
     """
     count = cu_seq_lens_q.numel() - 1
     if is_fake(cu_seq_lens_q):  # sizes alone: as if all were of the greatest length
         rows = cu_seq_lens_q.new_empty(count, max_length_k, dtype=torch.long)
-        return Segments([rows], rows.flatten())
+        return Segments([rows], cu_seq_lens_q.new_empty(tokens, dtype=torch.long))
     starts, sizes = cu_seq_lens_k[:-1].long(), cu_seq_lens_k.diff().long()
     queries = cu_seq_lens_q.diff().long()
     base = torch.empty_like(starts)  # what takes a token's number to its place
-    rows, done = [], 0
+    calls: list[Tensor] = []
+    done = 0
     for group in equal_length_groups(sizes.tolist()):
         members = torch.tensor(group, device=starts.device)
         longest = int(sizes[group[0]])
         steps = torch.arange(longest, device=starts.device)
         keys = starts[members, None] + steps.minimum(sizes[members, None] - 1)
-        rows.append(keys if key_places is None else key_places[keys])
+        calls.append(keys if key_places is None else key_places[keys])
         first = done + longest * torch.arange(len(group), device=starts.device)
         base[members] = first + sizes[members] - queries[members] - cu_seq_lens_q[members]
         done += len(group) * longest
-    tokens = torch.arange(int(cu_seq_lens_q[-1]), device=starts.device)
-    return Segments(rows, tokens + base.repeat_interleave(queries))
+    return Segments(calls, torch.arange(tokens, device=starts.device) + base.repeat_interleave(queries))
 
 
 def equal_length_groups(sizes: list[int]) -> list[list[int]]:
@@ -94,11 +95,12 @@ def segment_attention(
     flat = [states.transpose(1, 2).flatten(0, 1) for states in (query, key, value)]  # (T, N or M, D)
     results = []
     for rows in segments.rows:
-        taken = (
+        queries, keys, values = (
             states.index_select(0, rows.flatten()).unflatten(0, rows.shape).transpose(1, 2) for states in flat
         )  # (rows, N or M, length, D)
+        shared_heads = query.shape[1] != key.shape[1]
         attended = F.scaled_dot_product_attention(
-            *taken, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+            queries, keys, values, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=shared_heads
         )
         results.append(attended.transpose(1, 2).flatten(0, 1))
     laid_out = results[0] if len(results) == 1 else torch.cat(results)

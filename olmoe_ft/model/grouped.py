@@ -54,7 +54,7 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
 
 
 def adapters_in(dtype: torch.dtype, lent: Sequence[LowRank]) -> list[tuple[Tensor, Tensor]]:
-    """Each adapter's `s B` (E, out, r) and `A` (E, r, in), their rank filled up to whole 16 bytes, as the kernel wants."""
+    """Each adapter's `s B` (E, out, r) and `A` (E, r, in), their rank filled up to whole 16 bytes as the kernel wants."""
     pairs = []
     for b, a, scaling in lent:
         missing = -a.shape[1] % 8
@@ -82,22 +82,21 @@ class Mixture(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weights: Tensor, settings: Settings, gate_up: Any, down: Any, *factors: Tensor
     ) -> Tensor:
-        """x (T, H), weights (T, K), the stacks (E, 2I, H) and (E, H, I) or packed, their adapters' B and A -> (T, H)."""
+        """x (T, H), weights (T, K), stacks (E, 2I, H) and (E, H, I) or packed, their adapters' B and A -> (T, H)."""
         activation, routes, split = settings
         first, second = Projection(gate_up, factors[:split]), Projection(down, factors[split:])
-        kept = outputs = None
 
-        def work(block: Block) -> tuple[Tensor, Tensor]:
-            rows = block.gather(x, "rows")
-            projected = first.forward(block, rows, block.part_of(kept))
-            hidden = gated(activation, projected, block.buffer("hidden"))
-            return projected, second.forward(block, hidden, block.part_of(outputs))
+        def work(block: Block, kept: Tensor | None, outputs: Tensor | None) -> tuple[Tensor, Tensor]:
+            kept = first.forward(block, block.gather(x, "rows"), kept)
+            hidden = gated(activation, kept, block.buffer("hidden"))
+            return kept, second.forward(block, hidden, outputs)
 
         if AllExperts.can(x, first.matrices + second.matrices):
-            kept, outputs = work(AllExperts(routes))
+            kept, outputs = work(AllExperts(routes), None, None)
         else:
             kept, outputs = (x.new_empty(routes.token.numel(), part.width) for part in (first, second))
-            on_each_expert(work, routes, x, {"rows": x.shape[1], "hidden": first.width // 2})
+            widths = {"rows": x.shape[1], "hidden": first.width // 2}
+            on_each_expert(lambda one: work(one, one.part_of(kept), one.part_of(outputs)), routes, x, widths)
         stacks = [stack if isinstance(stack, Tensor) else None for stack in (gate_up, down)]
         ctx.save_for_backward(x, weights, kept, *routes, *stacks, *factors)
         ctx.settings = activation, split, gate_up, down
@@ -115,9 +114,8 @@ class Mixture(torch.autograd.Function):
         first.trained, second.trained = (wanted[0], *wanted[2 : 2 + split]), (wanted[1], *wanted[2 + split :])
         by_row = weights.flatten().index_select(0, routes.order).unsqueeze(1)  # (R, 1)
         to_weights = torch.empty_like(by_row[:, 0])
-        to_rows = None
 
-        def work(block: Block) -> Tensor:
+        def work(block: Block, to_rows: Tensor | None) -> Tensor:
             rows, dy = block.gather(x, "rows"), block.gather(gradient, "dy")
             projected, weight = block.part_of(kept), block.part_of(by_row)
             hidden = gated(activation, projected, block.buffer("hidden"))
@@ -125,19 +123,19 @@ class Mixture(torch.autograd.Function):
             torch.linalg.vecdot(to_hidden, hidden, out=block.part_of(to_weights))
             second.collect(block, hidden.mul_(weight), dy, narrow)
             projected = gated_backward(activation, projected, to_hidden.mul_(weight), block.buffer("projected"))
-            dx, narrow = first.back(block, projected, block.part_of(to_rows))
+            to_rows, narrow = first.back(block, projected, to_rows)
             first.collect(block, rows, projected, narrow)
-            return dx
+            return to_rows
 
         if AllExperts.can(x, first.matrices + second.matrices):
-            to_rows = work(AllExperts(routes))
+            to_rows = work(AllExperts(routes), None)
         else:
             to_rows = x.new_empty(routes.token.numel(), x.shape[1])
             for part in (first, second):
                 part.allocate_gradients()
             hidden, width = first.width // 2, x.shape[1]
             buffers = {"rows": width, "dy": width, "hidden": hidden, "to_hidden": hidden, "projected": first.width}
-            on_each_expert(work, routes, x, buffers)
+            on_each_expert(lambda one: work(one, one.part_of(to_rows)), routes, x, buffers)
         dx = combine(to_rows, routes, None) if ctx.needs_input_grad[0] else None
         to_weights = to_weights.index_select(0, routes.place.flatten()).view_as(weights)
         each = (first.gradients[0], second.gradients[0], *first.gradients[1:], *second.gradients[1:])

@@ -18,7 +18,6 @@ from transformers.utils.import_utils import is_tracing
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.documents import segments_of
 
-
 BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 Bounds = dict[str, Any]  # those four, and `key_places` where segments share keys
 
@@ -81,15 +80,14 @@ def plan_attention(
     return AttentionPlan(implementation, mask, {})
 
 
-def _plan_by_bounds(
-    implementation: str, flash: bool, bounds: Bounds, config: OlmoeConfig, x: Tensor
-) -> AttentionPlan:
+def _plan_by_bounds(implementation: str, flash: bool, bounds: Bounds, config: OlmoeConfig, x: Tensor) -> AttentionPlan:
     if flash:
         return AttentionPlan(implementation, None, bounds)
     if varlen_works(config, x):
         return AttentionPlan("varlen", None, bounds)
     longest, key_places = bounds["max_length_k"], bounds.get("key_places")
-    segments = segments_of(bounds["cu_seq_lens_q"], bounds["cu_seq_lens_k"], longest, key_places)
+    tokens = x.shape[0] * x.shape[1]
+    segments = segments_of(tokens, bounds["cu_seq_lens_q"], bounds["cu_seq_lens_k"], longest, key_places)
     return AttentionPlan("segments", None, {"segments": segments})
 
 
@@ -164,7 +162,7 @@ def bounds_given(
     config: OlmoeConfig,
     output_attentions: bool,
 ) -> Bounds | None:
-    """The documents' bounds as a collator worked them out, for a back end that takes them: nothing waits for the device.
+    """The documents' bounds as a collator worked them out, for a back end that takes them: no waiting for the device.
 
     Without positions, or beside a mask, they are not believed: `documents_of` then looks for itself.
 

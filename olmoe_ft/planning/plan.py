@@ -22,6 +22,7 @@ from olmoe_ft.training.inputs import Inputs, read_inputs
 from olmoe_ft.training.model_files import model_config
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments
+from olmoe_ft.training.shared_prompts import why_not_shared
 
 RELEASED = "olmoe-1b-7b"  # every released model with this in its name, and its runs, has the sizes of the file below
 RELEASED_CONFIG = "configs/model/olmoe_1b_7b.json"
@@ -50,6 +51,11 @@ class Plan:
     arguments: SFTConfig | DPOConfig
     inputs: Inputs | None
     unreachable: list[str]
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether the answers of a pair share one copy of their prompt."""
+        return self.recipe.stage == "dpo" and why_not_shared(self.recipe.model.attn_implementation) is None
 
 
 def make_plan(recipe: Recipe, before: "Sequence[Plan]" = ()) -> Plan:
@@ -103,7 +109,7 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float) -> None:
     steps_by_kind = {
         gpu: measure_step(recipe, plan.config, plan.arguments, batch, gpu) for gpu in {one.gpu for one in machines}
     }
-    steps = schedule(inputs.train, plan.arguments, machines[0].processes) if inputs else None
+    steps = schedule(inputs.train, plan.arguments, machines[0].processes, plan.shares_prompts) if inputs else None
     console.print(_facts(plan, machines[0], batch, steps))
     accumulates = plan.arguments.gradient_accumulation_steps > 1
     memory = {machine: device_memory(steps_by_kind[machine.gpu], machine, accumulates) for machine in machines}
@@ -137,10 +143,12 @@ def largest_batch(plan: Plan) -> Batch:
         raise RecipeError("training.per_device_train_batch_size and gradient_accumulation_steps must be at least 1")
     packed = bool(getattr(arguments, "packing", False))
     if plan.inputs is None or packed:
-        if arguments.max_length is None:
+        if (longest := arguments.max_length) is None:
             raise RecipeError("training.max_length: found null, and the rows are not known; give a length")
-        return Batch(rows, arguments.max_length, packed)
-    return Batch(rows, int(plan.inputs.train.lengths().max()))
+        return Batch(rows, longest, packed, 2 * longest if plan.shares_prompts else None)
+    data = plan.inputs.train
+    pair = int(data.pair_lengths().max()) if plan.shares_prompts else None
+    return Batch(rows, int(data.lengths().max()), pair=pair)
 
 
 def _write_report(recipe: Recipe, report: dict, console: Console) -> None:
@@ -161,7 +169,7 @@ def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -
     table.add_row("parameters", f"{all_parameters(plan.config):,}")
     table.add_row("of them multiplied with a token", f"{matrix_parameters_per_token(plan.config):,}")
     table.add_row("devices", f"{machine.processes} ({machine.name})")
-    micro = f"{batch.rows} {kind} x {batch.length:,} tokens" + (" x 2" if pairs else "")
+    micro = f"{batch.rows} {kind} x {batch.tokens:,} tokens" + (" x 2" if pairs and batch.pair is None else "")
     table.add_row("largest micro-batch", micro)
     step = batch.rows * arguments.gradient_accumulation_steps * machine.processes
     table.add_row(f"{kind} a step", f"{step:,} = {batch.rows} x {arguments.gradient_accumulation_steps} x devices")
@@ -172,6 +180,10 @@ def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -
     table.add_row(f"{kind} an epoch", f"{steps.rows:,}" + (" packed" if batch.packed else ""))
     table.add_row("tokens a step, on average", f"{steps.tokens_per_step:,.0f}")
     table.add_row("room left in packs" if batch.packed else "padding", f"{steps.padding:.0%} on average")
+    if pairs:
+        attention = plan.recipe.model.attn_implementation
+        shared = f"yes: {steps.spared:.0%} fewer tokens" if plan.shares_prompts else f"no: {why_not_shared(attention)}"
+        table.add_row("prompts computed once", shared)
     table.add_row("optimizer steps", f"{steps.steps:,} ({steps.epochs:.4g} epochs of {steps.steps_per_epoch:,})")
     table.add_row("tokens in all", f"{steps.tokens:,.0f}")
     return table

@@ -2,30 +2,34 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from trl.kernels import chunked_logprob
 
+from olmoe_ft.model.products import AllExperts
+
 
 @contextmanager
-def tiles_in_place() -> Iterator[None]:
-    """TRL's fused head as on a GPU: Triton kernels and `addmm` write where their results go, the CPU's copies are not
-    made. What they compute does not matter here.
+def as_on_a_gpu() -> Iterator[None]:
+    """All experts are multiplied at once, and in TRL's fused head Triton kernels and `addmm` write where their results
+    go, without the CPU's copies. What is computed does not matter here.
     """
-    stand_ins = {
-        "_forward_tile": lambda *args, **kwargs: None,
-        "_backward_tile": lambda *args, **kwargs: None,
-        "_addmm_fp32": lambda total, left, right: None,
+    stand_ins: dict[tuple[Any, str], Any] = {
+        (chunked_logprob, "_forward_tile"): lambda *args, **kwargs: None,
+        (chunked_logprob, "_backward_tile"): lambda *args, **kwargs: None,
+        (chunked_logprob, "_addmm_fp32"): lambda total, left, right: None,
+        (AllExperts, "can"): staticmethod(lambda x, weights: True),
     }
-    before = {name: getattr(chunked_logprob, name) for name in stand_ins}
-    for name, stand_in in stand_ins.items():
-        setattr(chunked_logprob, name, stand_in)
+    before = {(owner, name): owner.__dict__[name] for owner, name in stand_ins}
+    for (owner, name), stand_in in stand_ins.items():
+        setattr(owner, name, stand_in)
     try:
         yield
     finally:
-        for name, function in before.items():
-            setattr(chunked_logprob, name, function)
+        for (owner, name), original in before.items():
+            setattr(owner, name, original)
 
 
 def allocate(model: nn.Module) -> None:

@@ -18,25 +18,34 @@ from torch.nn import functional as F
 from transformers import Trainer
 from transformers.training_args import OptimizerNames
 from trl import DPOConfig, SFTConfig
-from trl.trainer.utils import add_fused_lm_head
 
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.planning.live import LiveBytes
 from olmoe_ft.planning.parts import StepMemory, packed_base, total_bytes
-from olmoe_ft.planning.stand_ins import allocate, tiles_in_place
+from olmoe_ft.planning.stand_ins import allocate, as_on_a_gpu
 from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, use_fused_head
 from olmoe_ft.training.router.logits import record_router_logits
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The largest micro-batch of one device: rows (pairs in DPO), tokens a row, whether rows are packed."""
+    """The largest micro-batch of one device."""
 
     rows: int
+    """In DPO: pairs."""
     length: int
+    """Tokens of a row, of a pair those of its longer side."""
     packed: bool = False
+    pair: int | None = None
+    """Tokens of a pair whose answers share their prompt in one row; None where both sides are rows of their own."""
+
+    @property
+    def tokens(self) -> int:
+        """Of an SFT row, or of a pair, as the network sees it."""
+        return self.length if self.pair is None else self.pair
 
 
 def measure_step(
@@ -52,7 +61,7 @@ def measure_step(
         RecipeError: the optimizer looks at values, or is not installed, so that it cannot be planned.
     """
     step = _Step(recipe, config, arguments, batch)
-    with FakeTensorMode(), step.live, tiles_in_place() if gpu else nullcontext():
+    with FakeTensorMode(), step.live, as_on_a_gpu() if gpu else nullcontext():
         memory = step.memory()
         return memory if recipe.model.quantization is None else packed_base(memory, step.policy)
 
@@ -119,7 +128,7 @@ class _Step:
         if self.recipe.router.train == "frozen":
             for layer in network.base_model.layers:
                 layer.mlp.gate.requires_grad_(False)
-        add_fused_lm_head(network)
+        use_fused_head(network, SFT_OUTPUTS if self.recipe.stage == "sft" else DPO_OUTPUTS)
         return network.train()
 
     def _checkpoint(self, on: bool) -> None:
@@ -174,15 +183,14 @@ class _Step:
 
     def _forward_and_backward(self) -> None:
         """What `training_step` does with a batch: task loss by the fused head, router losses, their sum backward."""
-        inputs = self._inputs()
-        labels = inputs["input_ids"]
+        packed, labels = self._inputs()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.arguments.bf16):
             with record_router_logits(self.backbone) as recorded:
-                task = self._task_loss(self._log_probabilities(self.policy, inputs, labels), inputs, labels)
+                task = self._task_loss(self._log_probabilities(self.policy, packed, labels), packed, labels)
             router = self.recipe.router
             objective = RouterObjective(router.load_balancing_coef, router.z_loss_coef, router.scope)
             with torch.set_grad_enabled(bool(objective)):
-                mask = torch.ones(labels.numel(), dtype=torch.bool)
+                mask = torch.ones(packed["input_ids"].numel(), dtype=torch.bool)
                 routing = Routing.of(recorded[0], self.config.num_experts_per_tok, mask)
             terms = objective.terms(routing)
             loss = objective.total(task, terms) if objective else task
@@ -190,23 +198,39 @@ class _Step:
 
     def _head(self) -> None:
         """Log-probabilities of hidden states and their gradient; to be called while the network has no layers."""
-        labels = self._inputs()["input_ids"]
-        hidden = torch.zeros(*labels.shape, self.config.hidden_size, dtype=self.dtype, requires_grad=True)
+        packed, labels = self._inputs()
+        shape = packed["input_ids"].shape
+        hidden = torch.zeros(*shape, self.config.hidden_size, dtype=self.dtype, requires_grad=True)
+        known = {name: packed[name] for name in ("places", "scored")}
         with torch.autocast("cpu", torch.bfloat16, enabled=self.arguments.bf16):
-            self._log_probabilities(self.policy, {"inputs_embeds": hidden}, labels).sum().backward()
+            self._log_probabilities(self.policy, {"inputs_embeds": hidden, **known}, labels).sum().backward()
 
-    def _inputs(self) -> dict[str, Tensor]:
-        rows = self.batch.rows * (2 if self.recipe.stage == "dpo" else 1)  # chosen and rejected
-        ids = torch.zeros(rows, self.batch.length, dtype=torch.long)
-        if self.batch.packed:  # TRL lays packed rows one behind the other
-            positions = torch.arange(self.batch.length).repeat(rows)
-            return {"input_ids": ids.view(1, -1), "position_ids": positions[None]}
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    def _inputs(self) -> tuple[dict[str, Any], Tensor]:
+        """What the network sees, and the labels as TRL holds them; every token of an answer is one."""
+        batch = self.batch
+        sides = 2 if self.recipe.stage == "dpo" else 1  # chosen and rejected
+        shape = (1, batch.rows * batch.length) if batch.packed else (batch.rows * sides, batch.length)
+        labels = torch.zeros(shape, dtype=torch.long)
+        network: dict[str, Any]
+        if not batch.packed and batch.pair is None:
+            network = {"input_ids": labels, "attention_mask": torch.ones_like(labels)}
+        else:
+            segments = batch.rows * sides
+            row = torch.zeros(1, batch.rows * batch.tokens, dtype=torch.long)
+            bounds = torch.zeros(segments + 1, dtype=torch.int32)
+            network = {"input_ids": row, "position_ids": torch.zeros_like(row)}
+            network |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
+            network |= {"max_length_q": batch.length, "max_length_k": batch.length}
+            if batch.pair is not None:
+                network["key_places"] = torch.zeros(segments * batch.length, dtype=torch.long)
+        scored = torch.zeros(min(network["input_ids"].numel(), labels[:, 1:].numel()), dtype=torch.long)
+        return {**network, "scored": scored, "places": scored}, labels
 
-    def _log_probabilities(self, model: Any, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-        return model(**inputs, labels=labels, fused_lm_head=True, use_cache=False).log_probs  # (B, S - 1)
+    def _log_probabilities(self, model: Any, packed: dict[str, Any], labels: Tensor) -> Tensor:
+        ids = labels if "input_ids" in packed else None
+        return model(input_ids=ids, labels=labels, fused_lm_head=True, packed=packed).log_probs  # (B, S - 1)
 
-    def _task_loss(self, log_probs: Tensor, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+    def _task_loss(self, log_probs: Tensor, packed: dict[str, Any], labels: Tensor) -> Tensor:
         if self.recipe.stage == "sft":
             return -log_probs.mean()
         policy = log_probs.sum(dim=1)
@@ -215,6 +239,6 @@ class _Step:
         else:
             with torch.no_grad(), self.policy.disable_adapter() if self.recipe.lora else nullcontext():
                 model = self.reference if self.reference is not None else self.policy
-                reference = self._log_probabilities(model, inputs, labels).sum(dim=1)
+                reference = self._log_probabilities(model, packed, labels).sum(dim=1)
         chosen, rejected = (policy - reference).chunk(2)
         return -F.logsigmoid(chosen - rejected).mean()

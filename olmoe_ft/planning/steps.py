@@ -22,17 +22,20 @@ class Schedule:
     tokens_per_step: float
     padding: float
     """Share of padding in a micro-batch, on average; of packs, the room that is left in them."""
+    spared: float
+    """Share of the tokens that are not computed, because the answers of a pair share their prompt."""
 
     @property
     def tokens(self) -> float:
         return self.steps * self.tokens_per_step
 
 
-def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int) -> Schedule:
+def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int, shares_prompts: bool) -> Schedule:
     """The steps that transformers' `Trainer` takes.
 
     Args:
         processes: that each take their own micro-batches.
+        shares_prompts: whether pairs are laid in one row, without padding.
     """
     batch = arguments.per_device_train_batch_size
     if getattr(arguments, "packing", False):
@@ -42,7 +45,8 @@ def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int)
         lengths = mixture.lengths()  # (rows, 1), of pairs (rows, 2)
     rows = len(lengths)
     micro_batches = np.array_split(lengths, range(batch, rows, batch))
-    padded = sum(part.size * part.max() for part in micro_batches)
+    tokens = float(lengths.sum())
+    padded = tokens if shares_prompts else sum(part.size * part.max() for part in micro_batches)
     rounded = math.floor if arguments.dataloader_drop_last else math.ceil
     per_process = rounded(rounded(rows / batch) / processes)  # micro-batches an epoch
     per_epoch = max(1, math.ceil(per_process / arguments.gradient_accumulation_steps))
@@ -52,6 +56,7 @@ def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int)
         steps_per_epoch=per_epoch,
         epochs=steps / per_epoch,
         steps=steps,
-        tokens_per_step=float(lengths.sum()) / per_epoch,
-        padding=1 - float(lengths.sum()) / padded,
+        tokens_per_step=tokens / per_epoch,
+        padding=1 - tokens / padded,
+        spared=1 - float(mixture.pair_lengths().sum()) / tokens if shares_prompts else 0.0,
     )

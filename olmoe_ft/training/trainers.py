@@ -18,15 +18,21 @@ from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
+from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, use_fused_head
 from olmoe_ft.training.performance import PerformanceCallback
 from olmoe_ft.training.progress import ProgressBar
 from olmoe_ft.training.reference import ReferenceCheck
 from olmoe_ft.training.router.guard import check_reach
 from olmoe_ft.training.router.loss import RouterLossMixin
+from olmoe_ft.training.shared_prompts import SharedPromptCollator, why_not_shared
 
 
 class OlmoeSFTTrainer(RouterLossMixin, SFTTrainer):
     """Supervised fine-tuning on assistant turns, plus the router objective."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        use_fused_head(self.network, SFT_OUTPUTS)
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         if (loss := logs.get("eval_loss")) is not None:  # the task's alone
@@ -39,7 +45,19 @@ class OlmoeDPOTrainer(RouterLossMixin, DPOTrainer):
 
     def __init__(self, *, start: str, **kwargs: Any) -> None:
         self.start = start  # the checkpoint of the policy and of its reference
+        arguments: DPOConfig = kwargs["args"]
+        self.why_not_shared = why_not_shared(kwargs["model"].config._attn_implementation)
+        if self.why_not_shared is None:
+            collator = SharedPromptCollator(
+                pad_token_id=kwargs["processing_class"].pad_token_id,
+                max_length=arguments.max_length,
+                truncation_mode=arguments.truncation_mode,
+            )
+            kwargs["data_collator"] = collator
         super().__init__(**kwargs)
+        use_fused_head(self.network, (*DPO_OUTPUTS, *(("log_sum_sq_probs",) if arguments.use_weighting else ())))
+        if self.ref_model is not None:
+            use_fused_head(self.accelerator.unwrap_model(self.ref_model), ("log_probs",))
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         return dataset  # token ids already

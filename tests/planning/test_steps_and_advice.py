@@ -32,7 +32,7 @@ ROWS = ("data.train.0.max_rows=100", "data.answers=null")
 def test_steps_are_those_of_the_trainer(tmp_path, overrides):
     plan = make_plan(load_recipe(TINY, [*ROWS, *overrides]))
     plan.arguments.output_dir = str(tmp_path)  # where the trainer makes a folder
-    found = schedule(plan.inputs.train, plan.arguments, 1)
+    found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
     trainer = Trainer(torch.nn.Linear(1, 1), args=plan.arguments)
     loader = DataLoader(
         range(100), batch_size=plan.arguments.per_device_train_batch_size, drop_last=plan.arguments.dataloader_drop_last
@@ -47,7 +47,7 @@ def test_tokens_and_padding_by_hand():
     """Lengths of 100 rows in micro-batches of 64: each is padded to its longest."""
     plan = make_plan(load_recipe(TINY, [*ROWS, "training.max_steps=-1", "training.num_train_epochs=1"]))
     lengths = plan.inputs.train.lengths()[:, 0]
-    found = schedule(plan.inputs.train, plan.arguments, 1)
+    found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
     padded = 64 * lengths[:64].max() + 36 * lengths[64:].max()
     assert found.padding == pytest.approx(1 - lengths.sum() / padded)
     assert found.tokens == pytest.approx(lengths.sum()) and found.tokens_per_step == lengths.sum() / 2
@@ -56,7 +56,7 @@ def test_tokens_and_padding_by_hand():
 
 def test_packs_are_packed():
     plan = make_plan(load_recipe(TINY, [*ROWS, "training.packing=true"]))
-    found = schedule(plan.inputs.train, plan.arguments, 1)
+    found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
     tokens = plan.inputs.train.lengths().sum()
     assert np.ceil(tokens / 128) <= found.rows < 100 and found.padding < 0.2
     assert largest_batch(plan) == Batch(64, 128, packed=True)

@@ -45,7 +45,9 @@ def test_a_right_reference_passes_and_every_pair_is_at_ln_2(make_trainer, case, 
     trainer.train()
     for metrics in seen:
         for name in ("rewards/chosen", "rewards/rejected", "rewards/margins"):
-            assert abs(metrics[name]) <= (1e-5 if PRECOMPUTED in overrides else 1e-6)
+            # computed beside other rows, or with factors that are not 0 and whose product is, up to rounding
+            near = PRECOMPUTED in overrides or "lora.init_lora_weights=orthogonal" in overrides
+            assert abs(metrics[name]) <= (1e-5 if near else 1e-6)
         assert metrics["logps/chosen"] < -1  # it is a loss of something
     assert len(seen) == 8 and trainer.state.global_step == 2
     first = next(record for record in trainer.state.log_history if "loss/task" in record)

@@ -30,8 +30,8 @@ class RouterLossMixin(Trainer):
         super().__init__(*args, **kwargs)
         self.router = router
         self.router_objective = RouterObjective(router.load_balancing_coef, router.z_loss_coef, router.scope)
-        model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        self.backbone = model.base_model
+        self.network = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        self.backbone = self.network.base_model
         self._balance_group = BalanceGroup(router.balance_over, self.accelerator)
         self._guard = GradientGuard(self.model, self.backbone.layers, router) if self.router_objective else None
         self._window = LogWindow()
@@ -55,7 +55,8 @@ class RouterLossMixin(Trainer):
         with record_router_logits(self.backbone) as recorded:
             task_loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         assert recorded, "no forward pass of the backbone ran with gradient, so there are no router logits"
-        mask = counted_tokens(inputs, self.router.tokens, self.processing_class.pad_token_id)
+        seen = inputs.get("packed", inputs)  # what the network saw
+        mask = counted_tokens(seen, self.router.tokens, self.processing_class.pad_token_id)
         with torch.set_grad_enabled(bool(self.router_objective)):  # without coefficients it is only looked at
             routing = Routing.of(recorded[0], self.backbone.config.num_experts_per_tok, mask)
         if self._guard is not None:
