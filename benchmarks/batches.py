@@ -29,15 +29,15 @@ CONVERSATION, PROMPT_SHARE = Lengths(300, 0.9), 1 / 3
 PROMPT, ANSWER = Lengths(1 / 9, 1.2), Lengths(1 / 7, 1.0)
 
 
-def rows(stage: Stage, length: int, tokens: int, vocabulary: int) -> Dataset:
-    """Token ids as both sides' trainers take them, at least `tokens` of them, none longer than `length`."""
+def rows(stage: Stage, length: int, count: int, vocabulary: int) -> Dataset:
+    """Token ids as both sides' trainers take them: pairs, or conversations that fill as many packs of `length`."""
     random = np.random.default_rng(0)
-    make = conversation if stage == "sft" else pair
-    made, total = [], 0
-    while total < tokens:
-        row = make(random, length, vocabulary)
-        made.append(row)
-        total += sum(len(ids) for name, ids in row.items() if name != "labels")
+    if stage == "dpo":
+        return Dataset.from_list([pair(random, length, vocabulary) for _ in range(count)])
+    made, tokens = [], 0
+    while tokens < count * length * 1.1:  # a tenth more, since no pack is quite full
+        made.append(conversation(random, length, vocabulary))
+        tokens += len(made[-1]["input_ids"])
     return Dataset.from_list(made)
 
 

@@ -1,9 +1,8 @@
 """The two sides of the speed table: TRL, transformers and PEFT at their best, and this project, with equal weights."""
 
-import copy
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.model.size import matrix_parameters_per_token
 from olmoe_ft.recipe.schema import Router
 from olmoe_ft.training.trainers import OlmoeDPOTrainer, OlmoeSFTTrainer
 
@@ -39,11 +39,12 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 16, **USUAL,
     },
 }  # fmt: skip
+STOCK, OURS = "stock", "olmoe_ft"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table."""
+    """One line of the table."""
 
     stage: Stage
     lora: bool
@@ -52,10 +53,16 @@ class Case:
     batch: int
     """Packed rows a step, or pairs."""
     rank: int = 16
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Over those of the size."""
 
     @property
     def name(self) -> str:
         return f"{self.stage.upper()} {'LoRA' if self.lora else 'full'}"
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {**SIZES[self.size], "max_position_embeddings": max(4096, self.length), **self.options}
 
 
 class StockDPO(DPOTrainer):
@@ -64,63 +71,81 @@ class StockDPO(DPOTrainer):
 
 
 class Side:
-    """A trainer and its batches; `step` is what is measured."""
+    """A trainer and its batches."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
-        trainer.current_gradient_accumulation_steps = 1
+        trainer.current_gradient_accumulation_steps = 1  # as the training loop sets it
         trainer.model.train()
         self.batches: Iterator[Any] = iter(trainer.get_train_dataloader())
+        self.tokens = 0
+        """That the network saw in the last step."""
 
-    def next_batch(self) -> Any:
-        """Collated and on the device, with the number of supervised tokens, as in the training loop."""
-        trainer = self.trainer
-        batch, number = trainer.get_batch_samples(self.batches, 1, trainer.accelerator.device)
-        return batch[0], number
-
-    def step(self, batch: Any) -> torch.Tensor:
-        """Forward and backward; the loss that is optimised."""
-        inputs, number = batch
-        return self.trainer.training_step(self.trainer.model, dict(inputs), number)
+    def next_step(self) -> torch.Tensor:
+        """Collate a batch, forward and backward; the loss that is optimised."""
+        [batch], number = self.trainer.get_batch_samples(self.batches, 1, self.trainer.accelerator.device)
+        self.tokens = batch.get("packed", batch)["input_ids"].numel()
+        return self.trainer.training_step(self.trainer.model, batch, number)
 
     def forget(self) -> None:
+        """Drop the gradients, as the optimizer does between steps."""
         self.trainer.model.zero_grad(set_to_none=True)
 
 
-def sides(case: Case, steps: int, device: str) -> dict[str, Side]:
-    """Stock and ours, from the same random weights, for at least `steps` steps on the same rows."""
-    options = SIZES[case.size]
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    data = rows(case.stage, case.length, (steps + 1) * case.batch * case.length * 2, options["vocab_size"])
-    attention = "flash_attention_2" if device == "cuda" and is_flash_attn_2_available() else "sdpa"
-    stock_config = transformers.OlmoeConfig(
-        **options, experts_implementation="grouped_mm", attn_implementation=attention, router_aux_loss_coef=BALANCE
-    )
-    our_config = OlmoeConfig(**options, attn_implementation="sdpa", max_position_embeddings=16384)
-    stock_config.max_position_embeddings = 16384
-    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    networks: dict[str, list[torch.nn.Module]] = {"stock": [], "olmoe_ft": []}
-    for _ in range(1 if case.stage == "sft" or case.lora else 2):  # the policy, and full DPO's reference
-        with torch.device(device):
-            stock = transformers.OlmoeForCausalLM(stock_config).to(dtype)
-            ours = OlmoeForCausalLM(our_config).to(dtype)
-        ours.load_state_dict(stock.state_dict())
-        networks["stock"].append(stock)
-        networks["olmoe_ft"].append(ours)
-    folder = Path(tempfile.mkdtemp())
-    made = {}
-    for name, (policy, *reference) in networks.items():
-        torch.manual_seed(1)  # the adapters' weights
-        made[name] = Side(_trainer(name, case, policy, reference, copy.copy(data), tokenizer, folder, device))
-    for (name, theirs), (_, own) in zip(
-        made["stock"].trainer.model.named_parameters(), made["olmoe_ft"].trainer.model.named_parameters(), strict=True
-    ):
-        assert torch.equal(theirs, own), f"{name} differs"
+def both_sides(case: Case, steps: int, device: str) -> dict[str, Side]:
+    """Stock and ours from the same random weights, with rows for `steps` steps."""
+    networks = [_networks(case, device) for _ in range(2 if _own_reference(case) else 1)]  # the policy, the reference
+    made = {name: _side(name, case, [pair[name] for pair in networks], steps, device) for name in (STOCK, OURS)}
+    weights = zip(*(side.trainer.model.named_parameters() for side in made.values()), strict=True)
+    for (name, theirs), (_, own) in weights:
+        assert torch.equal(theirs, own), f"{name} differs between the two sides"
     return made
 
 
-def _trainer(name, case: Case, policy, reference, data: Dataset, tokenizer, folder: Path, device: str) -> Any:
-    sft = case.stage == "sft"
+def our_side(case: Case, steps: int, device: str) -> Side:
+    return _side(OURS, case, [_networks(case, device)[OURS]], steps, device)
+
+
+def operations(case: Case, tokens: int) -> float:
+    """FLOPs that a step cannot do without: every token once through the weights it uses; attention scores left out.
+
+    A product of a token with n weights is 2n forward, 2n for the token's gradient, and 2n for trained weights'. A DPO
+    step has a forward pass of the reference beside it.
+    """
+    config = OlmoeConfig(**case.sizes)
+    hidden, inner = config.hidden_size, config.intermediate_size
+    weights = matrix_parameters_per_token(config)
+    flops = (4.0 if case.lora else 6.0) * weights
+    if case.lora:
+        an_expert = (hidden + 2 * inner) + (inner + hidden)
+        factors = config.num_hidden_layers * case.rank * (4 * 2 * hidden + config.num_experts_per_tok * an_expert)
+        flops += 6.0 * factors
+    return tokens * (flops + (2.0 * weights if case.stage == "dpo" else 0.0))
+
+
+def _own_reference(case: Case) -> bool:
+    return case.stage == "dpo" and not case.lora
+
+
+def _networks(case: Case, device: str) -> dict[str, torch.nn.Module]:
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    attention = "flash_attention_2" if device == "cuda" and is_flash_attn_2_available() else "sdpa"
+    config = transformers.OlmoeConfig(
+        **case.sizes,
+        experts_implementation="grouped_mm",
+        attn_implementation=attention,
+        router_aux_loss_coef=BALANCE,
+    )
+    with torch.device(device):
+        stock = transformers.OlmoeForCausalLM(config).to(dtype)
+        ours = OlmoeForCausalLM(OlmoeConfig(**case.sizes, attn_implementation="sdpa")).to(dtype)
+    ours.load_state_dict(stock.state_dict())
+    return {STOCK: stock, OURS: ours}
+
+
+def _side(name: str, case: Case, networks: list[torch.nn.Module], steps: int, device: str) -> Side:
+    sft, policy = case.stage == "sft", networks[0]
+    folder = Path(tempfile.mkdtemp(prefix="speed-"))
     arguments: dict[str, Any] = {
         "output_dir": str(folder),
         "per_device_train_batch_size": case.batch,
@@ -131,7 +156,7 @@ def _trainer(name, case: Case, policy, reference, data: Dataset, tokenizer, fold
         "use_cpu": device == "cpu",
         "dataloader_pin_memory": device == "cuda",
         "report_to": "none",
-        "router_aux_loss_coef": BALANCE if sft and name == "stock" else 0.0,
+        "router_aux_loss_coef": BALANCE if sft and name == STOCK else 0.0,
     }
     adapters = LoraConfig(
         task_type="CAUSAL_LM",
@@ -144,16 +169,17 @@ def _trainer(name, case: Case, policy, reference, data: Dataset, tokenizer, fold
     common: dict[str, Any] = {
         "model": policy,
         "args": SFTConfig(packing=True, **arguments) if sft else DPOConfig(**arguments),
-        "train_dataset": data,
-        "processing_class": tokenizer,
+        "train_dataset": rows(case.stage, case.length, case.batch * steps, case.sizes["vocab_size"]),
+        "processing_class": AutoTokenizer.from_pretrained(TOKENIZER),
         "peft_config": adapters if case.lora else None,
     }
     if not sft:
-        common["ref_model"] = reference[0].requires_grad_(False) if reference else None
-    if name == "stock":
-        return SFTTrainer(**common) if sft else StockDPO(**common)
-    # transformers' loss at balance is K, ours 1
+        common["ref_model"] = networks[1].requires_grad_(False) if _own_reference(case) else None
+    torch.manual_seed(1)  # for the adapters' weights
+    if name == STOCK:
+        return Side(SFTTrainer(**common) if sft else StockDPO(**common))
+    # transformers' loss is K where ours is 1, at balance
     coefficient = BALANCE * policy.config.num_experts_per_tok if sft else 0.0
     router = Router(load_balancing_coef=coefficient, z_loss_coef=0.0, scope="pooled", train="full")
     common |= {"router": router, "probe_file": folder / "probe.safetensors"}
-    return OlmoeSFTTrainer(**common) if sft else OlmoeDPOTrainer(start="", **common)
+    return Side(OlmoeSFTTrainer(**common) if sft else OlmoeDPOTrainer(start="", **common))

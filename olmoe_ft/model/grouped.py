@@ -54,7 +54,7 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
 
 
 def adapters_in(dtype: torch.dtype, lent: Sequence[LowRank]) -> list[tuple[Tensor, Tensor]]:
-    """Each adapter's `s B` (E, out, r) and `A` (E, r, in), their rank filled up to whole 16 bytes as the kernel wants."""
+    """Each adapter's `s B` (E, out, r) and `A` (E, r, in), of a rank of whole 16 bytes as the kernel wants."""
     pairs = []
     for b, a, scaling in lent:
         missing = -a.shape[1] % 8

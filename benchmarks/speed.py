@@ -1,0 +1,112 @@
+"""This project beside the stock stack: seconds, memory and loss of training steps, on the same weights and batches.
+
+    python benchmarks/speed.py                       everything this machine is for (`make bench`)
+    python benchmarks/speed.py --lengths 512,1024    a part of it; the other lines of the results stay
+    python benchmarks/speed.py --render              only write the README's table from the results
+
+A step is what a training loop does for one batch: collate, forward, backward. Stock is TRL's trainer on transformers'
+network with grouped experts (and PEFT's adapters), with packing, its fused head, and FlashAttention or SDPA; ours is
+`olmoe_ft.training.trainers`. Both run in this process and take turns, swapping places each round; shown are medians.
+"""
+
+import gc
+import os
+import statistics
+import warnings
+from functools import partial
+from typing import Annotated
+
+import torch
+import typer
+from growth import growth
+from measure import peak_bytes, seconds
+from rich.console import Console
+from rich.progress import Progress
+from sides import OURS, SIZES, STOCK, Case, both_sides, operations
+from speed_report import Line, Results, print_table, write_readme
+
+from olmoe_ft.training.performance import matrix_rate
+
+DEFAULTS = {"cpu": (("tiny", "mid"), (512, 1024, 4096, 16384)), "cuda": (("1b-7b",), (512, 1024, 4096, 16384))}
+# packed rows or pairs of a step: what keeps a CPU's step within a minute, and the batch of the goals on a GPU
+BATCHES = {"cpu": {"sft": 1, "dpo": 2}, "cuda": {"sft": 4, "dpo": 4}}
+SAME = {"cpu": 1e-4, "cuda": 2e-2}  # relative difference of both sides' losses, fp32 and bf16
+
+
+def cases(sizes: tuple[str, ...], lengths: tuple[int, ...], device: str) -> list[Case]:
+    return [
+        Case(stage, lora, size, length, BATCHES[device][stage])
+        for size in sizes
+        for stage in ("sft", "dpo")
+        for lora in (False, True)
+        for length in lengths
+    ]
+
+
+def measure(case: Case, rounds: int, device: str, rate: float, progress: Progress) -> Line:
+    """One line of the table; raises where the losses of the two sides differ."""
+    task = progress.add_task(f"{case.name} {case.size} {case.length:,}", total=rounds + 2)
+    sides = both_sides(case, rounds + 2, device)
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    tokens: list[int] = []
+    difference = 0.0
+    losses: dict[str, torch.Tensor] = {}
+
+    def step(name: str) -> None:
+        losses[name] = sides[name].next_step()
+
+    for turn in range(rounds + 1):  # the first one warms up
+        for name in list(sides) if turn % 2 else list(sides)[::-1]:
+            times[name].append(seconds(partial(step, name), device))
+            sides[name].forget()
+        tokens.append(sides[OURS].tokens)
+        theirs, own = losses[STOCK].item(), losses[OURS].item()
+        difference = max(difference, abs(theirs - own) / abs(theirs))
+        progress.advance(task)
+    assert difference < SAME[device], f"{case}: the losses differ by {difference:.1e}"
+    peaks = {}
+    for name, side in sides.items():
+        peaks[name] = peak_bytes(side.next_step, device)
+        side.forget()
+    progress.remove_task(task)
+    floor = operations(case, 1) * statistics.median(tokens[1:]) / rate
+    return Line.of(
+        case, {name: statistics.median(values[1:]) for name, values in times.items()}, peaks, floor, difference
+    )
+
+
+def main(
+    sizes: Annotated[str, typer.Option(help=f"Of {', '.join(SIZES)}; by default what the device is for.")] = "",
+    lengths: Annotated[str, typer.Option(help="Tokens of a packed row, and the longest side of a pair.")] = "",
+    stages: Annotated[str, typer.Option(help="sft, dpo or both.")] = "sft,dpo",
+    rounds: Annotated[int, typer.Option(help="Measured steps of each side; medians are shown.")] = 5,
+    with_growth: Annotated[bool, typer.Option("--growth/--no-growth", help="The growth table too.")] = True,
+    render: Annotated[bool, typer.Option(help="Measure nothing; write the README's table.")] = False,
+) -> None:
+    if render:
+        write_readme()
+        return
+    os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler announces itself otherwise
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    console = Console(width=150)
+    chosen = tuple(sizes.split(",")) if sizes else DEFAULTS[device][0]
+    wanted = tuple(map(int, lengths.split(","))) if lengths else DEFAULTS[device][1]
+    results = Results.here(
+        device, matrix_rate(torch.device(device), torch.bfloat16 if device == "cuda" else torch.float32)
+    )
+    with Progress(console=console, transient=True) as progress:
+        todo = [case for case in cases(chosen, wanted, device) if case.stage in stages.split(",")]
+        for case in progress.track(todo, description="cases"):
+            results.put(measure(case, rounds, device, results.rate, progress))
+            results.write()  # what is measured stays, should a later case fail
+            gc.collect()
+    print_table(results, console)
+    if with_growth:
+        results.growth = growth(device, rounds)
+        results.write()
+    write_readme()
+
+
+if __name__ == "__main__":
+    typer.run(main)
