@@ -17,10 +17,13 @@ from torch.nn import functional as F
 
 from olmoe_ft.model.gated import Activation, gated, gated_backward
 from olmoe_ft.model.products import AllExperts, Block, on_each_expert
+from olmoe_ft.model.reuse import ReusedMemory
 from olmoe_ft.model.routes import Routes, combine
 from olmoe_ft.model.traced import being_traced, traced_experts
 
 OLMOE_GROUPED = "olmoe_grouped"  # the name of this back end, the default one
+
+GRADIENTS = ReusedMemory()
 
 LowRank = tuple[Tensor, Tensor, float]  # an adapter: B (E, out, r), A (E, r, in), scaling s; the weight is W + s B A
 
@@ -91,7 +94,7 @@ class Mixture(torch.autograd.Function):
             hidden = gated(activation, kept, block.buffer("hidden"))
             return kept, second.forward(block, hidden, outputs)
 
-        if AllExperts.can(x, first.matrices + second.matrices):
+        if AllExperts.can(routes, first.matrices + second.matrices):
             kept, outputs = work(AllExperts(routes), None, None)
         else:
             kept, outputs = (x.new_empty(routes.token.numel(), part.width) for part in (first, second))
@@ -127,7 +130,7 @@ class Mixture(torch.autograd.Function):
             first.collect(block, rows, projected, narrow)
             return to_rows
 
-        if AllExperts.can(x, first.matrices + second.matrices):
+        if AllExperts.can(routes, first.matrices + second.matrices):
             to_rows = work(AllExperts(routes), None)
         else:
             to_rows = x.new_empty(routes.token.numel(), x.shape[1])
@@ -154,7 +157,7 @@ class Projection:
 
     def allocate_gradients(self) -> None:
         for index, wanted in enumerate(self.trained):
-            self.gradients[index] = torch.empty_like(self.matrices[index]) if wanted else None
+            self.gradients[index] = GRADIENTS.empty_like(self.matrices[index]) if wanted else None
 
     def forward(self, block: Block, rows: Tensor, out: Tensor | None) -> Tensor:
         weight, *factors = self.matrices

@@ -20,7 +20,9 @@ from torch.nn import functional as F
 
 from olmoe_ft.model.routes import Routes
 
-ALONE = 2**22  # multiplications below which handing work to threads costs more than it saves
+# Measured on 2 cores (docs/performance.md): the threads of one interpreter pay where a matrix has 131,072 numbers or
+# more, and the loop over experts is better left to the kernel where an expert has fewer multiplications than this.
+WORTH_THREADS, WORTH_A_CALL = 2**17, 6 * 10**6
 
 
 class Block(Protocol):
@@ -46,16 +48,21 @@ class Block(Protocol):
 
 
 class AllExperts:
-    """All rows at once, by `F.grouped_mm`: on a GPU, or where only shapes are worked out."""
+    """All rows at once, by `F.grouped_mm`: on a GPU, and where experts are too small to be called one by one."""
 
     def __init__(self, routes: Routes) -> None:
         self.routes = routes
 
     @staticmethod
-    def can(x: Tensor, weights: list[Tensor]) -> bool:
-        """Whether the kernel takes them: rows of whole 16 bytes, no fp64, on a GPU."""
-        aligned = all(size * x.dtype.itemsize % 16 == 0 for weight in weights for size in weight.shape[1:])
-        return x.device.type != "cpu" and x.dtype != torch.float64 and aligned
+    def can(routes: Routes, matrices: list[Tensor]) -> bool:
+        """Whether the kernel takes them (rows of whole 16 bytes, no fp64), and on a CPU whether it is the faster way."""
+        stack = matrices[0]
+        if stack.device.type == "cpu" and routes.token.numel() * stack[0].numel() >= WORTH_A_CALL * len(stack):
+            return False
+        if stack.device.type == "cpu" and stack[0].numel() >= WORTH_THREADS:
+            return False
+        aligned = all(size * stack.dtype.itemsize % 16 == 0 for matrix in matrices for size in matrix.shape[1:])
+        return stack.dtype != torch.float64 and aligned
 
     def part_of(self, rows: Tensor) -> Tensor:
         return rows
@@ -123,7 +130,7 @@ def on_each_expert(work: Callable[[OneExpert], Any], routes: Routes, x: Tensor, 
         bounds = [0, *routes.ends.tolist()]
     slices = [slice(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
     sizes = [rows.stop - rows.start for rows in slices]
-    worth_it = x.device.type == "cpu" and routes.token.numel() * x.shape[1] ** 2 > ALONE
+    worth_it = x.device.type == "cpu" and x.shape[1] * max(widths.values()) >= WORTH_THREADS
     threads = torch.get_num_threads() if worth_it and not is_fake(x) else 1
     shares: list[list[int]] = [[] for _ in range(min(threads, len(sizes)))]
     loads = [0] * len(shares)

@@ -21,6 +21,7 @@ from trl import DPOConfig, SFTConfig
 
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.model.reuse import MAPPED
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.planning.live import LiveBytes
 from olmoe_ft.planning.parts import StepMemory, packed_base, total_bytes
@@ -60,7 +61,7 @@ def measure_step(
     Raises:
         RecipeError: the optimizer looks at values, or is not installed, so that it cannot be planned.
     """
-    step = _Step(recipe, config, arguments, batch)
+    step = _Step(recipe, config, arguments, batch, gpu)
     with FakeTensorMode(), step.live, as_on_a_gpu() if gpu else nullcontext():
         memory = step.memory()
         return memory if recipe.model.quantization is None else packed_base(memory, step.policy)
@@ -69,8 +70,10 @@ def measure_step(
 class _Step:
     """One device's step: its networks are laid out on the meta device, and run on a fake one."""
 
-    def __init__(self, recipe: Recipe, config: OlmoeConfig, arguments: SFTConfig | DPOConfig, batch: Batch) -> None:
-        self.recipe, self.config, self.arguments, self.batch = recipe, config, arguments, batch
+    def __init__(
+        self, recipe: Recipe, config: OlmoeConfig, arguments: SFTConfig | DPOConfig, batch: Batch, gpu: bool
+    ) -> None:
+        self.recipe, self.config, self.arguments, self.batch, self.gpu = recipe, config, arguments, batch, gpu
         self.live = LiveBytes()
         self.dtype = getattr(torch, recipe.model.dtype)
         own_reference = recipe.stage == "dpo" and not recipe.lora and not arguments.precompute_ref_log_probs
@@ -175,11 +178,24 @@ class _Step:
             raise RecipeError(f"training.optim: {name} cannot be planned with ({reason}); {mend}") from None
         if self.arguments.gradient_accumulation_steps == 1:  # else a micro-batch finds the gradients of earlier ones
             optimizer.zero_grad()
+        hooks = [] if self.gpu else self._keep_large_gradients()
         self.live.peak = self.live.now
         self._forward_and_backward()
+        for hook in hooks:
+            hook.remove()
         optimizer.step()
         states = (value for state in optimizer.state.values() for value in state.values())
         return [value for value in states if isinstance(value, Tensor)], self.live.peak
+
+    def _keep_large_gradients(self) -> list[Any]:
+        """What a CPU keeps of freed gradients for the next ones (`model/reuse.py`): there until those come."""
+        kept = {
+            id(weight): torch.empty_like(weight)
+            for weight in self.trained
+            if weight.grad is None and weight.dim() == 3 and weight.nbytes > MAPPED
+        }
+        stacks = [weight for weight in self.trained if id(weight) in kept]
+        return [weight.register_post_accumulate_grad_hook(lambda weight: kept.pop(id(weight))) for weight in stacks]
 
     def _forward_and_backward(self) -> None:
         """What `training_step` does with a batch: task loss by the fused head, router losses, their sum backward."""
