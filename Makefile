@@ -47,9 +47,8 @@ schema: setup  ## recipes/schema.json, by which editors check recipes
 	$(BIN)/python -m olmoe_ft.recipe.json_schema > recipes/schema.json.partial
 	mv recipes/schema.json.partial recipes/schema.json
 
-bench: setup  ## the network beside transformers', LoRA beside PEFT's (six to eight minutes on 2 cores)
-	$(BIN)/python benchmarks/network.py $(BENCH)
-	$(BIN)/python benchmarks/lora.py
+bench: setup  ## training steps beside TRL's, transformers' and PEFT's, into README.md (BENCH='--sizes mid --lengths 512')
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py $(BENCH)
 
 clean:  ## remove runs and caches (not the virtual environment)
 	rm -rf runs wandb .pytest_cache .mypy_cache .ruff_cache

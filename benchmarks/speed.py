@@ -27,19 +27,20 @@ from speed_report import Line, Results, print_table, write_readme
 
 from olmoe_ft.training.performance import matrix_rate
 
-DEFAULTS = {"cpu": (("tiny", "mid"), (512, 1024, 4096, 16384)), "cuda": (("1b-7b",), (512, 1024, 4096, 16384))}
+SIZES_FOR = {"cpu": ("tiny", "mid"), "cuda": ("1b-7b",)}
+LENGTHS = {"tiny": (512, 1024, 4096, 16384), "mid": (512, 1024, 4096), "1b-7b": (512, 1024, 4096, 16384)}
 # packed rows or pairs of a step: what keeps a CPU's step within a minute, and the batch of the goals on a GPU
 BATCHES = {"cpu": {"sft": 1, "dpo": 2}, "cuda": {"sft": 4, "dpo": 4}}
 SAME = {"cpu": 1e-4, "cuda": 2e-2}  # relative difference of both sides' losses, fp32 and bf16
 
 
-def cases(sizes: tuple[str, ...], lengths: tuple[int, ...], device: str) -> list[Case]:
+def cases(sizes: list[str], lengths: list[int], stages: list[str], device: str) -> list[Case]:
     return [
         Case(stage, lora, size, length, BATCHES[device][stage])
         for size in sizes
-        for stage in ("sft", "dpo")
+        for stage in stages
         for lora in (False, True)
-        for length in lengths
+        for length in lengths or LENGTHS[size]
     ]
 
 
@@ -90,13 +91,12 @@ def main(
     warnings.filterwarnings("ignore", category=FutureWarning)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     console = Console(width=150)
-    chosen = tuple(sizes.split(",")) if sizes else DEFAULTS[device][0]
-    wanted = tuple(map(int, lengths.split(","))) if lengths else DEFAULTS[device][1]
+    chosen = sizes.split(",") if sizes else list(SIZES_FOR[device])
+    todo = cases(chosen, [int(length) for length in lengths.split(",") if length], stages.split(","), device)
     results = Results.here(
         device, matrix_rate(torch.device(device), torch.bfloat16 if device == "cuda" else torch.float32)
     )
     with Progress(console=console, transient=True) as progress:
-        todo = [case for case in cases(chosen, wanted, device) if case.stage in stages.split(",")]
         for case in progress.track(todo, description="cases"):
             results.put(measure(case, rounds, device, results.rate, progress))
             results.write()  # what is measured stays, should a later case fail

@@ -1,27 +1,71 @@
-"""What `make bench` computes rather than measures, and its measure of memory."""
+"""What `make bench` computes rather than measures, its batches, and its measure of memory."""
 
+import json
+
+import pytest
 import torch
-from lora import operations, peak_bytes
+from batches import rows
+from measure import peak_bytes
+from sides import OURS, STOCK, Case, both_sides, operations
+from speed_report import END, README, RESULTS, START, Line, Results, readme_table
+
+ONE_LAYER = {
+    "hidden_size": 4,
+    "intermediate_size": 2,
+    "num_experts": 3,
+    "num_experts_per_tok": 2,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 5,
+}
 
 
 def test_operations_of_a_step_by_hand():
     """One token, one layer, H = 4, I = 2, 3 experts of which 2 work, vocabulary 5, rank 1.
 
-    Frozen: attention 4 x 16 = 64, router 12, experts 2 x 3 x 8 = 48, head 20: 144 x 4 = 576. Factors: attention
-    4 x (4 + 4) = 32, experts 2 x ((4 + 4) + (2 + 4)) = 28: 60 x 6 = 360.
+    Weights: attention 4 x 16 = 64, router 12, experts 2 x 3 x 8 = 48, head 20: 144. Trained 144 x 6 = 864, frozen
+    144 x 4 = 576. Factors: attention 4 x (4 + 4) = 32, experts 2 x ((4 + 4) + (2 + 4)) = 28: 60 x 6 = 360. DPO's
+    reference passes forward once more: 144 x 2 = 288.
     """
-    options = {
-        "hidden_size": 4,
-        "intermediate_size": 2,
-        "num_experts": 3,
-        "num_experts_per_tok": 2,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "eos_token_id": 2,
-        "vocab_size": 5,
-    }
-    assert operations(1, 1, options) == (576, 360)
-    assert operations(2, 3, options) == (3 * 576, 3 * 2 * 360)
+
+    def case(stage, lora):
+        return Case(stage, lora, "tiny", 512, 1, rank=1, options=ONE_LAYER)
+
+    assert operations(case("sft", False), 1) == 864
+    assert operations(case("sft", True), 1) == 576 + 360
+    assert operations(case("dpo", False), 3) == 3 * (864 + 288)
+    assert operations(case("dpo", True), 3) == 3 * (576 + 360 + 288)
+
+
+@pytest.mark.parametrize("length", [512, 4096])
+def test_rows_are_no_longer_than_asked_for_and_enough(length):
+    conversations = rows("sft", length, 10, 97)
+    sizes = [len(ids) for ids in conversations["input_ids"]]
+    assert max(sizes) <= length and 10 * length <= sum(sizes) < 12 * length
+    for ids, labels in zip(conversations["input_ids"], conversations["labels"], strict=True):
+        prompt = labels.count(-100)
+        assert prompt == round(len(ids) / 3) and labels[prompt:] == ids[prompt:]
+    pairs = rows("dpo", length, 10, 97)
+    assert len(pairs) == 10
+    for prompt, chosen, rejected in zip(pairs["prompt_ids"], pairs["chosen_ids"], pairs["rejected_ids"], strict=True):
+        assert len(prompt) + max(len(chosen), len(rejected)) <= length and min(len(chosen), len(rejected)) >= 4
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_both_sides_take_the_same_steps(stage, lora):
+    """Loss and gradient norm of two steps; ours sees a shared prompt once."""
+    case = Case(stage, lora, "tiny", 64, 2, options={"num_hidden_layers": 1})
+    sides = both_sides(case, 2, "cpu")
+    for _ in range(2):
+        found = {}
+        for name, side in sides.items():
+            loss = side.next_step().item()
+            gradients = [weight.grad.norm() for weight in side.trainer.model.parameters() if weight.grad is not None]
+            found[name] = (loss, torch.stack(gradients).norm().item())
+            side.forget()
+        assert found[OURS] == pytest.approx(found[STOCK], rel=1e-4)
+    assert sides[OURS].tokens == sides[STOCK].tokens if stage == "sft" else sides[OURS].tokens < sides[STOCK].tokens
 
 
 class Hungry(torch.nn.Module):
@@ -31,11 +75,35 @@ class Hungry(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
 
-    def forward(self, input_ids, labels):
+    def forward(self):
         torch.ones(2 * 2**18)
         held = [torch.ones(2**18) for _ in range(3)]
-        return type("Output", (), {"loss": self.weight * held[0][0]})
+        return self.weight * held[0][0]
 
 
 def test_the_peak_is_what_is_held_at_once():
-    assert abs(peak_bytes(Hungry(), torch.zeros(1, dtype=torch.long), "cpu") - 3 * 2**20) < 1024
+    model = Hungry()
+    assert abs(peak_bytes(lambda: model().backward(), "cpu") - 3 * 2**20) < 1024
+
+
+def test_a_line_measured_again_takes_the_place_of_the_old_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("speed_report.RESULTS", tmp_path)
+    results = Results("a device", "cpu", {"torch": "2"}, 1e11)
+    for seconds in (3.0, 2.0):
+        times, peaks = {STOCK: seconds, OURS: 1.0}, {STOCK: 2**21, OURS: 2**20}
+        results.put(Line.of(Case("sft", False, "mid", 512, 1), times, peaks, 0.5, 1e-7))
+    results.put(Line.of(Case("sft", False, "tiny", 512, 1), times, peaks, 0.5, 1e-7))
+    results.write()
+    found = Results.read(tmp_path / "a-device.json")
+    assert found == results and [line.size for line in found.lines] == ["tiny", "mid"]
+    assert found.lines[1].cells() == [
+        "SFT full", "mid", "1 rows x 512", "2.000", "1.000", "2.00x", "25%", "50%", "2", "1", "0.50", "1e-07",
+    ]  # fmt: skip
+
+
+def test_the_readmes_table_is_that_of_the_results():
+    """`python benchmarks/speed.py --render` writes it."""
+    files = sorted(RESULTS.glob("*.json"))
+    assert files and all(json.loads(file.read_text())["lines"] for file in files)
+    written = README.read_text().split(START)[1].split(END)[0]
+    assert written == readme_table([Results.read(file) for file in files])

@@ -55,7 +55,7 @@ class AllExperts:
 
     @staticmethod
     def can(routes: Routes, matrices: list[Tensor]) -> bool:
-        """Whether the kernel takes them (rows of whole 16 bytes, no fp64), and on a CPU whether it is the faster way."""
+        """Whether the kernel takes them (rows of whole 16 bytes, no fp64), and on a CPU whether that is faster."""
         stack = matrices[0]
         if stack.device.type == "cpu" and routes.token.numel() * stack[0].numel() >= WORTH_A_CALL * len(stack):
             return False

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 MAPPED = 32 * 2**20  # bytes from which glibc maps memory, at most; smaller blocks it reuses by itself
-LISTED_ALONE = sys.getrefcount([np.empty(0)][0])  # of an array that only a list refers to, asked for in this way
+_LIST = [np.empty(0)]
+LISTED_ALONE = sys.getrefcount(_LIST[0])  # of an array that only a list refers to, asked for in this way
 
 
 class ReusedMemory:

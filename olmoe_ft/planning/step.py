@@ -194,8 +194,11 @@ class _Step:
             for weight in self.trained
             if weight.grad is None and weight.dim() == 3 and weight.nbytes > MAPPED
         }
-        stacks = [weight for weight in self.trained if id(weight) in kept]
-        return [weight.register_post_accumulate_grad_hook(lambda weight: kept.pop(id(weight))) for weight in stacks]
+
+        def taken(weight: Tensor) -> None:
+            del kept[id(weight)]
+
+        return [weight.register_post_accumulate_grad_hook(taken) for weight in self.trained if id(weight) in kept]
 
     def _forward_and_backward(self) -> None:
         """What `training_step` does with a batch: task loss by the fused head, router losses, their sum backward."""

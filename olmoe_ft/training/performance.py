@@ -2,6 +2,7 @@
 
 import resource
 import time
+from typing import Any
 
 import torch
 from transformers import TrainerCallback
@@ -33,15 +34,35 @@ def peak_memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
+class Work:
+    """How many places of this process's batches the network worked through since the last record."""
+
+    def __init__(self) -> None:
+        self.places, self.computed = 0, 0
+
+    def add(self, seen: dict[str, Any]) -> None:
+        """A batch as the network saw it; only shapes are looked at."""
+        computed = seen["input_ids"].numel()
+        self.computed += computed
+        self.places += seen["key_places"].numel() if "key_places" in seen else computed  # prompts once for each answer
+
+
 class PerformanceCallback(TrainerCallback):
     """Adds `perf/…` to every record of training steps; must stand before the callbacks that write records.
 
     Time spent in evaluation and in saving is not counted; waiting for data is. `perf/mfu` counts the matrix products
-    of the weights a token uses and no attention scores, against the matrix rate measured when the run started.
+    of the weights a token uses and no attention scores, a shared prompt once, against the matrix rate measured when the
+    run started. `perf/padding` is the share of places that held no token.
+
+    Args:
+        work: what the trainer counts; begun anew with every record.
     """
 
-    def __init__(self, config: OlmoeConfig, device: torch.device, dtype: torch.dtype, processes: int) -> None:
+    def __init__(
+        self, config: OlmoeConfig, device: torch.device, dtype: torch.dtype, processes: int, work: Work
+    ) -> None:
         self.flops_per_token, self.device = training_flops_per_token(config), device
+        self.processes, self.work = processes, work
         self.rate = matrix_rate(device, dtype) * processes  # FLOP/s of all processes together
         self.tokens, self.seconds = 0.0, 0.0
         self.mark = time.perf_counter()
@@ -62,10 +83,14 @@ class PerformanceCallback(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" not in logs:
             return
-        tokens_per_second = (logs["num_tokens"] - self.tokens) / max(self.seconds, 1e-9)
+        tokens = logs["num_tokens"] - self.tokens
+        tokens_per_second = tokens / max(self.seconds, 1e-9)
         self.tokens, self.seconds = logs["num_tokens"], 0.0
         logs["perf/tokens_per_second"] = tokens_per_second
-        logs["perf/mfu"] = tokens_per_second * self.flops_per_token / self.rate
+        once = self.work.computed / max(self.work.places, 1)
+        logs["perf/mfu"] = tokens_per_second * once * self.flops_per_token / self.rate
+        logs["perf/padding"] = max(0.0, 1 - tokens / max(self.work.places * self.processes, 1))
+        self.work.places = self.work.computed = 0
         logs["perf/peak_memory_gib"] = peak_memory_gib(self.device)
 
 

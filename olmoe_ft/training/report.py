@@ -33,6 +33,8 @@ def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, resume: Path | 
         console.print(adapter_table(recipe.lora, trainer.model))
     if (reach := reach_of_frozen_routers(trainer.model, recipe.router)) is not None:
         console.print(reach, soft_wrap=True)
+    if (reason := getattr(trainer, "why_not_shared", None)) is not None:
+        console.print(f"a pair's prompt is computed for each answer: {reason}")
     if resume is not None:
         console.print(f"going on from {resume}")
 

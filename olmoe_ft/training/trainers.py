@@ -131,7 +131,7 @@ def build_trainer(
     trainer.remove_callback(ProgressCallback)
     dtype = torch.bfloat16 if arguments.bf16 else model.dtype
     processes = trainer.accelerator.num_processes
-    trainer.add_callback(PerformanceCallback(config, trainer.accelerator.device, dtype, processes))
+    trainer.add_callback(PerformanceCallback(config, trainer.accelerator.device, dtype, processes, trainer.work))
     trainer.add_callback(ProgressBar())
     return trainer
 

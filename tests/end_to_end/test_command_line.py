@@ -147,7 +147,7 @@ def test_the_offline_run_holds_the_metrics_of_the_design(workspace):
     assert [record["step"] for record in history] == [record["step"] for record in written]
     for name in (
         "loss loss/task router/load_balancing_loss router/z_loss router/loss router/entropy router/max_violation "
-        "router/dead_experts perf/tokens_per_second perf/mfu perf/peak_memory_gib"
+        "router/dead_experts perf/tokens_per_second perf/mfu perf/padding perf/peak_memory_gib"
     ).split():
         assert history[0][name] == pytest.approx(written[0][name]), name
     image = history[0]["router/load_map/_type"], history[0]["router/load_map/path"]

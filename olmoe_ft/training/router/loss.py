@@ -9,6 +9,7 @@ from transformers import Trainer
 
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.recipe.schema import Router
+from olmoe_ft.training.performance import Work
 from olmoe_ft.training.router.balance import BalanceGroup
 from olmoe_ft.training.router.drift import RoutingDrift
 from olmoe_ft.training.router.guard import GradientGuard
@@ -34,6 +35,7 @@ class RouterLossMixin(Trainer):
         self.backbone = self.network.base_model
         self._balance_group = BalanceGroup(router.balance_over, self.accelerator)
         self._guard = GradientGuard(self.model, self.backbone.layers, router) if self.router_objective else None
+        self.work = Work()
         self._window = LogWindow()
         self._drift = RoutingDrift(self, self.backbone, router.tokens, probe_file)
         self.add_callback(self._drift)
@@ -56,6 +58,7 @@ class RouterLossMixin(Trainer):
             task_loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         assert recorded, "no forward pass of the backbone ran with gradient, so there are no router logits"
         seen = inputs.get("packed", inputs)  # what the network saw
+        self.work.add(seen)
         mask = counted_tokens(seen, self.router.tokens, self.processing_class.pad_token_id)
         with torch.set_grad_enabled(bool(self.router_objective)):  # without coefficients it is only looked at
             routing = Routing.of(recorded[0], self.backbone.config.num_experts_per_tok, mask)

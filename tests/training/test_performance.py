@@ -1,0 +1,56 @@
+"""What a record says of speed: by hand."""
+
+import pytest
+import torch
+from gradient_cases import Case
+from transformers import TrainerCallback
+
+from olmoe_ft.model import OlmoeConfig
+from olmoe_ft.model.size import training_flops_per_token
+from olmoe_ft.training.performance import PerformanceCallback, Work
+
+TINY = OlmoeConfig.from_json_file("configs/model/olmoe_tiny.json")
+
+
+def record(batches: list[dict], tokens: int, processes: int = 1) -> tuple[dict, PerformanceCallback]:
+    """The second record of a run whose first ended at 100 tokens; two seconds lie between them."""
+    work = Work()
+    callback = PerformanceCallback(TINY, torch.device("cpu"), torch.float32, processes, work)
+    callback.tokens, callback.seconds = 100, 2.0
+    for batch in batches:
+        work.add(batch)
+    logs = {"loss": 1.0, "num_tokens": 100 + tokens}
+    callback.on_log(None, None, None, logs=logs)
+    return logs, callback
+
+
+def test_padding_is_the_share_of_places_without_a_token():
+    """Two batches of 4 x 10 places on each of two processes; 120 of their 160 places hold a token."""
+    logs, callback = record([{"input_ids": torch.zeros(4, 10)}] * 2, tokens=120, processes=2)
+    assert logs["perf/padding"] == pytest.approx(0.25)
+    assert logs["perf/tokens_per_second"] == pytest.approx(60)
+    assert logs["perf/mfu"] == pytest.approx(60 * training_flops_per_token(TINY) / callback.rate)
+    assert callback.work.places == callback.work.computed == 0
+
+
+def test_a_shared_prompt_is_no_work_twice():
+    """A row of 10 tokens whose segments see 16, the prompt of 6 twice: 10/16 of the padded batch's work, no padding."""
+    logs, callback = record([{"input_ids": torch.zeros(1, 10), "key_places": torch.zeros(16)}], tokens=16)
+    assert logs["perf/padding"] == 0
+    assert logs["perf/mfu"] == pytest.approx(8 * 10 / 16 * training_flops_per_token(TINY) / callback.rate)
+
+
+@pytest.mark.parametrize(("stage", "overrides"), [("sft", []), ("sft", ["training.packing=true"]), ("dpo", [])])
+def test_runs_record_their_padding(make_trainer, stage, overrides):
+    """Packs and shared prompts have none; rows of different lengths have some."""
+    trainer = make_trainer(Case(stage), *overrides)
+    found: list[float] = []
+
+    class Look(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            found.extend([logs["perf/padding"]] if "loss" in logs else [])
+
+    trainer.add_callback(Look())
+    trainer.train()
+    assert len(found) == 2
+    assert all(0 < share < 1 for share in found) if stage == "sft" and not overrides else found == [0, 0]
