@@ -4,7 +4,7 @@ import gc
 import statistics
 from typing import Any
 
-from measure import peak_bytes, seconds
+from measure import seconds
 from rich.progress import track
 from sides import Case, operations, our_side
 
@@ -37,7 +37,7 @@ def growth(device: str, rounds: int) -> list[dict[str, Any]]:
                 times.append(seconds(side.next_step, device))
                 tokens.append(side.tokens)
                 side.forget()
-            peak = peak_bytes(side.next_step, device) / MIB
+            peak = side.peak(device) / MIB
             now = statistics.median(times[1:]), operations(case, 1) * statistics.median(tokens[1:])
             first = first or now
             found.append(

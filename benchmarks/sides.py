@@ -10,6 +10,7 @@ import torch
 import transformers
 from batches import Stage, rows
 from datasets import Dataset
+from measure import peak_bytes
 from peft import LoraConfig
 from transformers import AutoTokenizer
 from transformers.utils import is_flash_attn_2_available
@@ -17,6 +18,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.model.grouped import GRADIENTS
 from olmoe_ft.model.size import matrix_parameters_per_token
 from olmoe_ft.recipe.schema import Router
 from olmoe_ft.training.trainers import OlmoeDPOTrainer, OlmoeSFTTrainer
@@ -90,6 +92,13 @@ class Side:
     def forget(self) -> None:
         """Drop the gradients, as the optimizer does between steps."""
         self.trainer.model.zero_grad(set_to_none=True)
+
+    def peak(self, device: str) -> int:
+        """Bytes of one more step above the weights, the gradients among them."""
+        GRADIENTS.release()  # what is kept of those of earlier steps
+        peak = peak_bytes(self.next_step, device)
+        self.forget()
+        return peak
 
 
 def both_sides(case: Case, steps: int, device: str) -> dict[str, Side]:

@@ -19,7 +19,7 @@ from typing import Annotated
 import torch
 import typer
 from growth import growth
-from measure import peak_bytes, seconds
+from measure import seconds
 from rich.console import Console
 from rich.progress import Progress
 from sides import OURS, SIZES, STOCK, Case, both_sides, operations
@@ -34,12 +34,13 @@ BATCHES = {"cpu": {"sft": 1, "dpo": 2}, "cuda": {"sft": 4, "dpo": 4}}
 SAME = {"cpu": 1e-4, "cuda": 2e-2}  # relative difference of both sides' losses, fp32 and bf16
 
 
-def cases(sizes: list[str], lengths: list[int], stages: list[str], device: str) -> list[Case]:
+def cases(sizes: list[str], lengths: list[int], stages: list[str], kinds: list[str], device: str) -> list[Case]:
     return [
         Case(stage, lora, size, length, BATCHES[device][stage])
         for size in sizes
         for stage in stages
         for lora in (False, True)
+        if ("lora" if lora else "full") in kinds
         for length in lengths or LENGTHS[size]
     ]
 
@@ -65,10 +66,7 @@ def measure(case: Case, rounds: int, device: str, rate: float, progress: Progres
         difference = max(difference, abs(theirs - own) / abs(theirs))
         progress.advance(task)
     assert difference < SAME[device], f"{case}: the losses differ by {difference:.1e}"
-    peaks = {}
-    for name, side in sides.items():
-        peaks[name] = peak_bytes(side.next_step, device)
-        side.forget()
+    peaks = {name: side.peak(device) for name, side in sides.items()}
     progress.remove_task(task)
     floor = operations(case, 1) * statistics.median(tokens[1:]) / rate
     return Line.of(
@@ -80,6 +78,7 @@ def main(
     sizes: Annotated[str, typer.Option(help=f"Of {', '.join(SIZES)}; by default what the device is for.")] = "",
     lengths: Annotated[str, typer.Option(help="Tokens of a packed row, and the longest side of a pair.")] = "",
     stages: Annotated[str, typer.Option(help="sft, dpo or both.")] = "sft,dpo",
+    kinds: Annotated[str, typer.Option(help="full, lora or both.")] = "full,lora",
     rounds: Annotated[int, typer.Option(help="Measured steps of each side; medians are shown.")] = 5,
     with_growth: Annotated[bool, typer.Option("--growth/--no-growth", help="The growth table too.")] = True,
     render: Annotated[bool, typer.Option(help="Measure nothing; write the README's table.")] = False,
@@ -92,7 +91,8 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     console = Console(width=150)
     chosen = sizes.split(",") if sizes else list(SIZES_FOR[device])
-    todo = cases(chosen, [int(length) for length in lengths.split(",") if length], stages.split(","), device)
+    wanted = [int(length) for length in lengths.split(",") if length]
+    todo = cases(chosen, wanted, stages.split(","), kinds.split(","), device)
     results = Results.here(
         device, matrix_rate(torch.device(device), torch.bfloat16 if device == "cuda" else torch.float32)
     )

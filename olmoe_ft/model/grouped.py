@@ -16,10 +16,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from olmoe_ft.model.gated import Activation, gated, gated_backward
+from olmoe_ft.model.kernels import being_traced
 from olmoe_ft.model.products import AllExperts, Block, on_each_expert
 from olmoe_ft.model.reuse import ReusedMemory
 from olmoe_ft.model.routes import Routes, combine
-from olmoe_ft.model.traced import being_traced, traced_experts
+from olmoe_ft.model.traced import traced_experts
 
 OLMOE_GROUPED = "olmoe_grouped"  # the name of this back end, the default one
 
@@ -121,13 +122,13 @@ class Mixture(torch.autograd.Function):
         def work(block: Block, to_rows: Tensor | None) -> Tensor:
             rows, dy = block.gather(x, "rows"), block.gather(gradient, "dy")
             projected, weight = block.part_of(kept), block.part_of(by_row)
-            hidden = gated(activation, projected, block.buffer("hidden"))
             to_hidden, narrow = second.back(block, dy, block.buffer("to_hidden"))
-            torch.linalg.vecdot(to_hidden, hidden, out=block.part_of(to_weights))
-            second.collect(block, hidden.mul_(weight), dy, narrow)
-            projected = gated_backward(activation, projected, to_hidden.mul_(weight), block.buffer("projected"))
-            to_rows, narrow = first.back(block, projected, to_rows)
-            first.collect(block, rows, projected, narrow)
+            buffers = block.buffer("hidden"), block.buffer("to_projected")
+            hidden, to_projected, dw = gated_backward(activation, projected, to_hidden, weight, *buffers)
+            block.part_of(to_weights).copy_(dw)
+            second.collect(block, hidden, dy, narrow)
+            to_rows, narrow = first.back(block, to_projected, to_rows)
+            first.collect(block, rows, to_projected, narrow)
             return to_rows
 
         if AllExperts.can(routes, first.matrices + second.matrices):
@@ -137,7 +138,7 @@ class Mixture(torch.autograd.Function):
             for part in (first, second):
                 part.allocate_gradients()
             hidden, width = first.width // 2, x.shape[1]
-            buffers = {"rows": width, "dy": width, "hidden": hidden, "to_hidden": hidden, "projected": first.width}
+            buffers = {"rows": width, "dy": width, "hidden": hidden, "to_hidden": hidden, "to_projected": first.width}
             on_each_expert(lambda one: work(one, one.part_of(to_rows)), routes, x, buffers)
         dx = combine(to_rows, routes, None) if ctx.needs_input_grad[0] else None
         to_weights = to_weights.index_select(0, routes.place.flatten()).view_as(weights)

@@ -151,7 +151,8 @@ def on_each_expert(work: Callable[[OneExpert], Any], routes: Routes, x: Tensor, 
     if len(tasks) == 1:
         go(*tasks[0])
         return
-    for future in [thread_pool(len(tasks)).submit(go, *task) for task in tasks]:
+    pool = thread_pool(len(tasks))
+    for future in [pool.submit(go, *task) for task in tasks]:
         future.result()
 
 

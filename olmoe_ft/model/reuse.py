@@ -30,3 +30,7 @@ class ReusedMemory:
         if not free:  # from torch, so that its profiler sees the memory
             blocks.append(torch.empty(tensor.nbytes, dtype=torch.uint8).numpy())
         return torch.from_numpy(blocks[free[0] if free else -1]).view(tensor.dtype).view(tensor.shape)
+
+    def release(self) -> None:
+        """Give the memory back: at once what is free, the rest with its last tensor."""
+        self.blocks.clear()

@@ -3,11 +3,15 @@
 Shapes: B batch, S sequence, N heads, D head size.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from olmoe_ft.model.config import OlmoeConfig
+from olmoe_ft.model.kernels import use_triton
 
 
 def default_inverse_frequencies(config: OlmoeConfig, device=None, **_) -> tuple[Tensor, float]:
@@ -63,6 +67,31 @@ class OlmoeRotaryEmbedding(nn.Module):
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x_i, x_{i+D/2}) by its position's angle. x (B, N, S, D); cos and sin (B, S, D)."""
+    if use_triton(x) and x.dtype == cos.dtype:
+        return FusedRotation.apply(x, cos, sin)
     first, second = x.chunk(2, dim=-1)
     quarter_turn = torch.cat((-second, first), dim=-1)
     return x * cos.unsqueeze(1) + quarter_turn * sin.unsqueeze(1)
+
+
+class FusedRotation(torch.autograd.Function):
+    """The same in one kernel; backward turns by the opposite angle."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        rows, _, length, size = x.shape
+        angles = [table.expand(rows, length, size).reshape(-1, size) for table in (cos, sin)]  # (T, D)
+        ctx.save_for_backward(*angles)
+        return _by_token(x, angles, back=False)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _by_token(gradient, ctx.saved_tensors, back=True), None, None
+
+
+def _by_token(x: Tensor, angles: Sequence[Tensor], back: bool) -> Tensor:
+    """x (B, N, S, D), in memory by token: (B, S, N, D)."""
+    from olmoe_ft.model.kernels.rotate import rotate as fused
+
+    flat = x.transpose(1, 2).contiguous().flatten(0, 1)  # (T, N, D)
+    return fused(flat, angles[0], angles[1], back).unflatten(0, (x.shape[0], -1)).transpose(1, 2)

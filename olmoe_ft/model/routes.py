@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from olmoe_ft.model.kernels import use_triton
+
 
 class Routes(NamedTuple):
     """The (token, expert) pairs of one layer, sorted by expert."""
@@ -37,6 +39,10 @@ def combine(rows: Tensor, routes: Routes, weights: Tensor | None) -> Tensor:
     """
     if rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64):
         return F.embedding_bag(routes.place, rows, mode="sum", per_sample_weights=weights)
+    if use_triton(rows):
+        from olmoe_ft.model.kernels.combine import combine as fused
+
+        return fused(rows, routes.place, weights)
     each = by_token(rows, routes.place)  # (T, K, H)
     return (each if weights is None else each.mul_(weights.unsqueeze(-1))).sum(dim=1)
 

@@ -14,11 +14,6 @@ from olmoe_ft.model.gated import Activation
 from olmoe_ft.model.routes import Routes, by_token
 
 
-def being_traced() -> bool:
-    """Whether torch is compiling, or a function transform (`torch.func`) is at work."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-
-
 def traced_experts(
     x: Tensor,
     weights: Tensor,

@@ -177,7 +177,9 @@ def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -
         table.add_row("tokens a step, at most", f"{step * batch.length * (2 if pairs else 1):,}")
         table.add_row("optimizer steps", "unknown: the data cannot be reached")
         return table
-    table.add_row(f"{kind} an epoch", f"{steps.rows:,}" + (" packed" if batch.packed else ""))
+    table.add_row(f"{'packs' if batch.packed else kind} an epoch", f"{steps.rows:,}")
+    if batch.packed:
+        table.add_row("conversations a step, on average", f"{step * steps.rows_per_pack:,.0f}")
     table.add_row("tokens a step, on average", f"{steps.tokens_per_step:,.0f}")
     table.add_row("room left in packs" if batch.packed else "padding", f"{steps.padding:.0%} on average")
     if pairs:

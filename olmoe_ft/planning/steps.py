@@ -16,6 +16,8 @@ class Schedule:
 
     rows: int
     """Rows an epoch as a trainer takes them: conversations, pairs, or packs of conversations."""
+    rows_per_pack: float
+    """Conversations in a pack, on average; 1 where rows are not packed."""
     steps_per_epoch: int
     epochs: float
     steps: int
@@ -53,6 +55,7 @@ def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int,
     steps = arguments.max_steps if arguments.max_steps > 0 else math.ceil(per_epoch * arguments.num_train_epochs)
     return Schedule(
         rows=rows,
+        rows_per_pack=len(mixture.rows) / rows,
         steps_per_epoch=per_epoch,
         epochs=steps / per_epoch,
         steps=steps,

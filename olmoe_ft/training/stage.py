@@ -12,6 +12,7 @@ from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.quantize import check_quantization
 from olmoe_ft.data.audit import audit
 from olmoe_ft.data.report import data_report, print_audit
+from olmoe_ft.model.grouped import GRADIENTS
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.answers import score
@@ -108,6 +109,7 @@ def _train(
         )
         print_start(recipe, run, trainer, resume)
     result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    GRADIENTS.release()
     trainer.save_model(str(run.final))
     evaluation = trainer.evaluate() if inputs.evaluation is not None else {}
     if state.is_main_process:

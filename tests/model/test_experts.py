@@ -5,9 +5,10 @@ import torch
 from networks import SMALL, assert_close, ours, pair
 from torch.func import functional_call, grad, vmap
 
-from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM, OlmoeModel
+from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM, OlmoeModel, products
 from olmoe_ft.model.experts import OlmoeExperts
 from olmoe_ft.model.grouped import grouped_experts
+from olmoe_ft.model.products import thread_pool
 
 
 def experts(**options) -> OlmoeExperts:
@@ -71,6 +72,41 @@ def test_weights_are_read_once_a_pass():
     Counted.reads = 0
     grouped_experts(module, torch.randn(3, 32), *routed(3, 8, 2))
     assert Counted.reads == 2
+
+
+NEVER = 2**62
+WAYS = {"all at once": (NEVER, NEVER), "one by one": (NEVER, 0), "on threads": (0, 0)}  # what is worth threads, a call
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+@pytest.mark.parametrize("adapters", [0, 2])
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_multiplying_gives_the_loops_numbers(monkeypatch, way, adapters, activation):
+    """Output and every gradient in fp32, one expert without a token; adapters by weights that are folded."""
+    monkeypatch.setattr(products, "WORTH_THREADS", WAYS[way][0])
+    monkeypatch.setattr(products, "WORTH_A_CALL", WAYS[way][1])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    called = []
+    monkeypatch.setattr(products, "thread_pool", lambda count: called.append(count) or thread_pool(count))
+    module, (chosen, weights) = experts(hidden_act=activation), routed(40, 7, 2)
+    x, weights = torch.randn(40, 32, requires_grad=True), weights.requires_grad_()
+    names = ("gate_up_proj", "down_proj")
+    shapes = {name: getattr(module, name).shape for name in names}
+    factors = {
+        name: [(torch.randn(e, out, 8) / 8, torch.randn(e, 8, inner) / 8, 0.5) for _ in range(adapters)]
+        for name, (e, out, inner) in shapes.items()
+    }
+    leaves = [matrix.requires_grad_() for name in names for b, a, _ in factors[name] for matrix in (b, a)]
+    leaves += [x, weights, *module.parameters()]
+    direction = torch.randn(40, 32)
+    module.lent = factors
+    found = grouped_experts(module, x, chosen, weights)
+    gradients = torch.autograd.grad((found * direction).sum(), leaves)
+    folded = {name: getattr(module, name) + sum(s * b @ a for b, a, s in factors[name]) for name in names}
+    expected = functional_call(module, folded, (x, chosen, weights))
+    assert_close(found, expected, 2e-5)
+    assert_close(gradients, torch.autograd.grad((expected * direction).sum(), leaves), 1e-4)
+    assert called == ([2, 2] if way == "on threads" else [])
 
 
 def test_no_tokens_give_no_rows():

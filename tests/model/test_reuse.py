@@ -48,6 +48,14 @@ def test_a_gradient_that_somebody_keeps_is_never_written_over():
     assert len(set(addresses)) == 2
 
 
+def test_memory_is_given_back():
+    memory = ReusedMemory()
+    held = memory.empty_like(LARGE).fill_(7)
+    memory.release()
+    assert not memory.blocks and (held == 7).all()
+    assert memory.empty_like(LARGE).data_ptr() != held.data_ptr()
+
+
 def test_small_and_fake_tensors_are_plain():
     from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -59,6 +59,7 @@ def test_packs_are_packed():
     found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
     tokens = plan.inputs.train.lengths().sum()
     assert np.ceil(tokens / 128) <= found.rows < 100 and found.padding < 0.2
+    assert found.rows_per_pack == 100 / found.rows
     assert largest_batch(plan) == Batch(64, 128, packed=True)
 
 

@@ -1,0 +1,115 @@
+"""The Triton kernels beside their twins in PyTorch; without a GPU in Triton's interpreter (tests/conftest.py)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from networks import ours
+from torch.nn.functional import silu
+
+from olmoe_ft.model import gated, norm, rope, routes
+from olmoe_ft.model.kernels import combine, rotate, swiglu
+from olmoe_ft.model.kernels import norm as fused_norm
+
+pytest.importorskip("triton", reason="Triton is made for Linux alone")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+
+
+def assert_close(actual, expected, tolerance: float) -> None:
+    """In bf16 two steps of a number's last bit are allowed: the interpreter cuts off where GPUs round."""
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0 if tolerance < 1e-3 else 2**-6)
+
+
+def drawn(dtype: torch.dtype, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, device=DEVICE).to(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize(("rows", "width"), [(7, 24), (1, 1), (0, 8), (3, 1030)])
+def test_swiglu_and_its_backward(dtype, tolerance, rows, width):
+    gate_up, gradient, weights = drawn(dtype, rows, 2 * width), drawn(dtype, rows, width), drawn(dtype, rows)
+    exact = gate_up.double().requires_grad_()
+    by = weights.double().requires_grad_()
+    product = silu(exact[:, :width]) * exact[:, width:]
+    (product * by[:, None] * gradient.double()).sum().backward()
+    assert_close(swiglu.swiglu(gate_up).double(), product.detach(), tolerance)
+    weighted, to_gate_up, to_weights = swiglu.swiglu_backward(gate_up, gradient, weights)
+    assert_close(weighted.double(), (product * by[:, None]).detach(), tolerance)
+    assert_close(to_gate_up.double(), exact.grad, 2 * tolerance)
+    assert_close(to_weights.double(), by.grad, 5 * tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize(("tokens", "per_token", "hidden"), [(5, 3, 40), (1, 1, 1), (0, 2, 8), (2, 8, 1030)])
+def test_combination(dtype, tolerance, tokens, per_token, hidden):
+    rows, place = (
+        drawn(dtype, tokens * per_token, hidden),
+        torch.randperm(tokens * per_token, device=DEVICE).view(tokens, per_token),
+    )
+    weights = drawn(dtype, tokens, per_token)
+    for by in (weights, None):
+        each = rows[place] if by is None else rows[place] * by[..., None]
+        assert_close(combine.combine(rows, place, by), each.sum(1), 2 * tolerance)  # eight roundings
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize(("rows", "hidden"), [(9, 40), (1, 1), (0, 8), (300, 17)])
+def test_norm_and_its_backward(monkeypatch, dtype, tolerance, rows, hidden):
+    """300 rows are more than the programs that share them."""
+    monkeypatch.setattr(norm, "use_triton", lambda x: False)
+    x, weight, gradient = drawn(dtype, rows, hidden), drawn(dtype, hidden), drawn(dtype, rows, hidden)
+    y, scale = fused_norm.rms_norm(x, weight, 1e-5)
+    plain = norm.OlmoeRMSNorm(hidden, 1e-5).to(DEVICE, dtype)
+    plain.weight.data.copy_(weight)
+    x.requires_grad_()
+    expected = plain(x)
+    assert_close(y, expected, tolerance)
+    expected.backward(gradient)
+    to_x, to_weight = fused_norm.rms_norm_backward(gradient, x.detach(), weight, scale)
+    assert_close(to_x, x.grad, 2 * tolerance)
+    assert_close(to_weight, plain.weight.grad, 20 * tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_rotation_and_back(monkeypatch, dtype, tolerance):
+    monkeypatch.setattr(rope, "use_triton", lambda x: False)
+    x, angles = drawn(dtype, 1, 3, 5, 8), torch.randn(1, 5, 4, device=DEVICE).repeat(1, 1, 2)
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    flat = x.transpose(1, 2).flatten(0, 1).contiguous()
+    turned = rotate.rotate(flat, cos[0], sin[0])
+    assert_close(turned.unflatten(0, (1, 5)).transpose(1, 2), rope.rotate(x, cos, sin), tolerance)
+    assert_close(rotate.rotate(turned, cos[0], sin[0], back=True), flat, tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 6e-2)])
+def test_the_network_with_kernels_is_the_network_without(monkeypatch, dtype, tolerance):
+    """Logits and every gradient, packed rows, gradient checkpointing as in training."""
+    model = ours(intermediate_size=16, num_key_value_heads=2).to(DEVICE, dtype).train()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    ids = torch.randint(3, 97, (2, 9), device=DEVICE)
+    positions = torch.cat([torch.arange(5), torch.arange(4)]).repeat(2, 1).to(DEVICE)
+    results = []
+    for fused in (False, True):
+        for module in (gated, norm, rope, routes):
+            monkeypatch.setattr(module, "use_triton", lambda x, fused=fused: fused)
+        model.zero_grad()
+        output = model(ids, position_ids=positions, labels=ids, use_cache=False)
+        output.loss.backward()
+        gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+        results.append((output.logits.detach(), gradients))
+    assert_close(results[1], results[0], tolerance)
+    assert not torch.equal(results[1][0], results[0][0]) or dtype == torch.bfloat16  # other sums: they did run
+
+
+def test_every_kernel_compiles_for_gpus():
+    """To machine code for Ampere and Hopper, with no GPU there: types and shapes are right, not only values."""
+    script = Path(__file__).with_name("compile_kernels.py")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.split("\n")
+    assert sum(line.startswith("sm_80") for line in lines) == sum(line.startswith("sm_90") for line in lines) == 8
