@@ -11,8 +11,8 @@ from torch import Tensor
 
 
 def use_triton(x: Tensor) -> bool:
-    """Whether a tensor is where the kernels run, and nothing traces or transforms the operations on it."""
-    return x.is_cuda and _installed() and not being_traced()
+    """Whether a tensor is on the device that kernels are launched on, and nothing traces the operations on it."""
+    return x.is_cuda and x.get_device() == torch.cuda.current_device() and _installed() and not being_traced()
 
 
 def being_traced() -> bool:
