@@ -63,6 +63,25 @@ def test_packs_are_packed():
     assert largest_batch(plan) == Batch(64, 128, packed=True)
 
 
+def test_pairs_share_their_prompt_where_attention_can():
+    """Tokens of a pair with its prompt once, beside both sides with it; under another back end pairs are padded."""
+    start = ("model.path=null", "model.config=configs/model/olmoe_tiny.json", "model.tokenizer=data/skills/tokenizer")
+    plan = make_plan(load_recipe("recipes/tiny/dpo.yaml", start))
+    sizes = [
+        [len(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")] for row in plan.inputs.train.rows
+    ]
+    longest = max(prompt + max(chosen, rejected) for prompt, chosen, rejected in sizes)
+    found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
+    assert plan.shares_prompts and found.padding == 0
+    prompts = sum(prompt for prompt, _, _ in sizes)
+    assert found.spared == pytest.approx(prompts / (sum(map(sum, sizes)) + prompts))
+    assert largest_batch(plan) == Batch(32, longest, pair=max(map(sum, sizes)))
+    eager = make_plan(load_recipe("recipes/tiny/dpo.yaml", [*start, "model.attn_implementation=eager"]))
+    padded = schedule(eager.inputs.train, eager.arguments, 1, eager.shares_prompts)
+    assert not eager.shares_prompts and padded.padding > 0 and padded.spared == 0
+    assert largest_batch(eager) == Batch(32, longest)
+
+
 def test_a_pipeline_goes_on_from_a_run_that_is_to_come():
     stages = load_recipe("recipes/tiny/pipeline.yaml", ["name=never-run", "data.answers=null"]).stages
     first = make_plan(stages[0])
