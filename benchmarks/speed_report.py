@@ -46,7 +46,7 @@ class Line:
 
     def cells(self) -> list[str]:
         stock, ours = self.seconds[STOCK], self.seconds[OURS]
-        unit = "pairs" if self.name.startswith("DPO") else "rows"
+        unit = ("pair" if self.name.startswith("DPO") else "row") + ("s" if self.batch > 1 else "")
         return [
             self.name, self.size, f"{self.batch} {unit} x {self.length:,}", f"{stock:.3f}", f"{ours:.3f}",
             f"{stock / ours:.2f}x", f"{self.floor / stock:.0%}", f"{self.floor / ours:.0%}",
