@@ -34,9 +34,22 @@ BATCHES = {"cpu": {"sft": 1, "dpo": 2}, "cuda": {"sft": 4, "dpo": 4}}
 SAME = {"cpu": 1e-4, "cuda": 2e-2}  # relative difference of both sides' losses, fp32 and bf16
 
 
+def batch_of(stage: str, length: int, device: str) -> int:
+    return 1 if device == "cpu" and length > 8192 else BATCHES[device][stage]
+
+
+def allowed(case: Case, device: str) -> float:
+    """How far the losses may differ, relatively.
+
+    TRL adds an answer's log-probabilities up in fp32, whose last bit grows with the answer: for 8,192 tokens of 6
+    nats it is 2^-8, in the loss times beta 4e-4.
+    """
+    return SAME[device] * max(1.0, case.length / 4096 if case.stage == "dpo" else 1.0)
+
+
 def cases(sizes: list[str], lengths: list[int], stages: list[str], kinds: list[str], device: str) -> list[Case]:
     return [
-        Case(stage, lora, size, length, BATCHES[device][stage])
+        Case(stage, lora, size, length, batch_of(stage, length, device))
         for size in sizes
         for stage in stages
         for lora in (False, True)
@@ -47,6 +60,8 @@ def cases(sizes: list[str], lengths: list[int], stages: list[str], kinds: list[s
 
 def measure(case: Case, rounds: int, device: str, rate: float, progress: Progress) -> Line:
     """One line of the table; raises where the losses of the two sides differ."""
+    if case.size == "tiny" and case.length <= 1024:
+        rounds *= 5  # a step of a twentieth of a second varies more, and costs little
     task = progress.add_task(f"{case.name} {case.size} {case.length:,}", total=rounds + 2)
     sides = both_sides(case, rounds + 2, device)
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -65,7 +80,7 @@ def measure(case: Case, rounds: int, device: str, rate: float, progress: Progres
         theirs, own = losses[STOCK].item(), losses[OURS].item()
         difference = max(difference, abs(theirs - own) / abs(theirs))
         progress.advance(task)
-    assert difference < SAME[device], f"{case}: the losses differ by {difference:.1e}"
+    assert difference < allowed(case, device), f"{case}: the losses differ by {difference:.1e}"
     peaks = {name: side.peak(device) for name, side in sides.items()}
     progress.remove_task(task)
     floor = operations(case, 1) * statistics.median(tokens[1:]) / rate

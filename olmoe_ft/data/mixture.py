@@ -30,17 +30,9 @@ class Mixture:
     def lengths(self) -> np.ndarray:
         """Tokens of each row, (rows, 1); of a pair those of both sides, prompt included, (rows, 2)."""
         if "chosen_ids" not in self.rows.column_names:
-            return self._tokens("input_ids")[:, None]
-        prompt, chosen, rejected = map(self._tokens, TOKEN_COLUMNS["dpo"])
+            return row_lengths(self.rows)[:, None]
+        prompt, chosen, rejected = (_lengths(self.rows, column) for column in TOKEN_COLUMNS["dpo"])
         return np.stack([prompt + chosen, prompt + rejected], axis=1)
-
-    def pair_lengths(self) -> np.ndarray:
-        """Tokens of each pair with its prompt counted once, (rows,)."""
-        return sum(map(self._tokens, TOKEN_COLUMNS["dpo"]), np.zeros(len(self.rows), dtype=np.int64))
-
-    def _tokens(self, column: str) -> np.ndarray:
-        blocks = self.rows.select_columns(column).with_format("arrow").iter(batch_size=10_000)
-        return np.concatenate([compute.list_value_length(block[column]).to_numpy() for block in blocks])
 
     def fingerprints(self) -> dict[str, Any]:
         """What was trained on, for `run.json`: hashes of content, the same on every machine."""
@@ -55,6 +47,17 @@ class Mixture:
         ]
         tokens = tokens_hash(self.rows, self.rows.column_names)
         return {"rows": len(self.rows), "fingerprint": tokens, "sources": sources}
+
+
+def row_lengths(rows: Dataset) -> np.ndarray:
+    """Tokens of each row of a trainer, (rows,); of a pair with its prompt counted once."""
+    columns = TOKEN_COLUMNS["dpo"] if "chosen_ids" in rows.column_names else ("input_ids",)
+    return np.sum([_lengths(rows, column) for column in columns], axis=0)
+
+
+def _lengths(rows: Dataset, column: str) -> np.ndarray:
+    blocks = rows.select_columns(column).with_format("arrow").iter(batch_size=10_000)
+    return np.concatenate([compute.list_value_length(block[column]).to_numpy() for block in blocks])
 
 
 def load_mixtures(

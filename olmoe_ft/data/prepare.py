@@ -1,6 +1,7 @@
 """A converted source -> token ids as a trainer takes them, beside what the audit asks of every row. Cached on disk."""
 
 import json
+import os
 import sys
 from dataclasses import astuple, dataclass
 from functools import cached_property
@@ -20,6 +21,8 @@ from olmoe_ft.data.tokens import Length, Tokens, answer_tokens, tokenize
 from olmoe_ft.data.turns import RowError
 from olmoe_ft.data.words import row_turns
 from olmoe_ft.recipe.schema import Data, Source
+
+ROWS_A_PROCESS = 20_000  # half a minute of work, beside a second to start a process
 
 # Why a row is not trained on; "" for one that is.
 MALFORMED, TOO_LONG, UNSUPERVISED, HELD_OUT = "malformed", "too long", "no supervised token", "held-out prompt"
@@ -92,7 +95,7 @@ def prepare(
     Args:
         data: the recipe's section, for what it says of malformed and of contaminated rows.
         held_out: the prompts that should not stand in the source.
-        processes: that tokenize side by side.
+        processes: that tokenize side by side. None: one for every ROWS_A_PROCESS rows, as far as there are cores.
     Raises:
         RecipeError: the source cannot be read, or a row is malformed and the recipe says to stop at it.
     """
@@ -117,11 +120,16 @@ def prepare(
         fn_kwargs=arguments,
         remove_columns=converted.column_names,
         features=features,
-        num_proc=processes,
+        num_proc=processes or _processes(len(converted)),
         new_fingerprint=Hasher.hash(key),
         desc=f"Tokenizing {source.path}",
     )
     return Prepared(source, rows)
+
+
+def _processes(rows: int) -> int | None:
+    processes = min(os.cpu_count() or 1, rows // ROWS_A_PROCESS)
+    return processes if processes > 1 else None
 
 
 def _prepare_batch(

@@ -9,6 +9,7 @@ from rich.table import Table
 from trl import DPOConfig, SFTConfig
 
 from olmoe_ft.data.audit import audit
+from olmoe_ft.data.mixture import row_lengths
 from olmoe_ft.data.report import data_report, print_audit
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.size import all_parameters, matrix_parameters_per_token
@@ -147,7 +148,7 @@ def largest_batch(plan: Plan) -> Batch:
             raise RecipeError("training.max_length: found null, and the rows are not known; give a length")
         return Batch(rows, longest, packed, 2 * longest if plan.shares_prompts else None)
     data = plan.inputs.train
-    pair = int(data.pair_lengths().max()) if plan.shares_prompts else None
+    pair = int(row_lengths(data.rows).max()) if plan.shares_prompts else None
     return Batch(rows, int(data.lengths().max()), pair=pair)
 
 
@@ -165,7 +166,7 @@ def _write_report(recipe: Recipe, report: dict, console: Console) -> None:
 def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -> Table:
     table = Table(title="Steps", show_header=False)
     arguments, pairs = plan.arguments, plan.recipe.stage == "dpo"
-    kind = "pairs" if pairs else "rows"
+    kind = "pairs" if pairs else "packs" if batch.packed else "rows"
     table.add_row("parameters", f"{all_parameters(plan.config):,}")
     table.add_row("of them multiplied with a token", f"{matrix_parameters_per_token(plan.config):,}")
     table.add_row("devices", f"{machine.processes} ({machine.name})")
@@ -177,11 +178,13 @@ def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -
         table.add_row("tokens a step, at most", f"{step * batch.length * (2 if pairs else 1):,}")
         table.add_row("optimizer steps", "unknown: the data cannot be reached")
         return table
-    table.add_row(f"{'packs' if batch.packed else kind} an epoch", f"{steps.rows:,}")
+    table.add_row(f"{kind} an epoch", f"{steps.rows:,}")
     if batch.packed:
         table.add_row("conversations a step, on average", f"{step * steps.rows_per_pack:,.0f}")
     table.add_row("tokens a step, on average", f"{steps.tokens_per_step:,.0f}")
     table.add_row("room left in packs" if batch.packed else "padding", f"{steps.padding:.0%} on average")
+    if machine.processes > 1:
+        table.add_row("waiting for the longest micro-batch", f"{steps.waiting:.0%} on average, of each device")
     if pairs:
         attention = plan.recipe.model.attn_implementation
         shared = f"yes: {steps.spared:.0%} fewer tokens" if plan.shares_prompts else f"no: {why_not_shared(attention)}"

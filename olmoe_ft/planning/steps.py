@@ -7,7 +7,8 @@ import numpy as np
 from trl import DPOConfig, SFTConfig
 from trl.data_utils import pack_dataset
 
-from olmoe_ft.data.mixture import Mixture
+from olmoe_ft.data.mixture import Mixture, row_lengths
+from olmoe_ft.training.by_length import StepsByLength
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Schedule:
     tokens_per_step: float
     padding: float
     """Share of padding in a micro-batch, on average; of packs, the room that is left in them."""
+    waiting: float
+    """Share of the time in which a device waits for another with a longer micro-batch, if time goes with tokens."""
     spared: float
     """Share of the tokens that are not computed, because the answers of a pair share their prompt."""
 
@@ -39,19 +42,21 @@ def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int,
         processes: that each take their own micro-batches.
         shares_prompts: whether pairs are laid in one row, without padding.
     """
-    batch = arguments.per_device_train_batch_size
+    batch, accumulation = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
+    taken = mixture.rows
     if getattr(arguments, "packing", False):
-        packed = pack_dataset(mixture.rows, arguments.max_length, arguments.packing_strategy)
-        lengths = np.array([[sum(row)] for row in packed["seq_lengths"]])
-    else:
-        lengths = mixture.lengths()  # (rows, 1), of pairs (rows, 2)
-    rows = len(lengths)
-    micro_batches = np.array_split(lengths, range(batch, rows, batch))
-    tokens = float(lengths.sum())
-    padded = tokens if shares_prompts else sum(part.size * part.max() for part in micro_batches)
+        taken = pack_dataset(taken, arguments.max_length, arguments.packing_strategy)
+    once = row_lengths(taken)  # (rows,), a shared prompt once
+    lengths = mixture.lengths() if isinstance(arguments, DPOConfig) else once[:, None]  # of pairs (rows, 2)
+    rows, tokens = len(lengths), float(lengths.sum())
+    order = np.arange(rows)
+    if arguments.train_sampling_strategy == "group_by_length":
+        order = np.array([*StepsByLength(once.tolist(), batch * accumulation * processes, arguments.seed)])
+    micro_batches = np.array_split(order, range(batch, rows, batch))
+    places = np.array([once[one].sum() if shares_prompts else _padded(lengths[one]) for one in micro_batches])
     rounded = math.floor if arguments.dataloader_drop_last else math.ceil
     per_process = rounded(rounded(rows / batch) / processes)  # micro-batches an epoch
-    per_epoch = max(1, math.ceil(per_process / arguments.gradient_accumulation_steps))
+    per_epoch = max(1, math.ceil(per_process / accumulation))
     steps = arguments.max_steps if arguments.max_steps > 0 else math.ceil(per_epoch * arguments.num_train_epochs)
     return Schedule(
         rows=rows,
@@ -60,6 +65,17 @@ def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int,
         epochs=steps / per_epoch,
         steps=steps,
         tokens_per_step=tokens / per_epoch,
-        padding=1 - tokens / padded,
-        spared=1 - float(mixture.pair_lengths().sum()) / tokens if shares_prompts else 0.0,
+        padding=0.0 if shares_prompts else 1 - tokens / float(places.sum()),
+        waiting=_waiting(places, processes),
+        spared=1 - float(once.sum()) / tokens if shares_prompts else 0.0,
     )
+
+
+def _padded(lengths: np.ndarray) -> int:
+    return int(lengths.size * lengths.max())
+
+
+def _waiting(places: np.ndarray, processes: int) -> float:
+    """Processes take micro-batches in turn, and each waits for the largest of those taken at one time."""
+    together = places[: len(places) // processes * processes].reshape(-1, processes)
+    return 1 - float(together.mean() / together.max(axis=1).mean()) if len(together) else 0.0

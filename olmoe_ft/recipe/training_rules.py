@@ -82,6 +82,8 @@ def _training_value(stage: Stage, name: str, value: Any) -> Iterator[str]:
     """What is wrong with a value of the right type."""
     if name == "packing_strategy" and value == "wrapped":
         yield 'found "wrapped", which cuts rows and runs them together unseparated; choose bfd or bfd_split'
+    if name == "train_sampling_strategy" and value == "batch_rebalance":
+        yield 'found "batch_rebalance", whose micro-batches differ in size but count alike; choose group_by_length'
     choices = list(training_choices(stage).get(name, ()))
     for one in (value if isinstance(value, list) else [value]) if choices else ():
         if one is False and "no" in choices:

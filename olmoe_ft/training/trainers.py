@@ -18,6 +18,7 @@ from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
+from olmoe_ft.training.by_length import StepsByLengthMixin
 from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, use_fused_head
 from olmoe_ft.training.performance import PerformanceCallback
 from olmoe_ft.training.progress import ProgressBar
@@ -27,7 +28,7 @@ from olmoe_ft.training.router.loss import RouterLossMixin
 from olmoe_ft.training.shared_prompts import SharedPromptCollator, why_not_shared
 
 
-class OlmoeSFTTrainer(RouterLossMixin, SFTTrainer):
+class OlmoeSFTTrainer(RouterLossMixin, StepsByLengthMixin, SFTTrainer):
     """Supervised fine-tuning on assistant turns, plus the router objective."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -40,7 +41,7 @@ class OlmoeSFTTrainer(RouterLossMixin, SFTTrainer):
         super().log(logs, start_time)
 
 
-class OlmoeDPOTrainer(RouterLossMixin, DPOTrainer):
+class OlmoeDPOTrainer(RouterLossMixin, StepsByLengthMixin, DPOTrainer):
     """Direct preference optimisation (Rafailov et al. 2023), plus the router objective on the policy's tokens."""
 
     def __init__(self, *, start: str, **kwargs: Any) -> None:

@@ -120,3 +120,14 @@ def test_rows_are_the_same_however_many_processes_tokenize(write):
     sources = [{"path": write("rows.jsonl", ROWS)}]
     one, two = mixture(sources), mixture(sources, training={"dataset_num_proc": 2})
     assert texts(one) == texts(two) and one.fingerprints() == two.fingerprints()
+
+
+def test_many_rows_are_tokenized_by_several_processes(write, monkeypatch):
+    """Ten rows, and one process for every five of them; each writes a file of the cache."""
+    monkeypatch.setattr("olmoe_ft.data.prepare.ROWS_A_PROCESS", 5)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    several = mixture([{"path": write("many.jsonl", ROWS)}])
+    assert len(several.sources[0].rows.cache_files) == 2
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    alone = mixture([{"path": write("again.jsonl", ROWS)}])
+    assert len(alone.sources[0].rows.cache_files) == 1 and texts(alone) == texts(several)

@@ -15,13 +15,13 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "COLUMNS": "200",  # rich wraps at the terminal's width
 }
-# ten steps over a part of the skills, the same sixteen rows a step on one process and on two
+# ten steps over a part of the skills, the same sixteen packs or pairs a step on one process and on two
 SHORT = (
     "training.max_steps=10",
     "training.per_device_train_batch_size=8",
     "training.logging_steps=1",
     "training.save_strategy='no'",
-    "data.train.0.max_rows=320",
+    "data.train.0.max_rows=900",
     "data.answers=null",
     "tracking.wandb='off'",
 )

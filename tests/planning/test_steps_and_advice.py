@@ -16,7 +16,8 @@ from olmoe_ft.planning.steps import schedule
 from olmoe_ft.recipe import load_recipe
 
 TINY = "recipes/tiny/sft.yaml"
-ROWS = ("data.train.0.max_rows=100", "data.answers=null")
+PACKS = ("data.train.0.max_rows=100", "data.answers=null")
+ROWS = (*PACKS, "training.packing=false", "training.per_device_train_batch_size=64")
 
 
 @pytest.mark.parametrize(
@@ -55,12 +56,12 @@ def test_tokens_and_padding_by_hand():
 
 
 def test_packs_are_packed():
-    plan = make_plan(load_recipe(TINY, [*ROWS, "training.packing=true"]))
+    plan = make_plan(load_recipe(TINY, PACKS))
     found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
     tokens = plan.inputs.train.lengths().sum()
     assert np.ceil(tokens / 128) <= found.rows < 100 and found.padding < 0.2
     assert found.rows_per_pack == 100 / found.rows
-    assert largest_batch(plan) == Batch(64, 128, packed=True)
+    assert largest_batch(plan) == Batch(14, 128, packed=True)
 
 
 def test_pairs_share_their_prompt_where_attention_can():
@@ -82,6 +83,28 @@ def test_pairs_share_their_prompt_where_attention_can():
     assert largest_batch(eager) == Batch(32, longest)
 
 
+def test_micro_batches_of_a_step_are_grouped_by_length():
+    """Three processes, four micro-batches of one pair each a step; each process waits for the longest of three.
+
+    By hand for pairs as they come. Sorted, the twelve pairs of a step are taken in threes of about one length.
+    """
+    start = ("model.path=null", "model.config=configs/model/olmoe_tiny.json", "model.tokenizer=data/skills/tokenizer")
+    one = ("training.per_device_train_batch_size=1", "training.gradient_accumulation_steps=4")
+    asked = "training.train_sampling_strategy="
+
+    def waiting(strategy: str, *more: str) -> float:
+        plan = make_plan(load_recipe("recipes/tiny/dpo.yaml", [*start, *one, asked + strategy, *more]))
+        return schedule(plan.inputs.train, plan.arguments, 3, plan.shares_prompts).waiting
+
+    plan = make_plan(load_recipe("recipes/tiny/dpo.yaml", [*start, *one]))
+    tokens = [sum(map(len, row.values())) for row in plan.inputs.train.rows]
+    threes = [tokens[index : index + 3] for index in range(0, len(tokens) - len(tokens) % 3, 3)]
+    assert waiting("random") == pytest.approx(1 - sum(map(sum, threes)) / (3 * sum(map(max, threes))))
+    assert waiting("group_by_length") < waiting("random") / 2
+    eager = "model.attn_implementation=eager"  # pairs padded to the longer side
+    assert waiting("group_by_length", eager) < waiting("random", eager) / 1.5
+
+
 def test_a_pipeline_goes_on_from_a_run_that_is_to_come():
     stages = load_recipe("recipes/tiny/pipeline.yaml", ["name=never-run", "data.answers=null"]).stages
     first = make_plan(stages[0])
@@ -93,7 +116,7 @@ def test_what_the_hub_has_is_planned_with_the_released_sizes():
     plan = make_plan(load_recipe("recipes/olmoe-1b-7b-0924/sft/full.yaml"))
     assert plan.inputs is None and len(plan.unreachable) == 2
     assert isinstance(plan.config, OlmoeConfig) and plan.config.num_experts == 64
-    assert largest_batch(plan) == Batch(2, 4096)
+    assert largest_batch(plan) == Batch(2, 4096, packed=True)
     assert [(machine.name, machine.processes) for machine in machines_for(plan, None, None)] == [
         ("zero3", 8),
         ("zero2", 8),

@@ -68,6 +68,7 @@ TRAPS = [
     ("data.malformed=skip", 'data.malformed: found "skip"; allowed: stop, drop'),
     ("training.truncation_mode=keep_end", "set `data.long_prompts` and `data.long_answers` instead"),
     ("training.dataset_text_field=body", "set `data.train.0.columns` instead"),
+    ("training.train_sampling_strategy=batch_rebalance", "differ in size but count alike; choose group_by_length"),
     ("training.packing_strategy=wrapped", "which cuts rows and runs them together"),
     ("data.train.0.max_rows=0", "data.train.0.max_rows: found 0; it must be at least 1"),
     ("data.train.0.format=json", "allowed: messages, prompt_completion, alpaca, sharegpt, text, preference"),
