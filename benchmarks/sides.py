@@ -55,6 +55,8 @@ class Case:
     batch: int
     """Packed rows a step, or pairs."""
     rank: int = 16
+    checkpointing: bool = False
+    """Whether layers run again in the backward pass: of both sides, where one of them would not fit without."""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     """Over those of the size."""
 
@@ -77,7 +79,9 @@ class Side:
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
-        trainer.current_gradient_accumulation_steps = 1  # as the training loop sets it
+        trainer.current_gradient_accumulation_steps = 1  # this and the next as the training loop does
+        if trainer.args.gradient_checkpointing:
+            trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
         trainer.model.train()
         self.batches: Iterator[Any] = iter(trainer.get_train_dataloader())
         self.tokens = 0
@@ -137,6 +141,7 @@ def _own_reference(case: Case) -> bool:
 
 
 def _networks(case: Case, device: str) -> dict[str, torch.nn.Module]:
+    """A network of each side, over one copy of the weights: no step changes them, and a GPU has no room for two."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     attention = "flash_attention_2" if device == "cuda" and is_flash_attn_2_available() else "sdpa"
     config = transformers.OlmoeConfig(
@@ -148,7 +153,7 @@ def _networks(case: Case, device: str) -> dict[str, torch.nn.Module]:
     with torch.device(device):
         stock = transformers.OlmoeForCausalLM(config).to(dtype)
         ours = OlmoeForCausalLM(OlmoeConfig(**case.sizes, attn_implementation="sdpa")).to(dtype)
-    ours.load_state_dict(stock.state_dict())
+    ours.load_state_dict(stock.state_dict(), assign=True)
     return {STOCK: stock, OURS: ours}
 
 
@@ -160,7 +165,7 @@ def _side(name: str, case: Case, networks: list[torch.nn.Module], steps: int, de
         "per_device_train_batch_size": case.batch,
         "max_length": case.length,
         "train_sampling_strategy": "sequential",
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": case.checkpointing,
         "bf16": device == "cuda",
         "use_cpu": device == "cpu",
         "dataloader_pin_memory": device == "cuda",

@@ -13,8 +13,10 @@ import gc
 import os
 import statistics
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 import typer
@@ -32,6 +34,7 @@ LENGTHS = {"tiny": (512, 1024, 4096, 16384), "mid": (512, 1024, 4096), "1b-7b": 
 # packed rows or pairs of a step: what keeps a CPU's step within a minute, and the batch of the goals on a GPU
 BATCHES = {"cpu": {"sft": 1, "dpo": 2}, "cuda": {"sft": 4, "dpo": 4}}
 SAME = {"cpu": 1e-4, "cuda": 2e-2}  # relative difference of both sides' losses, fp32 and bf16
+Number = TypeVar("Number", int, float)
 
 
 def batch_of(stage: str, length: int, device: str) -> int:
@@ -59,9 +62,21 @@ def cases(sizes: list[str], lengths: list[int], stages: list[str], kinds: list[s
 
 
 def measure(case: Case, rounds: int, device: str, rate: float, progress: Progress) -> Line:
-    """One line of the table; raises where the losses of the two sides differ."""
+    """One line of the table, with checkpointing if a side runs out of a GPU's memory without.
+
+    Raises:
+        AssertionError: the losses of the two sides differ.
+    """
     if case.size == "tiny" and case.length <= 1024:
         rounds *= 5  # a step of a twentieth of a second varies more, and costs little
+    line = take_turns(case, rounds, device, rate, progress)
+    if len(line.seconds) == 2:
+        return line
+    return take_turns(replace(case, checkpointing=True), rounds, device, rate, progress)
+
+
+def take_turns(case: Case, rounds: int, device: str, rate: float, progress: Progress) -> Line:
+    """Steps of both sides in turn, on the same batches. A side that runs out of memory has no time and no peak."""
     task = progress.add_task(f"{case.name} {case.size} {case.length:,}", total=rounds + 2)
     sides = both_sides(case, rounds + 2, device)
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -74,19 +89,34 @@ def measure(case: Case, rounds: int, device: str, rate: float, progress: Progres
 
     for turn in range(rounds + 1):  # the first one warms up
         for name in list(sides) if turn % 2 else list(sides)[::-1]:
-            times[name].append(seconds(partial(step, name), device))
+            if (taken := if_it_fits(partial(seconds, partial(step, name), device))) is None:
+                del sides[name]
+                continue
+            times[name].append(taken)
             sides[name].forget()
-        tokens.append(sides[OURS].tokens)
-        theirs, own = losses[STOCK].item(), losses[OURS].item()
-        difference = max(difference, abs(theirs - own) / abs(theirs))
+        if OURS in sides:
+            tokens.append(sides[OURS].tokens)
+        if len(sides) == 2:
+            theirs, own = losses[STOCK].item(), losses[OURS].item()
+            difference = max(difference, abs(theirs - own) / abs(theirs))
         progress.advance(task)
     assert difference < allowed(case, device), f"{case}: the losses differ by {difference:.1e}"
-    peaks = {name: side.peak(device) for name, side in sides.items()}
+    found = {name: if_it_fits(partial(side.peak, device)) for name, side in sides.items()}
     progress.remove_task(task)
-    floor = operations(case, 1) * statistics.median(tokens[1:]) / rate
-    return Line.of(
-        case, {name: statistics.median(values[1:]) for name, values in times.items()}, peaks, floor, difference
-    )
+    peaks = {name: peak for name, peak in found.items() if peak is not None}
+    medians = {name: statistics.median(times[name][1:]) for name in peaks}
+    floor = operations(case, 1) * statistics.median(tokens[1:]) / rate if tokens else 0.0
+    return Line.of(case, medians, peaks, floor, difference)
+
+
+def if_it_fits(work: Callable[[], Number]) -> Number | None:
+    """What `work` returns, or None if a GPU's memory does not suffice for it."""
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        pass  # the error holds on to what was allocated until it is forgotten
+    torch.cuda.empty_cache()
+    return None
 
 
 def main(

@@ -18,6 +18,7 @@ from sides import OURS, STOCK, Case
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- speed: made by benchmarks/speed.py -->\n", "<!-- speed: end -->\n"
+SIDES = STOCK, OURS
 MIB = 2**20
 
 
@@ -29,7 +30,9 @@ class Line:
     size: str
     length: int
     batch: int
+    checkpointing: bool
     seconds: dict[str, float]
+    """Of the sides whose memory sufficed; so is the next."""
     peak: dict[str, int]
     floor: float
     """Seconds the step's FLOPs take at the measured matrix rate: seconds of a side over these are 1 / MFU."""
@@ -38,20 +41,24 @@ class Line:
 
     @classmethod
     def of(cls, case: Case, seconds: dict[str, float], peak: dict[str, int], floor: float, difference: float) -> "Line":
-        return cls(case.name, case.size, case.length, case.batch, seconds, peak, floor, difference)
+        return cls(case.name, case.size, case.length, case.batch, case.checkpointing, seconds, peak, floor, difference)
 
     @property
     def key(self) -> tuple[str, str, int, int]:
         return self.size, self.name, self.length, self.batch
 
     def cells(self) -> list[str]:
-        stock, ours = self.seconds[STOCK], self.seconds[OURS]
         unit = ("pair" if self.name.startswith("DPO") else "row") + ("s" if self.batch > 1 else "")
+        how = ", checkpointing" if self.checkpointing else ""
+        both = len(self.seconds) == 2
         return [
-            self.name, self.size, f"{self.batch} {unit} x {self.length:,}", f"{stock:.3f}", f"{ours:.3f}",
-            f"{stock / ours:.2f}x", f"{self.floor / stock:.0%}", f"{self.floor / ours:.0%}",
-            f"{self.peak[STOCK] / MIB:,.0f}", f"{self.peak[OURS] / MIB:,.0f}",
-            f"{self.peak[OURS] / self.peak[STOCK]:.2f}", f"{self.difference:.0e}",
+            self.name, self.size, f"{self.batch} {unit} x {self.length:,}{how}",
+            *(f"{self.seconds[side]:.3f}" if side in self.seconds else "out of memory" for side in SIDES),
+            f"{self.seconds[STOCK] / self.seconds[OURS]:.2f}x" if both else "",
+            *(f"{self.floor / self.seconds[side]:.0%}" if side in self.seconds else "" for side in SIDES),
+            *(f"{self.peak[side] / MIB:,.0f}" if side in self.peak else "" for side in SIDES),
+            f"{self.peak[OURS] / self.peak[STOCK]:.2f}" if both else "",
+            f"{self.difference:.0e}" if both else "",
         ]  # fmt: skip
 
 

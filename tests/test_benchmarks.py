@@ -6,7 +6,9 @@ import pytest
 import torch
 from batches import rows
 from measure import peak_bytes
+from rich.progress import Progress
 from sides import OURS, STOCK, Case, both_sides, operations
+from speed import measure
 from speed_report import END, README, RESULTS, START, Line, Results, readme_table
 
 ONE_LAYER = {
@@ -18,6 +20,11 @@ ONE_LAYER = {
     "num_attention_heads": 2,
     "vocab_size": 5,
 }
+
+ON_CUDA = (
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+)
 
 
 def test_operations_of_a_step_by_hand():
@@ -53,10 +60,15 @@ def test_rows_are_no_longer_than_asked_for_and_enough(length):
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 @pytest.mark.parametrize("lora", [False, True])
-def test_both_sides_take_the_same_steps(stage, lora):
-    """Loss and gradient norm of two steps; ours sees a shared prompt once."""
-    case = Case(stage, lora, "tiny", 64, 2, options={"num_hidden_layers": 1})
-    sides = both_sides(case, 2, "cpu")
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("device", "tolerance"), [("cpu", 1e-4), pytest.param("cuda", 2e-2, marks=ON_CUDA)])
+def test_both_sides_take_the_same_steps(stage, lora, checkpointing, device, tolerance):
+    """Loss and gradient norm of two steps, on one copy of the weights; ours sees a shared prompt once."""
+    case = Case(stage, lora, "tiny", 64, 2, checkpointing=checkpointing, options={"num_hidden_layers": 1})
+    sides = both_sides(case, 2, device)
+    theirs, own = (side.trainer.model for side in sides.values())
+    assert theirs.get_input_embeddings().weight.data_ptr() == own.get_input_embeddings().weight.data_ptr()
+    assert theirs.is_gradient_checkpointing == own.is_gradient_checkpointing == checkpointing
     for _ in range(2):
         found = {}
         for name, side in sides.items():
@@ -64,8 +76,64 @@ def test_both_sides_take_the_same_steps(stage, lora):
             gradients = [weight.grad.norm() for weight in side.trainer.model.parameters() if weight.grad is not None]
             found[name] = (loss, torch.stack(gradients).norm().item())
             side.forget()
-        assert found[OURS] == pytest.approx(found[STOCK], rel=1e-4)
+        assert found[OURS] == pytest.approx(found[STOCK], rel=tolerance)
     assert sides[OURS].tokens == sides[STOCK].tokens if stage == "sft" else sides[OURS].tokens < sides[STOCK].tokens
+
+
+class OnASmallGPU:
+    """In the place of a side: a step of 4 seconds (stock) or 2, which may take more memory than there is."""
+
+    tokens = 100
+
+    def __init__(self, name: str, fits: bool) -> None:
+        self.name, self.fits = name, fits
+
+    def next_step(self):
+        if not self.fits:
+            raise torch.OutOfMemoryError(self.name)
+        return torch.tensor(1.0)
+
+    def forget(self) -> None:
+        pass
+
+    def peak(self, device: str) -> int:
+        self.next_step()
+        return 2**21 if self.name == STOCK else 2**20
+
+
+@pytest.mark.parametrize(
+    ("fits", "checkpointing", "cells"),
+    [
+        ({STOCK: True, OURS: True}, False, ["4.000", "2.000", "2.00x"]),
+        ({STOCK: None, OURS: True}, True, ["4.000", "2.000", "2.00x"]),  # stock with checkpointing alone
+        ({STOCK: False, OURS: True}, True, ["out of memory", "2.000", ""]),
+        ({STOCK: False, OURS: False}, True, ["out of memory", "out of memory", ""]),
+    ],
+)
+def test_a_side_that_does_not_fit_is_tried_with_checkpointing(monkeypatch, fits, checkpointing, cells):
+    def both(case, steps, device):
+        return {name: OnASmallGPU(name, case.checkpointing if fit is None else fit) for name, fit in fits.items()}
+
+    def seconds(work, device):
+        work()
+        (name,) = work.args
+        return 4.0 if name == STOCK else 2.0
+
+    monkeypatch.setattr("speed.both_sides", both)
+    monkeypatch.setattr("speed.seconds", seconds)
+    with Progress(disable=True) as progress:
+        line = measure(Case("sft", False, "mid", 512, 4), 2, "cuda", 1e12, progress)
+    assert line.checkpointing == checkpointing and line.seconds.keys() == line.peak.keys()
+    batch = "4 rows x 512, checkpointing" if checkpointing else "4 rows x 512"
+    assert line.cells()[2:6] == [batch, *cells]
+
+
+def test_losses_that_differ_stop_the_benchmark(monkeypatch):
+    sides = {name: OnASmallGPU(name, True) for name in (STOCK, OURS)}
+    sides[OURS].next_step = lambda: torch.tensor(1.001)
+    monkeypatch.setattr("speed.both_sides", lambda *arguments: sides)
+    with Progress(disable=True) as progress, pytest.raises(AssertionError, match="the losses differ by 1.0e-03"):
+        measure(Case("sft", False, "mid", 512, 1), 2, "cpu", 1e12, progress)
 
 
 class Hungry(torch.nn.Module):

@@ -132,6 +132,8 @@ def varlen_attention(
     flat_query, flat_key, flat_value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
     if key_places is not None:
         flat_key, flat_value = flat_key.index_select(0, key_places), flat_value.index_select(0, key_places)
+    if (groups := query.shape[1] // key.shape[1]) > 1:  # torch 2.11's kernel knows no shared heads
+        flat_key, flat_value = flat_key.repeat_interleave(groups, dim=1), flat_value.repeat_interleave(groups, dim=1)
     output = varlen_attn(
         flat_query,  # (T, N, D)
         flat_key,
@@ -142,7 +144,6 @@ def varlen_attention(
         max_k=max_length_k,
         scale=scaling,
         window_size=(-1, 0),  # every earlier key, no later one
-        enable_gqa=query.shape[1] != key.shape[1],
     )
     assert isinstance(output, Tensor)  # a pair only where the log-partition is asked for
     return output.unflatten(0, (query.shape[0], -1)), None

@@ -136,11 +136,13 @@ class _Step:
 
     def _checkpoint(self, on: bool) -> None:
         network = self.policy.get_base_model() if self.recipe.lora else self.policy
+        # transformers 5.17 does not know the name that 5.23 prefers
+        name = "activation" if hasattr(network, "activation_checkpointing_enable") else "gradient"
         if not on:
-            network.activation_checkpointing_disable()
+            getattr(network, f"{name}_checkpointing_disable")()
             network.disable_input_require_grads()
             return
-        network.activation_checkpointing_enable(self.arguments.gradient_checkpointing_kwargs)
+        getattr(network, f"{name}_checkpointing_enable")(self.arguments.gradient_checkpointing_kwargs)
         if self.recipe.lora:
             network.enable_input_require_grads()
 

@@ -95,8 +95,8 @@ def test_segment_attention_and_its_gradient_equal_a_mask(heads):
 def test_variable_length_attention_gathers_the_shared_keys(monkeypatch):
     """The CUDA kernel's place is taken by its definition: causal from the bottom right, segment by segment."""
 
-    def kernel(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
-        assert (max_q, max_k, window_size, enable_gqa) == (7, 9, (-1, 0), False)
+    def kernel(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size):
+        assert (max_q, max_k, window_size) == (7, 9, (-1, 0))
         parts = []
         for start, end, first, last in zip(cu_seq_q, cu_seq_q[1:], cu_seq_k, cu_seq_k[1:], strict=False):
             part = [tensor.transpose(0, 1) for tensor in (query[start:end], key[first:last], value[first:last])]

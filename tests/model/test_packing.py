@@ -138,14 +138,13 @@ def test_the_documents_bounds_for_variable_length_kernels():
 def test_variable_length_attention_around_its_kernel(monkeypatch):
     """All but torch's kernel itself, which needs CUDA: in its place, SDPA on each document alone."""
 
-    def kernel(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
+    def kernel(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size):
         assert window_size == (-1, 0) and cu_seq_q is cu_seq_k and max_q == max_k == 7
         parts = [
             scaled_dot_product_attention(
                 *(states[start:end].transpose(0, 1) for states in (query, key, value)),
                 scale=scale,
                 is_causal=True,
-                enable_gqa=enable_gqa,
             ).transpose(0, 1)
             for start, end in zip(cu_seq_q[:-1], cu_seq_q[1:], strict=True)
         ]
