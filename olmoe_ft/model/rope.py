@@ -3,15 +3,15 @@
 Shapes: B batch, S sequence, N heads, D head size.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from olmoe_ft.model.config import OlmoeConfig
-from olmoe_ft.model.kernels import use_triton
+from olmoe_ft.model.kernels import being_traced, use_triton
 
 
 def default_inverse_frequencies(config: OlmoeConfig, device=None, **_) -> tuple[Tensor, float]:
@@ -67,31 +67,47 @@ class OlmoeRotaryEmbedding(nn.Module):
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x_i, x_{i+D/2}) by its position's angle. x (B, N, S, D); cos and sin (B, S, D)."""
-    if use_triton(x) and x.dtype == cos.dtype:
-        return FusedRotation.apply(x, cos, sin)
-    first, second = x.chunk(2, dim=-1)
-    quarter_turn = torch.cat((-second, first), dim=-1)
-    return x * cos.unsqueeze(1) + quarter_turn * sin.unsqueeze(1)
+    # without its kernel, half precision is rounded where transformers does
+    if being_traced() or (x.dtype in (torch.float16, torch.bfloat16) and not use_triton(x)):
+        first, second = x.chunk(2, dim=-1)
+        quarter_turn = torch.cat((-second, first), dim=-1)
+        return x * cos.unsqueeze(1) + quarter_turn * sin.unsqueeze(1)
+    return Rotation.apply(x, cos, sin)
 
 
-class FusedRotation(torch.autograd.Function):
-    """The same in one kernel; backward turns by the opposite angle."""
+class Rotation(torch.autograd.Function):
+    """The same in fewer passes; backward turns by the opposite angle."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        rows, _, length, size = x.shape
-        angles = [table.expand(rows, length, size).reshape(-1, size) for table in (cos, sin)]  # (T, D)
-        ctx.save_for_backward(*angles)
-        return _by_token(x, angles, back=False)
+        ctx.save_for_backward(cos, sin)
+        return turn(x, cos, sin, back=False)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _by_token(gradient, ctx.saved_tensors, back=True), None, None
+        cos, sin = ctx.saved_tensors
+        return turn(gradient, cos, sin, back=True), None, None
 
 
-def _by_token(x: Tensor, angles: Sequence[Tensor], back: bool) -> Tensor:
-    """x (B, N, S, D), in memory by token: (B, S, N, D)."""
+def turn(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
+    """`rotate`, or its inverse."""
+    if use_triton(x) and x.dtype == cos.dtype:
+        return _turn_by_token(x, cos, sin, back)
+    (low, high), sign = x.chunk(2, dim=-1), -1 if back else 1
+    angle = sin.unsqueeze(1)[..., : low.shape[-1]]  # both halves of the table are alike
+    turned = x * cos.unsqueeze(1)
+    turned_low, turned_high = turned.chunk(2, dim=-1)
+    turned_low.addcmul_(high, angle, value=-sign)
+    turned_high.addcmul_(low, angle, value=sign)
+    return turned
+
+
+def _turn_by_token(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
+    """In one kernel. x (B, N, S, D), in memory by token: (B, S, N, D)."""
     from olmoe_ft.model.kernels.rotate import rotate as fused
 
+    rows, _, length, size = x.shape
+    by_token = [table.expand(rows, length, size).reshape(-1, size) for table in (cos, sin)]  # (T, D)
     flat = x.transpose(1, 2).contiguous().flatten(0, 1)  # (T, N, D)
-    return fused(flat, angles[0], angles[1], back).unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+    return fused(flat, by_token[0], by_token[1], back).unflatten(0, (rows, length)).transpose(1, 2)
