@@ -134,7 +134,7 @@ def main(
     os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler announces itself otherwise
     warnings.filterwarnings("ignore", category=FutureWarning)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    console = Console(width=150)
+    console = Console(width=160)
     chosen = sizes.split(",") if sizes else list(SIZES_FOR[device])
     wanted = [int(length) for length in lengths.split(",") if length]
     todo = cases(chosen, wanted, stages.split(","), kinds.split(","), device)

@@ -55,6 +55,7 @@ class Line:
             self.name, self.size, f"{self.batch} {unit} x {self.length:,}{how}",
             *(f"{self.seconds[side]:.3f}" if side in self.seconds else "out of memory" for side in SIDES),
             f"{self.seconds[STOCK] / self.seconds[OURS]:.2f}x" if both else "",
+            f"{self.floor:.3f}" if self.floor else "",
             *(f"{self.floor / self.seconds[side]:.0%}" if side in self.seconds else "" for side in SIDES),
             *(f"{self.peak[side] / MIB:,.0f}" if side in self.peak else "" for side in SIDES),
             f"{self.peak[OURS] / self.peak[STOCK]:.2f}" if both else "",
@@ -63,8 +64,8 @@ class Line:
 
 
 COLUMNS = (
-    "case", "size", "batch", "stock s", "ours s", "speed", "stock MFU", "our MFU", "stock MiB", "our MiB", "of stock's",
-    "losses differ by",
+    "case", "size", "batch", "stock s", "ours s", "speed", "floor s", "stock MFU", "our MFU", "stock MiB", "our MiB",
+    "of stock's", "losses differ by",
 )  # fmt: skip
 
 

@@ -165,7 +165,7 @@ def test_a_line_measured_again_takes_the_place_of_the_old_one(tmp_path, monkeypa
     found = Results.read(tmp_path / "a-device.json")
     assert found == results and [line.size for line in found.lines] == ["tiny", "mid"]
     assert found.lines[1].cells() == [
-        "SFT full", "mid", "1 row x 512", "2.000", "1.000", "2.00x", "25%", "50%", "2", "1", "0.50", "1e-07",
+        "SFT full", "mid", "1 row x 512", "2.000", "1.000", "2.00x", "0.500", "25%", "50%", "2", "1", "0.50", "1e-07",
     ]  # fmt: skip
 
 
