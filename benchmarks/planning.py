@@ -53,6 +53,7 @@ CASES: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("mid SFT, ZeRO-3", SFT, ZERO3, ()),
     ("mid SFT, ZeRO-3, checkpointing", SFT, ZERO3, (CHECKPOINTING,)),
     ("mid SFT, ZeRO-3, LoRA", SFT, ZERO3, LORA),
+    ("mid SFT, ZeRO-3, LoRA, checkpointing", SFT, ZERO3, (*LORA, CHECKPOINTING)),
 ]
 
 

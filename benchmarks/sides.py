@@ -56,7 +56,7 @@ class Case:
     """Packed rows a step, or pairs."""
     rank: int = 16
     checkpointing: bool = False
-    """Whether layers run again in the backward pass: of both sides, where one of them would not fit without."""
+    """Whether both sides run their layers again in the backward pass, as one of them would not fit otherwise."""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     """Over those of the size."""
 

@@ -61,18 +61,18 @@ def cases(sizes: list[str], lengths: list[int], stages: list[str], kinds: list[s
     ]
 
 
-def measure(case: Case, rounds: int, device: str, rate: float, progress: Progress) -> Line:
-    """One line of the table, with checkpointing if a side runs out of a GPU's memory without.
+def measure(case: Case, rounds: int, device: str, rate: float, progress: Progress) -> list[Line]:
+    """The case's line; and if a side ran out of a GPU's memory, a second one, with checkpointing on both sides.
 
     Raises:
         AssertionError: the losses of the two sides differ.
     """
     if case.size == "tiny" and case.length <= 1024:
         rounds *= 5  # a step of a twentieth of a second varies more, and costs little
-    line = take_turns(case, rounds, device, rate, progress)
-    if len(line.seconds) == 2:
-        return line
-    return take_turns(replace(case, checkpointing=True), rounds, device, rate, progress)
+    lines = [take_turns(case, rounds, device, rate, progress)]
+    if len(lines[0].seconds) < 2:
+        lines.append(take_turns(replace(case, checkpointing=True), rounds, device, rate, progress))
+    return lines
 
 
 def take_turns(case: Case, rounds: int, device: str, rate: float, progress: Progress) -> Line:
@@ -90,7 +90,7 @@ def take_turns(case: Case, rounds: int, device: str, rate: float, progress: Prog
     for turn in range(rounds + 1):  # the first one warms up
         for name in list(sides) if turn % 2 else list(sides)[::-1]:
             if (taken := if_it_fits(partial(seconds, partial(step, name), device))) is None:
-                del sides[name]
+                sides.pop(name).forget()
                 continue
             times[name].append(taken)
             sides[name].forget()
@@ -115,6 +115,7 @@ def if_it_fits(work: Callable[[], Number]) -> Number | None:
         return work()
     except torch.OutOfMemoryError:
         pass  # the error holds on to what was allocated until it is forgotten
+    gc.collect()
     torch.cuda.empty_cache()
     return None
 

@@ -44,7 +44,8 @@ class Line:
         return cls(case.name, case.size, case.length, case.batch, case.checkpointing, seconds, peak, floor, difference)
 
     @property
-    def key(self) -> tuple[str, str, int, int]:
+    def case(self) -> tuple[str, str, int, int]:
+        """Of which one measurement can give two lines."""
         return self.size, self.name, self.length, self.batch
 
     def cells(self) -> list[str]:
@@ -96,8 +97,10 @@ class Results:
         stored = json.loads(file.read_text())
         return cls(**{**stored, "lines": [Line(**line) for line in stored["lines"]]})
 
-    def put(self, line: Line) -> None:
-        self.lines = sorted([other for other in self.lines if other.key != line.key] + [line], key=_order)
+    def put(self, lines: list[Line]) -> None:
+        """Take a case's lines in the place of its earlier ones."""
+        others = [other for other in self.lines if other.case != lines[0].case]
+        self.lines = sorted(others + lines, key=_order)
 
     def write(self) -> None:
         RESULTS.mkdir(exist_ok=True)
@@ -148,7 +151,13 @@ def write_readme() -> None:
 
 
 def _order(line: Line) -> tuple[Any, ...]:
-    return ("tiny", "mid", "1b-7b").index(line.size), line.name[:3] == "DPO", "LoRA" in line.name, line.length
+    return (
+        ("tiny", "mid", "1b-7b").index(line.size),
+        line.name[:3] == "DPO",
+        "LoRA" in line.name,
+        line.length,
+        line.checkpointing,
+    )
 
 
 def _cpu() -> str:

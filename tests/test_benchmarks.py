@@ -1,6 +1,7 @@
 """What `make bench` computes rather than measures, its batches, and its measure of memory."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -101,31 +102,32 @@ class OnASmallGPU:
         return 2**21 if self.name == STOCK else 2**20
 
 
-@pytest.mark.parametrize(
-    ("fits", "checkpointing", "cells"),
-    [
-        ({STOCK: True, OURS: True}, False, ["4.000", "2.000", "2.00x"]),
-        ({STOCK: None, OURS: True}, True, ["4.000", "2.000", "2.00x"]),  # stock with checkpointing alone
-        ({STOCK: False, OURS: True}, True, ["out of memory", "2.000", ""]),
-        ({STOCK: False, OURS: False}, True, ["out of memory", "out of memory", ""]),
-    ],
-)
-def test_a_side_that_does_not_fit_is_tried_with_checkpointing(monkeypatch, fits, checkpointing, cells):
-    def both(case, steps, device):
-        return {name: OnASmallGPU(name, case.checkpointing if fit is None else fit) for name, fit in fits.items()}
+def test_a_side_that_does_not_fit_is_tried_with_checkpointing(monkeypatch):
+    """A line for what fits without, one for both sides with; None fits with checkpointing alone, False never."""
+
+    def measured(**fits) -> list[list[str]]:
+        def both(case, steps, device):
+            return {name: OnASmallGPU(name, case.checkpointing if fit is None else fit) for name, fit in fits.items()}
+
+        monkeypatch.setattr("speed.both_sides", both)
+        with Progress(disable=True) as progress:
+            lines = measure(Case("sft", False, "mid", 512, 4), 2, "cuda", 1e12, progress)
+        assert all(line.seconds.keys() == line.peak.keys() for line in lines)
+        return [line.cells()[2:6] for line in lines]
 
     def seconds(work, device):
         work()
         (name,) = work.args
         return 4.0 if name == STOCK else 2.0
 
-    monkeypatch.setattr("speed.both_sides", both)
     monkeypatch.setattr("speed.seconds", seconds)
-    with Progress(disable=True) as progress:
-        line = measure(Case("sft", False, "mid", 512, 4), 2, "cuda", 1e12, progress)
-    assert line.checkpointing == checkpointing and line.seconds.keys() == line.peak.keys()
-    batch = "4 rows x 512, checkpointing" if checkpointing else "4 rows x 512"
-    assert line.cells()[2:6] == [batch, *cells]
+    plain, checkpointing = "4 rows x 512", "4 rows x 512, checkpointing"
+    never, fast = ["out of memory", "2.000", ""], ["4.000", "2.000", "2.00x"]
+    assert measured(**{STOCK: True, OURS: True}) == [[plain, *fast]]
+    assert measured(**{STOCK: None, OURS: True}) == [[plain, *never], [checkpointing, *fast]]
+    assert measured(**{STOCK: False, OURS: True}) == [[plain, *never], [checkpointing, *never]]
+    nothing = ["out of memory", "out of memory", ""]
+    assert measured(**{STOCK: None, OURS: None}) == [[plain, *nothing], [checkpointing, *fast]]
 
 
 def test_losses_that_differ_stop_the_benchmark(monkeypatch):
@@ -154,13 +156,17 @@ def test_the_peak_is_what_is_held_at_once():
     assert abs(peak_bytes(lambda: model().backward(), "cpu") - 3 * 2**20) < 1024
 
 
-def test_a_line_measured_again_takes_the_place_of_the_old_one(tmp_path, monkeypatch):
+def test_a_case_measured_again_takes_the_place_of_its_old_lines(tmp_path, monkeypatch):
+    """At first with two lines, of which stock fits the second alone."""
     monkeypatch.setattr("speed_report.RESULTS", tmp_path)
     results = Results("a device", "cpu", {"torch": "2"}, 1e11)
-    for seconds in (3.0, 2.0):
-        times, peaks = {STOCK: seconds, OURS: 1.0}, {STOCK: 2**21, OURS: 2**20}
-        results.put(Line.of(Case("sft", False, "mid", 512, 1), times, peaks, 0.5, 1e-7))
-    results.put(Line.of(Case("sft", False, "tiny", 512, 1), times, peaks, 0.5, 1e-7))
+    case = Case("sft", False, "mid", 512, 1)
+    times, peaks = {STOCK: 2.0, OURS: 1.0}, {STOCK: 2**21, OURS: 2**20}
+    checkpointing = Line.of(replace(case, checkpointing=True), times, peaks, 0.5, 1e-7)
+    results.put([checkpointing, Line.of(case, {OURS: 0.8}, {OURS: 2**22}, 0.5, 0.0)])
+    assert [line.checkpointing for line in results.lines] == [False, True]
+    results.put([Line.of(case, times, peaks, 0.5, 1e-7)])
+    results.put([Line.of(Case("sft", False, "tiny", 512, 1), times, peaks, 0.5, 1e-7)])
     results.write()
     found = Results.read(tmp_path / "a-device.json")
     assert found == results and [line.size for line in found.lines] == ["tiny", "mid"]

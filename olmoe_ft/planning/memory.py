@@ -44,8 +44,11 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
     weights W whole and shards fp32 copies and moments O and gradients G; ZeRO-3 shards W too and gathers layers as
     they are used; O is in fp32. With working memory A and g as G in fp32, made for the step:
 
-        ZeRO-2:  W + O + max(A + buckets or the largest gradient + (2 G, if micro-batches accumulate), G + g)
-        ZeRO-3:  W + O + G + max(A + gathered weights + 2 layers being gathered + bucket, g)
+        ZeRO-2:  W + O + max(A + buckets or the largest gradient + (G, if micro-batches accumulate), G + g)
+        ZeRO-3:  W + O + G + max(A + gathered weights + layers being gathered + bucket, g)
+
+    Two layers are on their way where weights are gathered again in the backward pass: with checkpointing, or where
+    not all may stay. A CPU keeps a layer's gradients beside A.
 
     ZeRO-1 keeps all gradients on every device. Offloading moves O, G and g, or W and DPO's reference, to the host.
 
@@ -76,14 +79,15 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
         weights = adapters = reference = 0
     still = weights + adapters + reference + optimizer
     if sharded:
-        gather = min(all_weights, machine.live * step.itemsize) + 2 * step.largest_layer
-        gather += machine.bucket * step.itemsize
-        peak = still + gradients + max(step.working + gather, fp32_gradients)
+        live = machine.live * step.itemsize
+        on_their_way = 2 if step.recomputes or all_weights > live else 0
+        gather = min(all_weights, live) + on_their_way * step.largest_layer + machine.bucket * step.itemsize
+        peak = still + gradients + max(step.working + gather + step.kept, fp32_gradients)
     else:
         # two buffers and a flat copy of one; or a copy of a gradient that is larger than a buffer
         gather = max(3 * min(machine.bucket, step.trained) * step.itemsize, step.largest_gradient)
-        partial = gradients if machine.stage == 1 else 2 * gradients if accumulates else 0  # earlier ones, and this one
-        peak = still + max(step.working + partial + gather, gradients + fp32_gradients)
+        partial = gradients if machine.stage == 1 or accumulates else 0
+        peak = still + max(step.working + partial + gather + step.kept, gradients + fp32_gradients)
     return DeviceMemory(
         weights, adapters, gradients, optimizer, reference, gather, **_working(step), peak=peak, host=host
     )

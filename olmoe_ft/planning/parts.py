@@ -36,6 +36,10 @@ class StepMemory:
     the fused head's tiles, temporary results."""
     working_otherwise: int
     """The same without gradient checkpointing where the recipe has it, and with it where it has not."""
+    recomputes: bool
+    """Whether `working` is with gradient checkpointing."""
+    kept: int
+    """Gradients of a layer whose memory a CPU keeps for the next ones (`model/reuse.py`)."""
     head: int
     """The part of `working` that the head needs, at its highest."""
     peak: int

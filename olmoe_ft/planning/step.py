@@ -114,6 +114,8 @@ class _Step:
             reference=total_bytes(self.reference.parameters()) if self.reference else 0,
             working=working,
             working_otherwise=otherwise,
+            recomputes=self.arguments.gradient_checkpointing,
+            kept=0 if self.gpu else max(total_bytes(filter(_is_kept, layer.parameters())) for layer in layers),
             head=head,
             peak=peak,
         )
@@ -192,9 +194,7 @@ class _Step:
     def _keep_large_gradients(self) -> list[Any]:
         """What a CPU keeps of freed gradients for the next ones (`model/reuse.py`): there until those come."""
         kept = {
-            id(weight): torch.empty_like(weight)
-            for weight in self.trained
-            if weight.grad is None and weight.dim() == 3 and weight.nbytes > MAPPED
+            id(weight): torch.empty_like(weight) for weight in self.trained if weight.grad is None and _is_kept(weight)
         }
 
         def taken(weight: Tensor) -> None:
@@ -263,3 +263,8 @@ class _Step:
                 reference = self._log_probabilities(model, packed, labels).sum(dim=1)
         chosen, rejected = (policy - reference).chunk(2)
         return -F.logsigmoid(chosen - rejected).mean()
+
+
+def _is_kept(weight: Tensor) -> bool:
+    """Whether the memory of a weight's gradient is kept for the next ones, on a CPU."""
+    return weight.requires_grad and weight.dim() == 3 and weight.nbytes > MAPPED

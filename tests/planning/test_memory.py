@@ -1,5 +1,7 @@
 """Who keeps what: the formulas of `device_memory`, with numbers made for them."""
 
+from dataclasses import replace
+
 import pytest
 
 from olmoe_ft.planning.machine import Machine, read_machine
@@ -21,13 +23,15 @@ STEP = StepMemory(
     reference=1600,
     working=1000,
     working_otherwise=5000,
+    recomputes=True,
+    kept=0,
     head=300,
     peak=8400,
 )
 
 
-def memory(accumulates=False, **machine):
-    return device_memory(STEP, Machine("m", **machine), accumulates)
+def memory(accumulates=False, step=STEP, **machine):
+    return device_memory(step, Machine("m", **machine), accumulates)
 
 
 def test_one_device_is_what_was_measured():
@@ -47,18 +51,28 @@ def test_zero_2():
     found = memory(processes=4, stage=2)
     assert (found.weights, found.optimizer, found.gradients, found.reference) == (1600, 2400, 400, 1600)
     assert found.peak == 1600 + 1600 + 2400 + 1200
-    # with micro-batches before it, backward finds their gradients, beside its own
-    assert memory(True, processes=4, stage=2).peak == 1600 + 1600 + 2400 + 1100 + 800
+    # with micro-batches before it, backward finds their gradients
+    assert memory(True, processes=4, stage=2).peak == 1600 + 1600 + 2400 + 1100 + 400
     # two buckets of 100 elements and a flat copy
-    assert memory(True, processes=4, stage=2, bucket=100).peak == 1600 + 1600 + 2400 + 1000 + 800 + 600
+    assert memory(True, processes=4, stage=2, bucket=100).peak == 1600 + 1600 + 2400 + 1000 + 400 + 600
+    # a CPU keeps 300 bytes of gradients
+    kept = replace(STEP, kept=300)
+    assert memory(True, step=kept, processes=4, stage=2).peak == 1600 + 1600 + 2400 + 1100 + 400 + 300
 
 
 def test_zero_3():
-    """All of it over 4; while layers are used up to `live` gathered weights, and two layers on their way."""
+    """All of it over 4; while layers are used up to `live` gathered weights.
+
+    Two layers are on their way where weights are gathered again: with checkpointing, or because not all may stay.
+    """
     found = memory(processes=4, stage=3)
     assert (found.weights, found.optimizer, found.gradients, found.reference) == (400, 2400, 400, 400)
     assert found.gather == 1600 + 800 and found.peak == 400 + 400 + 2400 + 400 + 1000 + 2400
     assert memory(processes=4, stage=3, live=100).gather == 200 + 800
+    once = replace(STEP, recomputes=False, kept=300)
+    other = memory(step=once, processes=4, stage=3)
+    assert other.gather == 1600 and other.peak == 400 + 400 + 2400 + 400 + 1000 + 1600 + 300
+    assert memory(step=once, processes=4, stage=3, live=100).gather == 200 + 800
 
 
 def test_offload_moves_states_and_weights_to_the_host():
