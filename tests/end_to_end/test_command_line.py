@@ -234,7 +234,7 @@ def test_merge_and_chat(short_run, workspace):
 def test_plan_says_rows_tokens_and_steps(workspace):
     plan = olmoe_ft(workspace, "plan", SFT, "data.train.0.max_rows=100")
     assert plan.returncode == 0, plan.stderr
-    for fact in ("1,976,448", "100", "1,100 (550 epochs of 2)", "fits in 80 GiB", "peak of a device"):
+    for fact in ("1,976,448", "100", "1,300 (650 epochs of 2)", "fits in 80 GiB", "peak of a device"):
         assert fact in plan.stdout
     assert [file.name for file in (workspace / "runs/tiny-sft").iterdir()] == ["data_report.json"]
     report = json.loads((workspace / "runs/tiny-sft/data_report.json").read_text())
