@@ -25,6 +25,7 @@ from olmoe_ft.training.trainers import OlmoeDPOTrainer, OlmoeSFTTrainer
 
 TOKENIZER = Path(__file__).parents[1] / "data/skills/tokenizer"
 BALANCE = 0.01  # SFT's coefficient in transformers' form; DPO trains without, as the published recipes do
+BETA = 0.1  # of DPO
 USUAL = {"num_experts": 64, "num_experts_per_tok": 8, "eos_token_id": 2, "pad_token_id": 1, "use_cache": False}
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -182,7 +183,7 @@ def _side(name: str, case: Case, networks: list[torch.nn.Module], steps: int, de
     )
     common: dict[str, Any] = {
         "model": policy,
-        "args": SFTConfig(packing=True, **arguments) if sft else DPOConfig(**arguments),
+        "args": SFTConfig(packing=True, **arguments) if sft else DPOConfig(beta=BETA, **arguments),
         "train_dataset": rows(case.stage, case.length, case.batch * steps, case.sizes["vocab_size"]),
         "processing_class": AutoTokenizer.from_pretrained(TOKENIZER),
         "peft_config": adapters if case.lora else None,

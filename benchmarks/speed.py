@@ -10,6 +10,7 @@ network with grouped experts (and PEFT's adapters), with packing, its fused head
 """
 
 import gc
+import math
 import os
 import statistics
 import warnings
@@ -18,13 +19,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, TypeVar
 
+import numpy as np
 import torch
 import typer
 from growth import growth
 from measure import seconds
 from rich.console import Console
 from rich.progress import Progress
-from sides import OURS, SIZES, STOCK, Case, both_sides, operations
+from sides import BETA, OURS, SIZES, STOCK, Case, both_sides, operations
 from speed_report import Line, Results, print_table, write_readme
 
 from olmoe_ft.training.performance import matrix_rate
@@ -44,10 +46,13 @@ def batch_of(stage: str, length: int, device: str) -> int:
 def allowed(case: Case, device: str) -> float:
     """How far the losses may differ, relatively.
 
-    TRL adds an answer's log-probabilities up in fp32, whose last bit grows with the answer: for 8,192 tokens of 6
-    nats it is 2^-8, in the loss times beta 4e-4.
+    TRL adds an answer's log-probabilities up in fp32. A DPO loss has four such sums, each right to a last bit that
+    grows with the answer, in -log sigmoid(beta x): its relative error is at most beta times theirs.
     """
-    return SAME[device] * max(1.0, case.length / 4096 if case.stage == "dpo" else 1.0)
+    if case.stage == "sft":
+        return SAME[device]
+    longest = np.float32(case.length * math.log(case.sizes["vocab_size"]))  # nats, of random tokens
+    return max(SAME[device], 4 * BETA * float(np.spacing(longest)))
 
 
 def cases(sizes: list[str], lengths: list[int], stages: list[str], kinds: list[str], device: str) -> list[Case]:

@@ -11,6 +11,7 @@ import peft
 import torch
 import transformers
 import trl
+from growth import SIZE
 from rich.console import Console
 from rich.table import Table
 from sides import OURS, STOCK, Case
@@ -131,7 +132,7 @@ def readme_table(all_results: list[Results]) -> str:
         text += "".join("| " + " | ".join(line.cells()) + " |\n" for line in results.lines)
         if results.growth:
             columns = list(results.growth[0])
-            text += "\nHow our cost grows (SFT, against its first line in each group):\n\n"
+            text += f"\nHow our cost grows (SFT of `{SIZE[results.kind]}`, against the first line of each group):\n\n"
             text += "| " + " | ".join(columns) + " |\n|" + " --- |" + " ---: |" * (len(columns) - 1) + "\n"
             text += "".join("| " + " | ".join(map(str, row.values())) + " |\n" for row in results.growth)
     if not any(results.kind == "cuda" for results in all_results):

@@ -9,7 +9,7 @@ from batches import rows
 from measure import peak_bytes
 from rich.progress import Progress
 from sides import OURS, STOCK, Case, both_sides, operations
-from speed import measure
+from speed import allowed, measure
 from speed_report import END, README, RESULTS, START, Line, Results, readme_table
 
 ONE_LAYER = {
@@ -128,6 +128,14 @@ def test_a_side_that_does_not_fit_is_tried_with_checkpointing(monkeypatch):
     assert measured(**{STOCK: False, OURS: True}) == [[plain, *never], [checkpointing, *never]]
     nothing = ["out of memory", "out of memory", ""]
     assert measured(**{STOCK: None, OURS: None}) == [[plain, *nothing], [checkpointing, *fast]]
+
+
+def test_how_far_losses_may_differ_by_hand():
+    """4,096 tokens of ln 5120 = 8.54 nats are 34,983: between 2^15 and 2^16, where fp32's last bit is 2^-8."""
+    assert allowed(Case("sft", False, "mid", 4096, 1), "cpu") == 1e-4
+    assert allowed(Case("dpo", False, "mid", 4096, 2), "cpu") == pytest.approx(4 * 0.1 / 2**8)
+    assert allowed(Case("dpo", False, "tiny", 64, 2), "cpu") == 1e-4
+    assert allowed(Case("dpo", False, "1b-7b", 4096, 4), "cuda") == 2e-2
 
 
 def test_losses_that_differ_stop_the_benchmark(monkeypatch):
