@@ -110,7 +110,7 @@ def take_turns(case: Case, rounds: int, device: str, rate: float, progress: Prog
     progress.remove_task(task)
     peaks = {name: peak for name, peak in found.items() if peak is not None}
     medians = {name: statistics.median(times[name][1:]) for name in peaks}
-    floor = operations(case, 1) * statistics.median(tokens[1:]) / rate if tokens else 0.0
+    floor = operations(case, 1) * statistics.median(tokens[1:]) / rate if OURS in peaks else 0.0
     return Line.of(case, medians, peaks, floor, difference)
 
 
