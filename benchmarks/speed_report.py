@@ -36,8 +36,8 @@ class Line:
     """Of the sides whose memory sufficed; so is the next."""
     peak: dict[str, int]
     floor: float
-    """Seconds the step's FLOPs take at the measured matrix rate: seconds of a side over these are 1 / MFU. 0 where ours,
-    whose tokens are counted, did not fit."""
+    """Seconds the step's FLOPs take at the measured matrix rate: seconds of a side over these are 1 / MFU. 0 where our
+    side, whose tokens are counted, did not fit."""
     difference: float
     """The largest relative difference of the two sides' losses."""
 
@@ -54,12 +54,13 @@ class Line:
         unit = ("pair" if self.name.startswith("DPO") else "row") + ("s" if self.batch > 1 else "")
         how = ", checkpointing" if self.checkpointing else ""
         both = len(self.seconds) == 2
+        mfu = {side: f"{self.floor / taken:.0%}" for side, taken in self.seconds.items() if self.floor}
         return [
             self.name, self.size, f"{self.batch} {unit} x {self.length:,}{how}",
             *(f"{self.seconds[side]:.3f}" if side in self.seconds else "out of memory" for side in SIDES),
             f"{self.seconds[STOCK] / self.seconds[OURS]:.2f}x" if both else "",
             f"{self.floor:.3f}" if self.floor else "",
-            *(f"{self.floor / self.seconds[side]:.0%}" if self.floor and side in self.seconds else "" for side in SIDES),
+            *(mfu.get(side, "") for side in SIDES),
             *(f"{self.peak[side] / MIB:,.0f}" if side in self.peak else "" for side in SIDES),
             f"{self.peak[OURS] / self.peak[STOCK]:.2f}" if both else "",
             f"{self.difference:.0e}" if both else "",
