@@ -5,6 +5,7 @@ from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.folders import resolve_checkpoint
+from olmoe_ft.data.terminal import printable
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.generate import Messages, complete
@@ -25,7 +26,7 @@ def converse(path: str, max_new_tokens: int) -> None:
         messages.append({"role": "user", "content": turn})
         (answer,) = complete(model, tokenizer, [messages], max_new_tokens)
         messages.append({"role": "assistant", "content": answer})
-        print(answer)
+        print(printable(answer))
 
 
 def _read_turn() -> str:

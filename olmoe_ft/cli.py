@@ -1,6 +1,7 @@
 """The command line: one short function a command. Heavy imports stand where they are used, so `--help` is instant."""
 
 import gc
+import json
 import os
 import sys
 import warnings
@@ -90,6 +91,30 @@ def plan(
         print_plan(plans[-1], machines_for(plans[-1], machine, devices), device_memory)
 
 
+@app.command()
+def prepare(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    to: Annotated[
+        str | None, typer.Option(help="The folder to keep the rows in, as data.cache.", show_default="data.cache")
+    ] = None,
+) -> None:
+    """Read, audit and tokenize a recipe's rows once, on a CPU, so that a launch on GPUs starts at once.
+
+    The launch finds them in the same folder: olmoe-ft prepare RECIPE --to /disk/rows, then train with
+    data.cache=/disk/rows.
+    """
+    loaded = load_recipe(recipe, [*(overrides or ()), *([f"data.cache={json.dumps(to)}"] if to is not None else [])])
+    from olmoe_ft.training.checks import check_files
+
+    check_files(loaded, into_runs=False)
+    from rich.console import Console
+
+    from olmoe_ft.training.prepare import prepare_rows
+
+    prepare_rows(loaded, Console())
+
+
 @app.command("merge")
 def merge_adapter(
     checkpoint: Annotated[str, typer.Argument(help="A run directory or checkpoint folder, with or without adapter.")],
@@ -126,9 +151,11 @@ def chat(
 
     load_config(resolve_checkpoint(model))
     from olmoe_ft.chat import answer_once, converse
+    from olmoe_ft.data.terminal import printable
 
     if prompt is not None:
-        print(answer_once(model, prompt, max_new_tokens))
+        answer = answer_once(model, prompt, max_new_tokens)
+        print(printable(answer) if sys.stdout.isatty() else answer)  # a file gets what the model wrote
     else:
         converse(model, max_new_tokens)
 
@@ -141,6 +168,8 @@ def main() -> None:
         app()
     except RecipeError as error:
         if os.environ.get("RANK", "0") == "0":  # every process of a launch finds the same mistake
-            print(error, file=sys.stderr)
+            from olmoe_ft.data.terminal import printable
+
+            print(printable(str(error)), file=sys.stderr)
         gc.freeze()  # nothing of value is left: looking through all that was imported takes most of a second
         sys.exit(2)

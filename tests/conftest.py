@@ -1,5 +1,7 @@
+import atexit
 import os
 import shutil
+import tempfile
 
 import pytest
 
@@ -8,6 +10,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# rows that another state of the code has prepared are none of these tests'; the workers take the folder over
+if "OLMOE_FT_TEST_CACHE" not in os.environ:
+    os.environ["OLMOE_FT_TEST_CACHE"] = os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="olmoe_ft-rows-")
+    atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 if (
     shutil.which("nvidia-smi") is None
 ):  # Triton's kernels then run in its interpreter, which is chosen when it is imported

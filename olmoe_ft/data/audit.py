@@ -1,31 +1,49 @@
 """What is in the rows a stage trains on: the numbers of each source, and what in them should make one stop and look."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as compute
 from datasets import concatenate_datasets
 
+from olmoe_ft.data.dropped import Problem, problems
 from olmoe_ft.data.duplicates import copies
-from olmoe_ft.data.mixture import Mixture
+from olmoe_ft.data.heldout import OWN, HeldOut
+from olmoe_ft.data.mixture import Mixture, side_lengths
 from olmoe_ft.data.prepare import Prepared
+
+LISTED_ROWS = 10_000  # contaminated rows of a source that the report names
 
 
 @dataclass(frozen=True)
 class SourceAudit:
-    """One source. Rows are those read (after `max_rows`), tokens those of rows that can be read, before truncation."""
+    """One source. Rows are those read (after `max_rows`). What is counted as a flaw is counted in rows that are trained
+    on; a dropped row is counted once, under its reason."""
 
     path: str
     rows: int
     drawn: int
     """Rows an epoch trains on, by `weight` and `repeat`."""
+    forms: dict[str, int]
+    """Rows by the format they were read as."""
+    unread: dict[str, int]
+    """Rows by their keys that were not read."""
+    doubtful: dict[str, int]
+    """Those of these keys that may matter: they hold another text of the row, or true or false."""
     dropped: dict[str, int]
     """Rows that are not trained on, by reason."""
+    problems: list[Problem]
+    """What is wrong with them."""
     turns: int
     tokens: int
+    """Of all rows that can be read, before truncation; the prompt of a pair counts once."""
     tokens_p50: float
+    """Length of a row, before truncation; of a pair that of the longer side."""
     tokens_p95: float
     tokens_max: int
     supervised_tokens: int
@@ -33,8 +51,10 @@ class SourceAudit:
     truncated_rows: int
     truncated_prompt_tokens: int
     truncated_answer_tokens: int
+    beyond_positions: int
+    """Rows that after truncation are longer than the network's positions."""
     without_eos: int
-    """Rows whose last supervised token is not EOS, before truncation."""
+    """Rows in which something that is learned does not end with EOS, before truncation."""
     double_bos: int
     special_tokens: int
     """Rows in whose text EOS or another special token is written out."""
@@ -44,10 +64,11 @@ class SourceAudit:
     """Other rows with a Jaccard similarity of at least 0.8 to an earlier one (5-word shingles, MinHash estimate)."""
     same_answers: int
     """Pairs whose chosen and rejected answers are the same."""
-    held_out_rows: int
-    """Rows in which a held-out prompt stands."""
-    held_out_prompts: int
-    """Held-out prompts that stand in a row."""
+    overlaps: dict[str, dict[str, int]]
+    """Of the held-out prompts and of each benchmark: `rows` in which one stands, dropped ones too, and `prompts` that
+    stand in a row."""
+    overlapping: list[dict[str, Any]]
+    """The first LISTED_ROWS of these rows: `row`, `group`, and `prompts`, where those stand."""
 
 
 @dataclass(frozen=True)
@@ -55,76 +76,120 @@ class Audit:
     """All sources of a stage's training rows."""
 
     sources: list[SourceAudit]
-
-    def findings(self) -> list[str]:
-        """What in the numbers is worth a look, as sentences."""
-        return [f"{source.path}: {sentence}" for source in self.sources for sentence in _findings(source)]
+    groups: dict[str, int] = field(default_factory=dict)
+    """How many held-out prompts there are, and questions of each benchmark."""
+    positions: int | None = None
+    """The network's positions, where they are known."""
 
     def as_dict(self) -> dict[str, Any]:
-        return {"sources": [asdict(source) for source in self.sources], "findings": self.findings()}
+        return asdict(self)
 
 
-def audit(mixture: Mixture) -> Audit:
+def audit(mixture: Mixture, positions: int | None = None) -> Audit:
     """Count what `prepare` noted about every row; the rows themselves are not read again.
 
-    Takes 150 bytes of memory a row, and the time of sorting that.
+    Takes 150 bytes of memory a row, and the time of sorting that; the second time it is answered from the cache.
+
+    Args:
+        positions: of the network, `max_position_embeddings`.
     """
+
+    def make(folder: Path) -> None:
+        (folder / "audit.json").write_text(json.dumps(_audit(mixture, positions).as_dict()), encoding="utf-8")
+
+    entry = mixture.cache.entry("audit", [mixture.key, positions, LISTED_ROWS], make)
+    return _from_dict(json.loads((entry / "audit.json").read_text(encoding="utf-8")))
+
+
+def _from_dict(values: dict[str, Any]) -> Audit:
+    sources = [
+        SourceAudit(**{**source, "problems": [Problem(**one) for one in source["problems"]]})
+        for source in values["sources"]
+    ]
+    return Audit(sources, values["groups"], values["positions"])
+
+
+def _audit(mixture: Mixture, positions: int | None) -> Audit:
     facts = [prepared.rows.select_columns(["row_hash", "signature"]) for prepared in mixture.sources]
     readable = np.concatenate([prepared.fact("tokens") > 0 for prepared in mixture.sources])
     exact, near = (mask & readable for mask in copies(concatenate_datasets(facts)))
     ends = np.cumsum([len(prepared.rows) for prepared in mixture.sources])[:-1]
     split = zip(mixture.sources, np.split(exact, ends), np.split(near, ends), strict=True)
-    return Audit([_audit_source(*parts) for parts in split])
+    found = [_audit_source(*parts, mixture.held_out, positions) for parts in split]
+    return Audit(found, mixture.held_out.groups(), positions)
 
 
-def _audit_source(prepared: Prepared, exact: np.ndarray, near: np.ndarray) -> SourceAudit:
-    fact, source = prepared.fact, prepared.source
-    lengths = fact("tokens")
+def _audit_source(
+    prepared: Prepared, exact: np.ndarray, near: np.ndarray, held_out: HeldOut, positions: int | None
+) -> SourceAudit:
+    fact, source, kept = prepared.fact, prepared.source, prepared.kept
+    lengths = fact("length")
     lengths = lengths[lengths > 0]
     median, most = np.percentile(lengths, (50, 95)) if len(lengths) else (0.0, 0.0)
-    prompt, answer = fact("cut_prompt"), fact("cut_answer")
-    readable = fact("tokens") > 0
-    held_out = prepared.rows.data.column("held_out")
+    prompt, answer = fact("cut_prompt")[kept], fact("cut_answer")[kept]
+    trained = side_lengths(prepared.rows).max(axis=1)
+    overlapping = list(_overlapping(prepared, held_out))
     return SourceAudit(
         path=source.path,
         rows=len(prepared.rows),
-        drawn=round(source.weight * len(prepared.kept)) * source.repeat,
+        drawn=round(source.weight * len(kept)) * source.repeat,
+        forms=_counted(prepared, "form"),
+        unread=_counted(prepared, "unread"),
+        doubtful=_counted(prepared, "doubtful"),
         dropped=prepared.dropped,
+        problems=problems(prepared),
         turns=int(fact("turns").sum()),
-        tokens=int(lengths.sum(dtype=np.int64)),
+        tokens=int(fact("tokens").sum(dtype=np.int64)),
         tokens_p50=float(median),
         tokens_p95=float(most),
         tokens_max=int(lengths.max(initial=0)),
-        supervised_tokens=int(fact("supervised")[prepared.kept].sum(dtype=np.int64)),
+        supervised_tokens=int(fact("supervised")[kept].sum(dtype=np.int64)),
         truncated_rows=int(np.count_nonzero(prompt + answer)),
         truncated_prompt_tokens=int(prompt.sum(dtype=np.int64)),
         truncated_answer_tokens=int(answer.sum(dtype=np.int64)),
-        without_eos=int((readable & ~fact("ends_with_eos")).sum()),
-        double_bos=int(fact("double_bos").sum()),
-        special_tokens=int(fact("special_tokens").sum()),
-        exact_copies=int(exact.sum()),
-        near_copies=int(near.sum()),
-        same_answers=int(fact("same_answers").sum()),
-        held_out_rows=int(np.count_nonzero(compute.list_value_length(held_out).to_numpy())),
-        held_out_prompts=len(compute.unique(compute.list_flatten(held_out))),
+        beyond_positions=int(np.count_nonzero(trained > positions)) if positions else 0,
+        without_eos=int((~fact("ends_with_eos")[kept]).sum()),
+        double_bos=int(fact("double_bos")[kept].sum()),
+        special_tokens=int(fact("special_tokens")[kept].sum()),
+        exact_copies=int(exact[kept].sum()),
+        near_copies=int(near[kept].sum()),
+        same_answers=int(fact("same_answers")[kept].sum()),
+        overlaps=_overlaps(overlapping, held_out),
+        overlapping=[
+            {**row, "prompts": [held_out.prompts[index].place for index in row["prompts"]]}
+            for row in overlapping[:LISTED_ROWS]
+        ],
     )
 
 
-def _findings(source: SourceAudit) -> Sequence[str]:
-    def share(count: int) -> str:
-        return f"{count:,} of {source.rows:,} rows ({count / source.rows:.1%})"
+def _counted(prepared: Prepared, column: str) -> dict[str, int]:
+    """How often each value stands in a column of texts or of lists of them, the most frequent first."""
+    values = prepared.rows.data.column(column)
+    if column != "form":
+        values = compute.list_flatten(values)
+    counts = Counter({one["values"]: one["counts"] for one in compute.value_counts(values).to_pylist()})
+    return {value: count for value, count in counts.most_common() if value is not None}
 
-    tokens = f"{source.truncated_prompt_tokens:,} of prompts and {source.truncated_answer_tokens:,} of answers"
-    sentences = {
-        "without_eos": "do not end their last answer with EOS, so the model does not learn to stop there",
-        "double_bos": "begin with BOS twice: the text brings one of its own",
-        "special_tokens": "have a special token, such as EOS, written in their text; the model sees the token there",
-        "truncated_rows": f"are cut, by {tokens} in tokens (data.long_prompts, data.long_answers)",
-        "exact_copies": "stand word for word in an earlier row",
-        "near_copies": "are near copies of an earlier row",
-        "same_answers": "have the same chosen and rejected answer, and teach no preference",
-        "held_out_rows": f"hold {source.held_out_prompts:,} held-out prompts (data.decontaminate leaves such rows out)",
-    }
-    dropped = [f"{share(count)} are dropped: {reason}" for reason, count in source.dropped.items()]
-    counted = {name: getattr(source, name) for name in sentences}
-    return dropped + [f"{share(count)} {sentences[name]}" for name, count in counted.items() if count]
+
+def _overlapping(prepared: Prepared, held_out: HeldOut) -> Iterator[dict[str, Any]]:
+    """The rows in which held-out prompts stand: one record for each row and group of prompts."""
+    found = compute.list_value_length(prepared.rows.data.column("held_out")).to_numpy()
+    for row in prepared.rows.select_columns(["place", "held_out"]).select(np.flatnonzero(found), keep_in_memory=True):
+        by_group: dict[str, list[int]] = {}
+        for index in row["held_out"]:
+            by_group.setdefault(held_out.prompts[index].group, []).append(index)
+        for group, prompts in by_group.items():
+            yield {"row": row["place"], "group": group, "prompts": prompts}
+
+
+def _overlaps(overlapping: list[dict[str, Any]], held_out: HeldOut) -> dict[str, dict[str, int]]:
+    overlaps = {}
+    for group in held_out.groups():
+        rows = [row for row in overlapping if row["group"] == group]
+        overlaps[group] = {"rows": len(rows), "prompts": len({index for row in rows for index in row["prompts"]})}
+    return overlaps
+
+
+def own_overlap(source: SourceAudit) -> int:
+    """Rows of a source in which a held-out prompt of the recipe's own stands."""
+    return source.overlaps.get(OWN, {}).get("rows", 0)

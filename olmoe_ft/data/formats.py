@@ -1,178 +1,163 @@
-"""Recognise what a row is and turn it into a conversation, a plain text or a preference pair.
+"""Recognise what a row is and turn it into a conversation or a plain text (`pairs` does so for preference pairs).
 
-A conversation is a list of `{"role", "content"}` messages; a pair is a prompt (messages), a chosen and a rejected
-answer (one assistant message each). A row that cannot be read raises `RowError` with the reason.
+A conversation is a list of `{"role", "content"}` messages, and beside it which of them are learned. A row that cannot
+be read raises `RowError` with the reason.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from olmoe_ft.data.turns import (
-    Messages,
-    Row,
-    RowError,
-    is_transcript,
-    message,
-    prompt_messages,
-    refuse_tools,
-    shown,
-    text,
-    transcript,
-    turns,
-    with_lists,
-    with_system,
-)
+from olmoe_ft.data.content import text
+from olmoe_ft.data.prompts import read_prompt, with_system
+from olmoe_ft.data.rows import USUAL, Reading, RowError, RowReader, holds_text, shown, shown_keys
+from olmoe_ft.data.suggest import tree_hint, with_columns
+from olmoe_ft.data.turns import Turn, is_transcript, read_turns, with_lists
 
 Example = dict[str, Any]
 
 
-def training_example(row: Any, format: str | None = None) -> Example:
-    """What an SFT row trains on: `{"messages"}`, or `{"text"}` for a row of plain text.
+class Read(NamedTuple):
+    """The turns of a row."""
+
+    turns: list[Turn]
+    completion: int | None = None
+    """The place of the first turn that is the row's completion, None where it has none."""
+    transcript: bool = False
+    """Whether the prompt is a text in HH-RLHF's form."""
+
+
+def training_example(row: Any, format: str | None = None, reading: Reading = USUAL) -> Example:
+    """What an SFT row trains on.
 
     Args:
         row: one row, as read from the file.
         format: "messages", "sharegpt", "prompt_completion", "alpaca" or "text"; None recognises it by the keys.
+    Returns:
+        `messages` and `learned` (of each message whether it is), or `text`; `form`, the format it was read as;
+        `unread`, the keys that were not read, and `doubtful`, those of them that may matter.
     Raises:
         RowError: if the format is not recognised, a part is missing, or there is no assistant turn to learn.
     """
-    row = _object(row)
+    reader = row_reader(row, reading)
     if format is not None and format not in CONVERSATIONS and format != "text":
         raise RowError(f"format {format!r} gives no conversations: use one of {', '.join([*CONVERSATIONS, 'text'])}")
-    for name, (needed, reader) in CONVERSATIONS.items():
-        if format == name or (format is None and _has(row, needed)):
-            messages = reader(row)
-            if not any(turn["role"] == "assistant" for turn in messages):
-                raise RowError("has no assistant turn, so there is nothing to learn from it")
-            return {"messages": messages}
-    if format == "text" or (format is None and _has(row, ("text",))):
-        return {"text": text(row.get("text"), "`text`")}
-    if _has(row, ("chosen", "rejected")):
-        raise RowError("is a preference pair (`chosen`, `rejected`), which stage dpo learns from and sft does not")
-    known = "; ".join(f"{name} ({', '.join(keys)})" for name, (keys, _) in CONVERSATIONS.items())
-    raise RowError(
-        f"has {_keys(row)}, which is none of the known formats: {known}; text (text). "
-        "Rename its keys with `columns`, or name a `format`"
-    )
+    form = format or _recognised(reader)
+    if form == "text":
+        document = text(reader.get("text"), "`text`")
+        return {"text": document, "form": form, **reader.unread([document])}
+    read = CONVERSATIONS[form][1](reader)
+    if not any(turn.role == "assistant" for turn in read.turns):
+        raise RowError("has no assistant turn, so there is nothing to learn from it")
+    return {
+        "messages": messages(read.turns),
+        "learned": _learned(read, form, reading),
+        "form": form + (" (transcript)" if read.transcript else ""),
+        **reader.unread(turn.content for turn in read.turns),
+    }
 
 
-def preference_pair(row: Any, format: str | None = None) -> Example:
-    """The prompt and its two answers, as `{"prompt", "chosen", "rejected"}`.
-
-    Args:
-        row: has `chosen` and `rejected`. Either both are whole transcripts (messages, or HH-RLHF's text), and what they
-            share is the prompt; or each is a text or one message, and the prompt stands in `prompt`, `instruction`,
-            `question`, `conversations` or `messages`.
-        format: "preference" or None.
-    Raises:
-        RowError: if an answer or the prompt is missing, or what follows the prompt is not one answer each.
-    """
-    row = _object(row)
-    if format not in (None, "preference"):
-        raise RowError(f"format {format!r} gives no preference pairs: use 'preference'")
-    if not _has(row, ("chosen", "rejected")):
-        raise RowError(
-            f"has {_keys(row)}; a preference pair needs `chosen` and `rejected` (rename keys with `columns`)"
-        )
-    chosen, rejected = (_answer(row, key) for key in ("chosen", "rejected"))
-    if len(chosen) > 1 and len(rejected) > 1:  # whole transcripts
-        refuse_tools(row)
-        shared = _common_prefix(chosen, rejected)
-        prompt, chosen, rejected = _shared_prompt(row, shared), chosen[len(shared) :], rejected[len(shared) :]
-    else:
-        prompt = prompt_messages(row)
-    if not prompt or prompt[-1]["role"] != "user":
-        raise RowError(
-            "has no prompt that ends with a user turn: give `prompt`, or transcripts that start with the same turns"
-        )
-    for name, answer in (("chosen", chosen), ("rejected", rejected)):
-        if [turn["role"] for turn in answer] != ["assistant"]:
-            raise RowError(f"`{name}` must add one assistant turn to the prompt, and it adds {len(answer)} turns")
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-
-
-def conversation_prompt(row: Any) -> Messages:
-    """The turns up to the one a model is to answer.
+def conversation_prompt(row: Any, reading: Reading = USUAL) -> list[dict[str, str]]:
+    """The turns up to the one a model is to answer, as messages.
 
     Raises:
         RowError: there is no prompt, or it ends with an assistant turn.
     """
-    prompt = prompt_messages(_object(row))
-    if not prompt or prompt[-1]["role"] != "user":
+    reader = row_reader(row, reading)
+    prompt = read_prompt(reader)
+    if not prompt or prompt[-1].role != "user":
         raise RowError("needs a prompt (`messages` or `prompt`) that ends with a user turn")
-    return prompt
+    reader.unread(turn.content for turn in prompt)
+    return messages(prompt)
 
 
-def _object(row: Any) -> Row:
+def row_reader(row: Any, reading: Reading) -> RowReader:
+    """A reader of what must be a row.
+
+    Raises:
+        RowError: it is none.
+    """
     if not isinstance(row, Mapping):
         raise RowError(f"a row must be an object with named fields, found {shown(row)}")
-    return with_lists(row)
+    return RowReader(with_lists(row), reading)
 
 
-def _keys(row: Row) -> str:
-    return ", ".join(str(key) if row[key] is not None else f"{key} (null)" for key in row) or "no keys"
+def messages(turns: list[Turn]) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
-def _has(row: Row, keys: tuple[str, ...]) -> bool:
-    return all(row.get(key) is not None for key in keys)  # a table gives every row all keys
+def _recognised(reader: RowReader) -> str:
+    """The name of a row's format: the first whose keys all hold something, else the first whose keys are all there.
+
+    Raises:
+        RowError: there is none.
+    """
+    row = reader.row
+    for name, (keys, _) in CONVERSATIONS.items():
+        if reader.is_filled(*keys) or (name == "alpaca" and reader.is_filled("input", "output") and keys[0] in row):
+            return name
+    beside = [key for key, value in row.items() if key != "text" and holds_text(value)]
+    if reader.is_filled("text") and not beside:
+        return "text"
+    for name, (keys, _) in CONVERSATIONS.items():
+        if all(key in row for key in keys) and (reader.is_filled(keys[0]) or "text" not in row):
+            return name  # a part of it is empty: its reader says which
+    if "text" in row and not beside:
+        return "text"
+    if reader.is_filled("chosen", "rejected"):
+        raise RowError("is a preference pair (`chosen`, `rejected`), which stage dpo learns from and sft does not")
+    hint = with_columns(row, training_example) + tree_hint(row)
+    if reader.is_filled("text"):
+        raise RowError(
+            f"has `text` beside {shown_keys({key: row[key] for key in beside})}, which hold text too; "
+            f"`format: text` beside the source's `path` learns `text` alone, as a document{hint}"
+        )
+    known = "; ".join(f"{name} ({', '.join(keys)})" for name, (keys, _) in CONVERSATIONS.items())
+    raise RowError(
+        f"has {shown_keys(row)}, which is none of the known formats: {known}; text (text)"
+        f"{hint or '. Rename its keys with `columns`, or name a `format`'}"
+    )
 
 
-def _messages(row: Row) -> Messages:
-    refuse_tools(row)
-    return with_system(row, turns(row, "messages"))
+def _learned(read: Read, form: str, reading: Reading) -> list[bool]:
+    """Of each turn whether it is learned."""
+    answers = [index for index, turn in enumerate(read.turns) if turn.role == "assistant"]
+    if reading.learn == "completion":
+        if read.completion is None:
+            raise RowError(
+                f"was read as {form}, which has no completion apart from its prompt; `data.learn: completion` is for "
+                "rows of prompt and completion: choose last_answer or all_answers"
+            )
+        answers = [index for index in answers if index >= read.completion]
+    elif reading.learn == "last_answer":
+        answers = answers[-1:]
+    return [index in answers and turn.mark is not False for index, turn in enumerate(read.turns)]
 
 
-def _sharegpt(row: Row) -> Messages:
-    refuse_tools(row)
-    return with_system(row, turns(row, "conversations"))
+def _messages(row: RowReader) -> Read:
+    return Read(with_system(row, read_turns(row, "messages")))
 
 
-def _prompt_completion(row: Row) -> Messages:
-    prompt = prompt_messages(row)
-    if isinstance(row.get("completion"), list):
-        return prompt + turns(row, "completion")
-    return [*prompt, message("assistant", row.get("completion"), "`completion`")]
+def _sharegpt(row: RowReader) -> Read:
+    return Read(with_system(row, read_turns(row, "conversations")))
 
 
-def _alpaca(row: Row) -> Messages:
-    others = ("prompt", "question", "conversations", "messages")  # of other formats
-    named = {key: value for key, value in row.items() if key not in others}
-    return [*prompt_messages(named), message("assistant", row.get("output"), "`output`")]
+def _prompt_completion(row: RowReader) -> Read:
+    prompt, completion = read_prompt(row, ("prompt",)), row.get("completion")
+    if isinstance(completion, list):
+        answer = read_turns(row, "completion")
+    else:
+        answer = [Turn("assistant", text(completion, "`completion`", row.reading))]
+    return Read(prompt + answer, len(prompt), is_transcript(row.get("prompt")))
 
 
-CONVERSATIONS: dict[str, tuple[tuple[str, ...], Callable[[Row], Messages]]] = {
+def _alpaca(row: RowReader) -> Read:
+    prompt = read_prompt(row, ("instruction",))
+    return Read([*prompt, Turn("assistant", text(row.get("output"), "`output`", row.reading))], len(prompt))
+
+
+CONVERSATIONS: dict[str, tuple[tuple[str, ...], Callable[[RowReader], Read]]] = {
     "messages": (("messages",), _messages),
     "sharegpt": (("conversations",), _sharegpt),
     "prompt_completion": (("prompt", "completion"), _prompt_completion),
     "alpaca": (("instruction", "output"), _alpaca),
 }
-
-
-def _answer(row: Row, key: str) -> Messages:
-    answer = row[key]
-    if isinstance(answer, Mapping):
-        return turns({key: [answer]}, key)
-    if isinstance(answer, list):
-        return turns(row, key)
-    if is_transcript(answer):
-        return transcript(answer, f"`{key}`")
-    return [message("assistant", answer, f"`{key}`")]
-
-
-def _common_prefix(chosen: Messages, rejected: Messages) -> Messages:
-    length = 0
-    for left, right in zip(chosen[:-1], rejected[:-1], strict=False):
-        if left != right:
-            break
-        length += 1
-    return chosen[:length]
-
-
-def _shared_prompt(row: Row, shared: Messages) -> Messages:
-    """The prompt of two transcripts: the turns they share, and before them what only `prompt` and `system` say."""
-    given = prompt_messages({"prompt": row.get("prompt")})
-    if shared and shared[0]["role"] != "assistant":  # the prompt stands in them
-        said = {turn["content"].strip() for turn in shared}
-        given = [turn for turn in given if turn["content"].strip() not in said]
-        if any(turn["role"] != "system" for turn in given):
-            raise RowError("has a `prompt` that `chosen` and `rejected` do not share; rename one away with `columns`")
-    return with_system(row, given + shared)

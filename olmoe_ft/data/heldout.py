@@ -1,39 +1,55 @@
-"""Held-out prompts that also stand in training: what is measured on them would be memory, not skill."""
+"""Held-out prompts and benchmark questions that also stand in training: measured on them would be memory, not skill."""
 
+import hashlib
+import json
 import operator
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import accumulate
-
-from datasets.fingerprint import Hasher
+from typing import NamedTuple
 
 from olmoe_ft.data.words import ngrams, words
 
 NGRAM = 13  # words (Brown et al. 2020, GPT-3, appendix C)
+OWN = "held-out prompts"  # those of `data.eval` and `data.answers`
+
+
+class Prompt(NamedTuple):
+    """A prompt that should not stand in training."""
+
+    texts: list[str]
+    """What the user says in it, turn after turn."""
+    group: str = OWN
+    """Whose it is: OWN, or a benchmark's name."""
+    place: str = ""
+    """Where it stands."""
 
 
 class HeldOut:
-    """An index of held-out prompts.
+    """An index of such prompts.
 
     A prompt is what the user says in it, turn after turn. It stands in a row if they share 13 words in a row; one
     shorter than that, if it is a turn of the row or the user's first turns. Case, punctuation and system turns do not
     count.
-
-    Args:
-        prompts: each as the texts of the user's turns.
     """
 
-    def __init__(self, prompts: Iterable[list[str]]) -> None:
-        self.count = 0
-        self.key = Hasher.hash(prompts := [list(texts) for texts in prompts])  # of what is cached with it
+    def __init__(self, prompts: Iterable[Prompt] = ()) -> None:
+        self.prompts = list(prompts)
+        self.key = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()  # of what is cached with it
         self._long: dict[str, list[int]] = defaultdict(list)  # a run of 13 words -> the prompts that have it
         self._short: dict[str, list[int]] = defaultdict(list)  # a whole short text -> the prompts that have it
-        for index, texts in enumerate(prompts):
-            self.count += 1
-            found = words(" ".join(texts))
+        for index, prompt in enumerate(self.prompts):
+            found = words(" ".join(prompt.texts))
             table = self._long if len(found) >= NGRAM else self._short
             for run in dict.fromkeys(ngrams(found, NGRAM)):
                 table[run].append(index)
+
+    def groups(self) -> dict[str, int]:
+        """How many prompts each group has."""
+        counts: dict[str, int] = {}
+        for prompt in self.prompts:
+            counts[prompt.group] = counts.get(prompt.group, 0) + 1
+        return counts
 
     def standing_in(self, turns: Iterable[tuple[str, list[str]]]) -> list[int]:
         """The prompts (counted from 0) that stand in a row.
@@ -41,6 +57,8 @@ class HeldOut:
         Args:
             turns: role and words of each of its turns.
         """
+        if not self.prompts:
+            return []
         said = [(role, text) for role, text in turns if role != "system"]
         starts = list(accumulate((text for role, text in said if role == "user"), operator.add))
         short = [text for text in (*(text for _, text in said), *starts) if len(text) < NGRAM]

@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import pyarrow.compute as compute
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.data.heldout import HeldOut
-from olmoe_ft.data.prepare import MALFORMED, TOKEN_COLUMNS, UNSUPERVISED, Prepared, prepare
+from olmoe_ft.data.benchmarks import load_benchmark
+from olmoe_ft.data.cache import Cache
+from olmoe_ft.data.heldout import HeldOut, Prompt
+from olmoe_ft.data.length import Length
+from olmoe_ft.data.prepare import CUT, LOST, MALFORMED, TOKEN_COLUMNS, Prepared, prepare
 from olmoe_ft.data.sources import load_source
-from olmoe_ft.data.tokens import Length
 from olmoe_ft.data.words import asked, row_turns
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.schema import Data, Source
@@ -26,13 +29,19 @@ class Mixture:
 
     sources: list[Prepared]
     rows: Dataset
+    seed: int
+    held_out: HeldOut
+    """The prompts that were looked for in the sources."""
+    cache: Cache
+
+    @property
+    def key(self) -> list[Any]:
+        """All that the rows and their order depend on, by which more is cached about them."""
+        return [self.seed, [[one.entry, one.source.weight, one.source.repeat] for one in self.sources]]
 
     def lengths(self) -> np.ndarray:
         """Tokens of each row, (rows, 1); of a pair those of both sides, prompt included, (rows, 2)."""
-        if "chosen_ids" not in self.rows.column_names:
-            return row_lengths(self.rows)[:, None]
-        prompt, chosen, rejected = (_lengths(self.rows, column) for column in TOKEN_COLUMNS["dpo"])
-        return np.stack([prompt + chosen, prompt + rejected], axis=1)
+        return side_lengths(self.rows)
 
     def fingerprints(self) -> dict[str, Any]:
         """What was trained on, for `run.json`: hashes of content, the same on every machine."""
@@ -45,14 +54,26 @@ class Mixture:
             }
             for prepared in self.sources
         ]
-        tokens = tokens_hash(self.rows, self.rows.column_names)
-        return {"rows": len(self.rows), "fingerprint": tokens, "sources": sources}
+
+        def make(folder: Path) -> None:
+            (folder / "tokens.txt").write_text(tokens_hash(self.rows, self.rows.column_names))
+
+        entry = self.cache.entry("hash", self.key, make)
+        return {"rows": len(self.rows), "fingerprint": (entry / "tokens.txt").read_text(), "sources": sources}
 
 
 def row_lengths(rows: Dataset) -> np.ndarray:
     """Tokens of each row of a trainer, (rows,); of a pair with its prompt counted once."""
     columns = TOKEN_COLUMNS["dpo"] if "chosen_ids" in rows.column_names else ("input_ids",)
     return np.sum([_lengths(rows, column) for column in columns], axis=0)
+
+
+def side_lengths(rows: Dataset) -> np.ndarray:
+    """Tokens that stand in one sequence, (rows, 1); of a pair those of both sides, prompt included, (rows, 2)."""
+    if "chosen_ids" not in rows.column_names:
+        return row_lengths(rows)[:, None]
+    prompt, chosen, rejected = (_lengths(rows, column) for column in TOKEN_COLUMNS["dpo"])
+    return np.stack([prompt + chosen, prompt + rejected], axis=1)
 
 
 def _lengths(rows: Dataset, column: str) -> np.ndarray:
@@ -74,16 +95,23 @@ def load_mixtures(
     """
     data, seed = recipe.data, recipe.training.get("seed", 42)
     length = Length(max_length, data.max_prompt_length, data.long_prompts, data.long_answers)
-    prompts = [*questions, *(texts for source in data.eval for texts in _asked(source, recipe.stage, data.malformed))]
+    held_out = HeldOut(
+        [
+            *map(Prompt, questions),
+            *(prompt for source in data.eval for prompt in _asked(source, recipe.stage, data)),
+            *(prompt for benchmark in data.decontaminate_against for prompt in load_benchmark(benchmark)),
+        ]
+    )
 
     def load(sources: Sequence[Source], held_out: HeldOut) -> Mixture:
         processes = recipe.training.get("dataset_num_proc")
         prepared = [prepare(source, recipe.stage, data, length, tokenizer, held_out, processes) for source in sources]
         for one in prepared:
             _check_lost(one, data)
-        return Mixture(prepared, mix(prepared, TOKEN_COLUMNS[recipe.stage], seed))
+        rows = mix(prepared, TOKEN_COLUMNS[recipe.stage], seed)
+        return Mixture(prepared, rows, seed, held_out, Cache(data.cache))
 
-    return load(data.train, HeldOut(prompts)), load(data.eval, HeldOut(())) if data.eval else None
+    return load(data.train, held_out), load(data.eval, HeldOut()) if data.eval else None
 
 
 def mix(sources: Sequence[Prepared], columns: Sequence[str], seed: int) -> Dataset:
@@ -93,24 +121,30 @@ def mix(sources: Sequence[Prepared], columns: Sequence[str], seed: int) -> Datas
         RecipeError: a source gives no row.
     """
     drawn = [_drawn(source, seed + index).select_columns(list(columns)) for index, source in enumerate(sources)]
-    return concatenate_datasets(drawn).shuffle(seed=seed)
+    return concatenate_datasets(drawn).shuffle(seed=seed, keep_in_memory=True)
 
 
 def _drawn(prepared: Prepared, seed: int) -> Dataset:
     source, kept = prepared.source, prepared.kept
     count = round(source.weight * len(kept))
     if not count:
+        if len(kept):
+            why = f"weight {source.weight:g} draws none of {len(kept):,}"
+            raise RecipeError(f"{source.path}: no row is left to train on ({why}); raise `weight`")
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in prepared.dropped.items())
-        why = f"weight {source.weight:g} draws none of {len(kept):,}" if len(kept) else f"all are dropped: {reasons}"
-        mend = "raise `weight`" if len(kept) else "raise training.max_length, or look at the rows with `olmoe-ft plan`"
-        raise RecipeError(f"{source.path}: no row is left to train on ({why}); {mend}")
-    chosen = sorted(random.Random(seed).sample(range(len(kept)), count))
-    return prepared.rows.select([*kept[chosen]] * source.repeat)
+        first = prepared.first(max(prepared.dropped, key=lambda reason: prepared.dropped[reason]))
+        why = f"all are dropped: {reasons}"
+        raise RecipeError(f"{source.path}: no row is left to train on ({why}); the first is {first}")
+    chosen = kept
+    if count < len(kept):
+        chosen = kept[sorted(random.Random(seed).sample(range(len(kept)), count))]
+    return prepared.rows.select(np.tile(chosen, source.repeat), keep_in_memory=True)
 
 
-def _asked(source: Source, stage: str, malformed: str) -> list[list[str]]:
+def _asked(source: Source, stage: str, data: Data) -> list[Prompt]:
     """What is asked in each evaluation row."""
-    return [asked(row_turns(row)) for row in load_source(source, stage, malformed)]
+    rows, _ = load_source(source, stage, data)
+    return [Prompt(asked(row_turns(row)), place=row["place"]) for row in rows]
 
 
 def _check_lost(prepared: Prepared, data: Data) -> None:
@@ -118,13 +152,18 @@ def _check_lost(prepared: Prepared, data: Data) -> None:
     path, dropped = prepared.source.path, prepared.dropped
     if data.malformed == "stop" and MALFORMED in dropped:  # by the chat template
         raise RecipeError(f"{prepared.first(MALFORMED)}; mend the row, or set data.malformed to drop")
-    lost = dropped.get(UNSUPERVISED, 0) + dropped.get(MALFORMED, 0)
-    if lost > data.max_dropped * len(prepared.rows):
-        first = prepared.first(UNSUPERVISED if UNSUPERVISED in dropped else MALFORMED)
-        raise RecipeError(
-            f"{path}: {lost:,} of {len(prepared.rows):,} rows would teach nothing, more than the share "
-            f"{data.max_dropped:g} that data.max_dropped allows; the first is {first}"
-        )
+    reasons = {reason: dropped[reason] for reason in LOST if reason in dropped}
+    lost = sum(reasons.values())
+    if lost <= data.max_dropped * len(prepared.rows):
+        return
+    most = max(reasons, key=lambda reason: reasons[reason])
+    named = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+    mend = "raise training.max_length, or let prompts give way (data.long_prompts: keep_end, or data.max_prompt_length)"
+    raise RecipeError(
+        f"{path}: {lost:,} of {len(prepared.rows):,} rows would teach nothing ({named}), more than the share "
+        f"{data.max_dropped:g} that data.max_dropped allows; the first is {prepared.first(most)}; "
+        f"{mend if most == CUT else 'mend them'}, or raise data.max_dropped"
+    )
 
 
 def tokens_hash(dataset: Dataset, columns: Sequence[str]) -> str:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from olmoe_ft.data.files import read_rows
 from olmoe_ft.data.formats import conversation_prompt
-from olmoe_ft.data.turns import RowError
+from olmoe_ft.data.locations import read_rows
+from olmoe_ft.data.rows import JUDGEMENTS, Reading, RowError
 from olmoe_ft.data.words import asked
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Answers
@@ -46,7 +46,7 @@ def load_questions(answers: Answers) -> list[Question]:
     questions = []
     for where, row in islice(read_rows(answers.path), answers.limit):
         try:
-            prompt = conversation_prompt(row)
+            prompt = conversation_prompt(row, Reading(ignore=frozenset(JUDGEMENTS)))
         except RowError as error:
             raise RecipeError(f"{where}: {error}") from None
         if not isinstance(row.get("answer"), str) or not row["answer"]:

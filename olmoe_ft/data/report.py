@@ -11,8 +11,11 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.data.audit import Audit, SourceAudit
+from olmoe_ft.data.audit import Audit, SourceAudit, own_overlap
+from olmoe_ft.data.findings import findings, first_keys
+from olmoe_ft.data.heldout import OWN
 from olmoe_ft.data.mixture import Mixture
+from olmoe_ft.data.terminal import printable
 from olmoe_ft.data.tokens import IGNORED
 
 SHOWN_ROWS = 3
@@ -25,25 +28,46 @@ Span = tuple[str, str]  # what the model does with a piece of a row (a key of ST
 def data_report(audit: Audit, mixture: Mixture, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """What `data_report.json` holds: the numbers of every source, the findings, and rows as the model sees them."""
     rows = [[list(span) for span in spans] for spans in shown_rows(mixture, tokenizer)]
-    return {"rows": len(mixture.rows), **audit.as_dict(), "examples": rows}
+    return {"rows": len(mixture.rows), **audit.as_dict(), "findings": findings(audit), "examples": rows}
 
 
 def print_audit(audit: Audit, mixture: Mixture, tokenizer: PreTrainedTokenizerBase, console: Console) -> None:
-    """The table, the findings and three rows."""
-    table = Table(title="Training data")
-    table.add_column("")
+    """The table, how the rows were read, the findings and three rows."""
+    console.print(_table("Training data", audit, dict(_lines(audit.sources))))
+    if benchmarks := [group for group in audit.groups if group != OWN]:
+        title = "Rows with a question of a benchmark (questions found)"
+        console.print(_table(title, audit, {name: _found(audit.sources, name) for name in benchmarks}))
     for source in audit.sources:
-        table.add_column(escape(source.path), justify="right", overflow="fold")
-    for name, values in _lines(audit.sources):
-        table.add_row(name, *values)
-    console.print(table)
-    for finding in audit.findings():
-        console.print(f"[yellow]look:[/] {escape(finding)}", highlight=False)
+        read = f"read as {first_keys(source.forms)}" if source.forms else "nothing could be read"
+        unread = f"; keys not read: {first_keys(source.unread)}" if source.unread else ""
+        console.print(f"[dim]{escape(printable(f'{source.path}: {read}{unread}'))}[/]", highlight=False)
+        for problem in source.problems:
+            places = ", ".join(problem.places) + (" …" if problem.rows > len(problem.places) else "")
+            line = f"dropped, {problem.reason}: {problem.rows:,} rows ({places}): {problem.problem}"
+            console.print(f"[yellow]{escape(printable(line))}[/]", highlight=False)
+    for finding in findings(audit):
+        console.print(f"[yellow]look:[/] {escape(printable(finding))}", highlight=False)
     for number, spans in enumerate(shown_rows(mixture, tokenizer), 1):
         console.print(
             Panel(_coloured(spans), title=f"row {number} of the mixture, as the model sees it", title_align="left")
         )
     console.print("[dim]seen[/], [green]learned[/]" + (", [red]rejected[/]" if _is_paired(mixture) else ""))
+
+
+def _table(title: str, audit: Audit, lines: dict[str, list[str]]) -> Table:
+    """A column for each source."""
+    table = Table(title=title)
+    table.add_column("", overflow="fold")
+    for source in audit.sources:
+        table.add_column(escape(printable(source.path)), justify="right", overflow="fold")
+    for name, values in lines.items():
+        table.add_row(escape(printable(name)), *values)
+    return table
+
+
+def _found(sources: list[SourceAudit], benchmark: str) -> list[str]:
+    found = [source.overlaps[benchmark] for source in sources]
+    return [f"{one['rows']:,} ({one['prompts']:,})" for one in found]
 
 
 def shown_rows(mixture: Mixture, tokenizer: PreTrainedTokenizerBase) -> list[list[Span]]:
@@ -69,7 +93,7 @@ def _pair_spans(row: dict[str, Any]) -> Iterator[tuple[str, list[int]]]:
 def _coloured(spans: list[Span]) -> Text:
     text = Text()
     for kind, piece in spans:
-        text.append(piece, style=STYLES[kind])
+        text.append(printable(piece), style=STYLES[kind])
         if kind == "chosen":
             text.append("\n")
     if (more := len(text) - SHOWN_CHARACTERS) > 0:
@@ -85,7 +109,7 @@ def _lines(sources: list[SourceAudit]) -> Iterator[tuple[str, list[str]]]:
         "rows drawn for an epoch": [f"{source.drawn:,}" for source in sources],
         "turns": [f"{source.turns:,}" for source in sources],
         "tokens": [f"{source.tokens:,}" for source in sources],
-        "tokens a row: median": [f"{source.tokens_p50:,.0f}" for source in sources],
+        "length of a row: median": [f"{source.tokens_p50:,.0f}" for source in sources],
         "  95% are below": [f"{source.tokens_p95:,.0f}" for source in sources],
         "  longest": [f"{source.tokens_max:,}" for source in sources],
         "supervised tokens": [
@@ -94,11 +118,11 @@ def _lines(sources: list[SourceAudit]) -> Iterator[tuple[str, list[str]]]:
         ],
         "truncated rows": [f"{source.truncated_rows:,}" for source in sources],
         "dropped rows": [f"{sum(source.dropped.values()):,}" for source in sources],
-        "rows without a learned EOS": [f"{source.without_eos:,}" for source in sources],
+        "rows with an answer without EOS": [f"{source.without_eos:,}" for source in sources],
         "rows with BOS twice": [f"{source.double_bos:,}" for source in sources],
         "exact copies": [f"{source.exact_copies:,}" for source in sources],
         "near copies": [f"{source.near_copies:,}" for source in sources],
-        "rows with a held-out prompt": [f"{source.held_out_rows:,}" for source in sources],
+        "rows with a held-out prompt": [f"{own_overlap(source):,}" for source in sources],
     }
     yield from always.items()
     if any(source.same_answers for source in sources):

@@ -5,16 +5,11 @@ from pathlib import Path
 from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from olmoe_ft.data.rows import RowError
+from olmoe_ft.data.template import PROBE, Rendered, answer_endings, special_tokens, written
 from olmoe_ft.recipe import RecipeError, Unreachable
 
 CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
-PROBE = [
-    {"role": "system", "content": "a"},
-    {"role": "user", "content": "b"},
-    {"role": "assistant", "content": "c"},
-    {"role": "user", "content": "d"},
-    {"role": "assistant", "content": "e"},
-]
 
 
 def load_tokenizer(path: str, vocab_size: int) -> PreTrainedTokenizerBase:
@@ -51,6 +46,8 @@ def load_tokenizer(path: str, vocab_size: int) -> PreTrainedTokenizerBase:
             "use the model's own tokenizer or a larger vocabulary"
         )
     tokenizer.chat_template = _marked_template(tokenizer, path)
+    tokenizer.backend_tokenizer.no_truncation()  # a file may ask for it, and rows would lose their ends
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
@@ -72,10 +69,12 @@ def _marked_template(tokenizer: PreTrainedTokenizerBase, path: str) -> str:
         return CHAT_TEMPLATE
     if isinstance(own, dict):
         raise RecipeError(f"{path}: it has several chat templates ({', '.join(own)}); keep the one to train on")
-    written = _rendered(tokenizer, own, path)
-    if "{% generation %}" in own or "{%- generation" in own:
+    probed = _written(tokenizer, own, path)
+    if probed is None or probed.answers:
+        _check_marks(tokenizer, own, path)
         return own
-    if written == _rendered(tokenizer, CHAT_TEMPLATE, path):
+    ours = _written(tokenizer, CHAT_TEMPLATE, path)
+    if ours is not None and probed.text == ours.text:
         return CHAT_TEMPLATE
     raise RecipeError(
         f"{path}: its chat template has no {{% generation %}} marks, so the assistant's tokens cannot be told from the "
@@ -83,10 +82,20 @@ def _marked_template(tokenizer: PreTrainedTokenizerBase, path: str) -> str:
     )
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -> str | None:
+def _check_marks(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -> None:
+    try:
+        answer_endings(template, special_tokens(tokenizer))
+    except RowError as error:
+        raise RecipeError(
+            f"{path}: its chat template {error}; {{% generation %}} marks belong around each answer's text and its "
+            "EOS, nothing else; mend it, or remove it to use OLMoE's"
+        ) from None
+
+
+def _written(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -> Rendered | None:
     """What a template writes for the probe, None where it refuses such turns."""
     try:
-        return tokenizer.apply_chat_template(PROBE, tokenize=False, chat_template=template)
+        return written([PROBE], template, special_tokens(tokenizer))[0]
     except TemplateSyntaxError as error:
         raise RecipeError(
             f"{path}: its chat template is not valid Jinja (line {error.lineno}: {error.message})"

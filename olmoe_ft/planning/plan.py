@@ -8,7 +8,6 @@ from rich.markup import escape
 from rich.table import Table
 from trl import DPOConfig, SFTConfig
 
-from olmoe_ft.data.audit import audit
 from olmoe_ft.data.mixture import row_lengths
 from olmoe_ft.data.report import data_report, print_audit
 from olmoe_ft.model import OlmoeConfig
@@ -20,7 +19,7 @@ from olmoe_ft.planning.step import Batch, measure_step
 from olmoe_ft.planning.steps import Schedule, schedule
 from olmoe_ft.recipe import Recipe, RecipeError, Unreachable
 from olmoe_ft.training.inputs import Inputs, read_inputs
-from olmoe_ft.training.model_files import model_config
+from olmoe_ft.training.model_files import model_config, with_start_of
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments
 from olmoe_ft.training.shared_prompts import why_not_shared
@@ -72,11 +71,7 @@ def make_plan(recipe: Recipe, before: "Sequence[Plan]" = ()) -> Plan:
     arguments = training_arguments(recipe.model_copy(update={"training": here}), run)
     unreachable: list[str] = []
     inputs: Inputs | None = None
-    for earlier in before:
-        if recipe.model.path == str(earlier.recipe.run_dir) and not RunDirectory(earlier.recipe).begun():
-            start = earlier.recipe.model
-            kept = {"path": start.path, "config": start.config, "tokenizer": start.tokenizer}
-            recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=kept)})
+    recipe = with_start_of(recipe, [plan.recipe for plan in before])
     try:
         config = model_config(recipe)
     except Unreachable as error:
@@ -103,9 +98,8 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float) -> None:
     for reason in plan.unreachable:
         console.print(f"[yellow]not looked at:[/] {escape(reason)}", highlight=False)
     if inputs is not None:
-        audited = audit(inputs.train)
-        print_audit(audited, inputs.train, inputs.tokenizer, console)
-        _write_report(recipe, data_report(audited, inputs.train, inputs.tokenizer), console)
+        print_audit(inputs.audit, inputs.train, inputs.tokenizer, console)
+        _write_report(recipe, data_report(inputs.audit, inputs.train, inputs.tokenizer), console)
     batch = largest_batch(plan)
     steps_by_kind = {
         gpu: measure_step(recipe, plan.config, plan.arguments, batch, gpu) for gpu in {one.gpu for one in machines}

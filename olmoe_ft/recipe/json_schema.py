@@ -20,6 +20,8 @@ def json_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     sections = schema["$defs"]
     recipe = sections["Recipe"]
+    benchmarks = sections["Data"]["properties"]["decontaminate_against"]
+    benchmarks["items"] = {"anyOf": [{"type": "string"}, benchmarks["items"]]}  # a path alone
     recipe["properties"] |= {"extends": EXTENDS, "training": _training()}
     for section in sections.values():
         section.pop("required", None)

@@ -47,8 +47,7 @@ def broken_rules(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _model(_section(values, "model"))
     yield from _adapters(values)
     yield from _quantization(values)
-    if _section(values, "data").get("train") in ([], ()):
-        yield "data.train", "found an empty list; give at least one source"
+    yield from _data(_section(values, "data"), stage)
     if stage is not None:
         yield from broken_training(stage, values.get("training"))
 
@@ -110,6 +109,14 @@ def _adapters(values: Mapping[str, Any]) -> Iterator[Problem]:
             )
         elif isinstance(rank := lora.get("r"), int) and rank % 2:
             yield "lora.r", f"found {rank}; the orthogonal initialisation needs an even rank"
+
+
+def _data(data: Mapping[str, Any], stage: Stage | None) -> Iterator[Problem]:
+    if data.get("train") in ([], ()):
+        yield "data.train", "found an empty list; give at least one source"
+    for key, usual in {"learn": "all_answers", "turn_marks": "refuse"}.items():
+        if stage == "dpo" and (found := data.get(key, usual)) != usual:
+            yield f"data.{key}", f"found {shown(found)}; stage dpo learns from `chosen` and `rejected` alone: remove it"
 
 
 def _quantization(values: Mapping[str, Any]) -> Iterator[Problem]:

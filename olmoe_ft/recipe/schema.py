@@ -117,6 +117,9 @@ class Source(Section):
     """How a row is read; by default recognised by its keys."""
     columns: Mapping[str, Text] = Field(default_factory=dict)
     """Keys to rename before a row is read, from the source's name to the format's: `{query: prompt}`."""
+    ignore: tuple[Text, ...] = Field((), strict=False)
+    """Keys of its rows, turns and content parts to leave unread, although they could carry a part of the example:
+    `[images, label]`. Without it such a key is an error."""
     split: Text = "train"
     """Split of a Hub data set."""
     config: Text | None = None
@@ -130,6 +133,27 @@ class Source(Section):
         if len(set(columns.values())) < len(columns):
             raise PydanticCustomError("expected", "a name of its own for each column")
         return columns
+
+
+class Benchmark(Section):
+    """Questions that should not stand in training."""
+
+    path: Text
+    """File, folder or Hub name."""
+    columns: Mapping[str, Text] = Field(default_factory=dict)
+    """Keys to rename before a row is read; a question stands in `question`, `prompt`, `problem`, `query`,
+    `instruction`, `input`, `messages`, `conversations` or `text`, the first that is filled."""
+    split: Text | None = None
+    """Split of a folder or Hub data set, by default test."""
+    config: Text | None = None
+    """Configuration of a Hub data set that has several."""
+    revision: Text | None = None
+    """Branch, tag or commit of a Hub data set."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
 
 
 class Answers(Section):
@@ -154,12 +178,19 @@ class Data(Section):
     """Sources of the evaluation loss."""
     answers: Answers | None = None
     """Held-out prompts whose answers are generated and compared."""
+    learn: Literal["all_answers", "last_answer", "completion"] = "all_answers"
+    """Which assistant turns stage sft learns: all of them, the last of each row, or those of `completion` (or Alpaca's
+    `output`) but none in the prompt. Plain texts are learned whole."""
+    turn_marks: Literal["refuse", "obey"] = "refuse"
+    """Marks of single turns (`train`, `trainable`, `loss`, `loss_mask`, `weight`, `loss_weight`; 0, 1, true or false):
+    refuse one that would leave an answer out, or obey it. They choose among what `learn` leaves."""
     max_prompt_length: int | None = Field(None, ge=1)
-    """Tokens that stay of a prompt in a row longer than `training.max_length`; by default as many as fit there. A row
-    within `training.max_length` is never cut."""
+    """Tokens that stay of a prompt in a row longer than `training.max_length`. By default, with `long_prompts:
+    keep_end`, as many as the answer leaves; otherwise as many as fit into `max_length`. A row within
+    `training.max_length` is never cut."""
     long_prompts: Long = "keep_start"
     """What becomes of such a prompt: keep its start, keep its end (and the BOS), or drop the row. The prompt is all
-    before the last answer."""
+    before the last answer that is learned."""
     long_answers: Long = "keep_start"
     """What becomes of an answer that then does not fit: keep its start (and lose the EOS), keep its end, or drop the
     row."""
@@ -168,9 +199,14 @@ class Data(Section):
     max_dropped: float = Field(0.01, ge=0, le=1)
     """Largest share of a source's rows that may be lost, malformed or left without a supervised token; above it the run
     stops."""
+    decontaminate_against: tuple[Benchmark, ...] = Field((), strict=False)
+    """Benchmarks whose questions are looked for in the training rows: paths or Hub names, or `{path: …, split: …}`."""
     decontaminate: bool = False
-    """Leave out rows in which a held-out prompt stands (of `eval` or `answers`; 13 words in a row, or a whole short
-    prompt). They are reported either way."""
+    """Leave out rows in which a held-out prompt stands (of `eval`, `answers` or `decontaminate_against`; 13 words in a
+    row, or a whole short prompt). They are reported either way."""
+    cache: Text | None = None
+    """Folder where rows are kept once they are read and tokenized, by content; `olmoe-ft prepare` fills it. By default
+    beside the data sets that the `datasets` library keeps."""
 
 
 class Tracking(Section):

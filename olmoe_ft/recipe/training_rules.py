@@ -43,6 +43,29 @@ OWNED = {
     "use_liger_kernel": "Liger replaces layers of transformers' OLMoE, which is not the network here; remove it",
 }
 
+# Names of other tools and of earlier versions, for which the nearest name would be a wrong lead.
+ELSEWHERE = {
+    "max_prompt_length": "set `data.max_prompt_length` instead",
+    "max_completion_length": "set `training.max_length` and `data.long_answers` instead",
+    "max_seq_length": "set `max_length` instead",
+    "rpo_alpha": "set `loss_type: [sigmoid, sft]` with `loss_weights: [1.0, <rpo_alpha>]` instead",
+    "reference_free": "TRL has no DPO without a reference any more; remove it",
+    "batch_size": "set `per_device_train_batch_size` and `gradient_accumulation_steps` instead",
+    "micro_batch_size": "set `per_device_train_batch_size` instead",
+    "train_batch_size": "set `per_device_train_batch_size` and `gradient_accumulation_steps` instead",
+    "group_by_length": "set `train_sampling_strategy: group_by_length` instead",
+    "logging_dir": "the records are in runs/<name>/metrics.jsonl and where `tracking` says; remove it",
+    "evaluation_strategy": "set `eval_strategy` instead",
+    "train_on_inputs": "only assistant turns are learned; choose among them with `data.learn`",
+    "sample_packing": "set `packing` instead",
+    "num_epochs": "set `num_train_epochs` instead",
+    "epochs": "set `num_train_epochs` instead",
+    "lr": "set `learning_rate` instead",
+    "lr_scheduler": "set `lr_scheduler_type` instead",
+    "optimizer": "set `optim` instead",
+    "warmup_ratio": "set `warmup_steps` instead, where a number below 1 is a share of all steps",
+}
+
 # Numbers below which training is no training, or a library fails far from the recipe.
 LEAST = {
     "per_device_train_batch_size": 1,
@@ -116,5 +139,7 @@ def _unknown_training(name: str, stage: Stage) -> str:
     other: Stage = "dpo" if stage == "sft" else "sft"
     if name in training_fields(other):
         return f"is a field of {CONFIG_NAMES[other]} (stage {other}) only; this stage is {stage}"
+    if name in ELSEWHERE:
+        return f"is no field of TRL's {CONFIG_NAMES[stage]}; {ELSEWHERE[name]}"
     free = [field for field in training_fields(stage) if field not in OWNED]
     return f"unknown key{nearest(name, free)}; allowed are the fields of TRL's {CONFIG_NAMES[stage]}"

@@ -3,28 +3,28 @@
 torch and transformers are imported once every file has been found to be there.
 """
 
-import os
-
 from olmoe_ft.adapters.folders import check_weights, resolve_checkpoint
-from olmoe_ft.data.files import read_rows
+from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.questions import load_questions
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.recipe import Recipe
-from olmoe_ft.training.model_files import config_values, model_config, stage_tokenizer
+from olmoe_ft.training.model_files import config_values, model_config, stage_tokenizer, with_start_of
 from olmoe_ft.training.run_directory import RunDirectory
 
 
 def check_files(recipe: Recipe, into_runs: bool = True) -> None:
     """Everything that can be wrong with the files of a recipe and of every stage in it, the quickest checks first.
 
+    The last is to read and to tokenize the rows, which are in the cache from then on.
+
     Args:
         into_runs: whether it is to be trained into its run directories.
     Raises:
         RecipeError: a file is missing, unreadable or malformed, or a run directory holds something else.
     """
-    to_come: set[str] = set()  # run directories that earlier stages will have written
+    to_come: list[Recipe] = []  # stages that will have written their run directories
     for stage in recipe.stages or (recipe,):
-        starts_from_files = stage.model.path not in to_come
+        starts_from_files = stage.model.path not in [str(earlier.run_dir) for earlier in to_come]
         sources = (*stage.data.train, *stage.data.eval)
         if into_runs:
             RunDirectory(stage).check()
@@ -39,15 +39,14 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
             next(read_rows(source.path, source.split, source.config, source.revision), None)
         if stage.data.answers:
             load_questions(stage.data.answers)
-        if starts_from_files:
-            config = model_config(stage)
-            if into_runs:
-                RunDirectory(stage).check_space(config)
-            stage_tokenizer(stage, config)
+        started = with_start_of(stage, to_come)
+        config = model_config(started)
+        if starts_from_files and into_runs:
+            RunDirectory(stage).check_space(config)
+        stage_tokenizer(started, config)
         for source in sources:
-            load_source(source, stage.stage, stage.data.malformed)
-        if starts_from_files and os.environ.get("RANK", "0") == "0":  # the others will take it from the cache
-            from olmoe_ft.training.inputs import read_inputs
+            load_source(source, stage.stage, stage.data)
+        from olmoe_ft.training.inputs import read_inputs
 
-            read_inputs(stage, config)
-        to_come.add(str(stage.run_dir))
+        read_inputs(started, config)
+        to_come.append(stage)

@@ -1,10 +1,11 @@
 """What a stage reads before a weight is loaded: tokenizer, rows, held-out prompts."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
 
+from olmoe_ft.data.audit import Audit, audit
 from olmoe_ft.data.mixture import Mixture, load_mixtures
 from olmoe_ft.data.questions import Question, load_questions
 from olmoe_ft.recipe import Recipe
@@ -23,10 +24,16 @@ class Inputs:
     train: Mixture
     evaluation: Mixture | None
     questions: list[Question] | None
+    audit: Audit
+    """What is in the training rows."""
+    fingerprints: dict[str, Any]
+    """Hashes of the training rows, for `run.json`."""
 
 
 def read_inputs(recipe: Recipe, config: "OlmoeConfig") -> Inputs:
     """Tokenizer, training and evaluation rows and held-out prompts of a stage; rows come from the cache once read.
+
+    In a launch the first process of each machine reads them and the others wait for it, outside of any collective.
 
     Raises:
         RecipeError: a file is missing, empty or malformed.
@@ -37,4 +44,5 @@ def read_inputs(recipe: Recipe, config: "OlmoeConfig") -> Inputs:
     prompts = [question.texts() for question in questions or ()]
     max_length = recipe.training.get("max_length", default_of(recipe.stage, "max_length"))
     train, evaluation = load_mixtures(recipe, max_length, tokenizer, prompts)
-    return Inputs(tokenizer, train, evaluation, questions)
+    audited = audit(train, config.max_position_embeddings)
+    return Inputs(tokenizer, train, evaluation, questions, audited, train.fingerprints())

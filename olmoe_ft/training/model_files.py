@@ -4,6 +4,7 @@ torch and transformers take seconds to import, so they are imported once a file 
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,19 @@ def model_config(recipe: Recipe) -> "OlmoeConfig":
         return OlmoeConfig(**values)
     except (ValueError, TypeError, AttributeError) as error:
         raise RecipeError(f"{file}: no model configuration ({str(error).splitlines()[0]})") from None
+
+
+def with_start_of(recipe: Recipe, before: Sequence[Recipe]) -> Recipe:
+    """A stage that goes on from the run of an earlier one, with the files from which that one starts.
+
+    Until that run has finished, its network and its tokenizer are known from these.
+    """
+    for earlier in before:
+        if recipe.model.path == str(earlier.run_dir) and not (earlier.run_dir / "summary.json").exists():
+            start = with_start_of(earlier, before).model
+            kept = {"path": start.path, "config": start.config, "tokenizer": recipe.model.tokenizer or start.tokenizer}
+            return recipe.model_copy(update={"model": recipe.model.model_copy(update=kept)})
+    return recipe
 
 
 def stage_tokenizer(recipe: Recipe, config: "OlmoeConfig") -> "PreTrainedTokenizerBase":

@@ -58,7 +58,7 @@ class RunDirectory:
                 raise RecipeError(f"{self.path} holds files but no recipe.yaml; move it away or change `name`")
             return
         before = _read(stored, yaml.safe_load)
-        differing = sorted(_differences(before, yaml.safe_load(self.recipe.to_yaml())))
+        differing = sorted({*_differences(before, yaml.safe_load(self.recipe.to_yaml()))} - {"data.cache"})
         if differing:
             raise RecipeError(
                 f"{self.path} holds the run of another recipe (it differs in {', '.join(differing)}); "

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.quantize import check_quantization
-from olmoe_ft.data.audit import audit
 from olmoe_ft.data.report import data_report, print_audit
 from olmoe_ft.model.grouped import GRADIENTS
 from olmoe_ft.recipe import Recipe, RecipeError
@@ -45,8 +44,7 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
         return summary
     arguments = training_arguments(recipe, run)
     config = model_config(recipe)
-    with PartialState().main_process_first():  # the others take what it read from the cache
-        inputs = read_inputs(recipe, config)
+    inputs = read_inputs(recipe, config)
     if recipe.model.quantization is not None:
         check_quantization()
     state = PartialState()
@@ -88,9 +86,8 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
 
 def _look_at_data(run: RunDirectory, inputs: Inputs) -> None:
     """The audit, before a weight is read."""
-    found = audit(inputs.train)
-    print_audit(found, inputs.train, inputs.tokenizer, Console())
-    run.write_data_report(data_report(found, inputs.train, inputs.tokenizer))
+    print_audit(inputs.audit, inputs.train, inputs.tokenizer, Console())
+    run.write_data_report(data_report(inputs.audit, inputs.train, inputs.tokenizer))
 
 
 def _train(
@@ -105,7 +102,7 @@ def _train(
             processes=state.num_processes,
             device=str(state.device),
             resumed_from=resume.name if resume else None,
-            data=inputs.train.fingerprints(),
+            data=inputs.fingerprints,
         )
         print_start(recipe, run, trainer, resume)
     result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from olmoe_ft.data.formats import conversation_prompt, preference_pair, training_example
-from olmoe_ft.data.turns import RowError
+from olmoe_ft.data.formats import conversation_prompt, training_example
+from olmoe_ft.data.pairs import preference_pair
+from olmoe_ft.data.rows import RowError
 
 
 def user(text):
@@ -16,6 +17,10 @@ def assistant(text):
 
 def system(text):
     return {"role": "system", "content": text}
+
+
+def parts(pair):
+    return {name: pair[name] for name in ("prompt", "chosen", "rejected")}
 
 
 PAIR = {"prompt": [user("q")], "chosen": [assistant("good")], "rejected": [assistant("bad")]}
@@ -72,7 +77,7 @@ PAIR = {"prompt": [user("q")], "chosen": [assistant("good")], "rejected": [assis
     ],
 )
 def test_conversations(row, messages):
-    assert training_example(row) == {"messages": messages}
+    assert training_example(row)["messages"] == messages
 
 
 @pytest.mark.parametrize(
@@ -103,13 +108,17 @@ def test_conversations(row, messages):
     ],
 )
 def test_preference_pairs(row):
-    assert preference_pair(row) == PAIR
+    assert parts(preference_pair(row)) == PAIR
 
 
 def test_a_multi_turn_prompt_is_the_shared_start():
     shared = [system("s"), user("1"), assistant("2"), user("3")]
     row = {"chosen": [*shared, assistant("good")], "rejected": [*shared, assistant("bad")]}
-    assert preference_pair(row) == {"prompt": shared, "chosen": [assistant("good")], "rejected": [assistant("bad")]}
+    assert parts(preference_pair(row)) == {
+        "prompt": shared,
+        "chosen": [assistant("good")],
+        "rejected": [assistant("bad")],
+    }
 
 
 @pytest.mark.parametrize(
@@ -122,7 +131,7 @@ def test_a_multi_turn_prompt_is_the_shared_start():
         ({"messages": [user("q"), {"role": "tool", "content": "a"}]}, r"`messages\[1\]` is a tool turn \(tool\)"),
         ({"conversations": [{"from": "observation", "value": "x"}]}, "is a tool turn \\(observation\\)"),
         ({"messages": [user("q"), assistant("a")], "tools": [{"name": "f"}]}, "has `tools`"),
-        ({"messages": [user("q"), {**assistant("a"), "weight": 0}]}, "marked as not to be trained on"),
+        ({"messages": [user("q"), {**assistant("a"), "weight": 0}]}, "marked as not to be learned"),
         ({"messages": [user([{"type": "image"}]), assistant("a")]}, "has a part of type 'image'"),
         ({"messages": [user("q"), {**assistant("a"), "reasoning_content": "hm"}]}, "has `reasoning_content`"),
         ({"messages": [user("q"), assistant("\ud800")]}, "lone surrogate"),
@@ -141,8 +150,11 @@ def test_a_multi_turn_prompt_is_the_shared_start():
             "`history` must be a list of questions and answers, found 3",
         ),
         ({"instruction": "do", "input": 0, "output": "x"}, "`input` must be a text that is not empty, found 0"),
-        ({"messages": [user("q"), {**assistant("a"), "weight": 0.5}]}, "not to be trained on like others"),
-        ({"messages": [user("q"), {**assistant("a"), "loss_mask": 0}]}, "not to be trained on like others"),
+        (
+            {"messages": [user("q"), {**assistant("a"), "weight": 0.5}]},
+            "has `weight` 0.5; a mark is 0, 1, true or false",
+        ),
+        ({"messages": [user("q"), {**assistant("a"), "loss_mask": 0}]}, "marked as not to be learned"),
         (
             {"messages": [user("q"), assistant("a")], "functions": [{"name": "f"}]},
             "has `functions`, which OLMoE's chat",
@@ -156,7 +168,7 @@ def test_a_multi_turn_prompt_is_the_shared_start():
         ({"messages": [user("q"), assistant("  ")]}, "must be a text that is not empty, found '  '"),
         ({"messages": [user("q"), {**assistant("a"), "tool_calls": [1]}]}, "has `tool_calls`"),
         ({"instruction": 3, "output": "x"}, "`instruction` must be a text"),
-        ({"prompt": "q", "completion": None}, r"has prompt, completion \(null\), which is none of the known formats"),
+        ({"prompt": "q", "completion": None}, "`completion` must be a text that is not empty, found nothing"),
     ],
 )
 def test_a_malformed_conversation_says_what_is_wrong(row, reason):
@@ -205,19 +217,19 @@ def test_a_system_text_beside_transcripts_is_kept():
 def test_a_prompt_beside_transcripts_adds_what_they_lack():
     later = [assistant("1"), user("2")]
     pair = preference_pair({"prompt": "q", "chosen": [*later, assistant("a")], "rejected": [*later, assistant("b")]})
-    assert pair == {"prompt": [user("q"), *later], "chosen": [assistant("a")], "rejected": [assistant("b")]}
+    assert parts(pair) == {"prompt": [user("q"), *later], "chosen": [assistant("a")], "rejected": [assistant("b")]}
     whole = {"chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("b")]}
     assert preference_pair({"prompt": [system("s"), user("q")], **whole})["prompt"] == [system("s"), user("q")]
 
 
 def test_plain_text():
-    assert training_example({"text": "once upon"}) == {"text": "once upon"}
-    assert training_example({"text": "once", "messages": None}, "text") == {"text": "once"}
+    assert training_example({"text": "once upon"})["text"] == "once upon"
+    assert training_example({"text": "once", "messages": None}, "text")["text"] == "once"
 
 
 def test_a_named_format_is_not_guessed():
     row = {"messages": [user("q"), assistant("a")], "instruction": "do", "output": "done"}
-    assert training_example(row, "alpaca") == {"messages": [user("do"), assistant("done")]}
+    assert training_example(row, "alpaca")["messages"] == [user("do"), assistant("done")]
     with pytest.raises(RowError, match="gives no conversations"):
         training_example(row, "preference")
     with pytest.raises(RowError, match="gives no preference pairs"):

@@ -1,42 +1,47 @@
 """What a stage trains on: shares and repeats, drops, fingerprints, held-out prompts."""
 
 import pytest
-from mixtures import PAIRS, ROWS, TOKENIZER, mixture, mixtures
+from mixtures import PAIRS, ROWS
 
 from olmoe_ft.recipe import RecipeError
 
 
-def texts(found):
-    return [TOKENIZER.decode(row["input_ids"]) for row in found.rows]
+def texts(tokenizer, found):
+    return [tokenizer.decode(row["input_ids"]) for row in found.rows]
 
 
-def learned(found):
-    return [TOKENIZER.decode([token for token in row["labels"] if token != -100]) for row in found.rows]
+def learned(tokenizer, found):
+    return [tokenizer.decode([token for token in row["labels"] if token != -100]) for row in found.rows]
 
 
-def test_weight_is_the_share_drawn_and_repeat_how_often(write):
+def test_weight_is_the_share_drawn_and_repeat_how_often(write, mixture, tokenizer):
     """0.3 of ten rows is three; repeated twice, each of them stands twice."""
     path = write("rows.jsonl", ROWS)
     assert len(mixture([{"path": path, "weight": 0.3}]).rows) == 3
-    doubled = texts(mixture([{"path": path, "weight": 0.3, "repeat": 2}]))
+    doubled = texts(tokenizer, mixture([{"path": path, "weight": 0.3, "repeat": 2}]))
     assert len(doubled) == 6 and len(set(doubled)) == 3
-    assert sorted(texts(mixture([{"path": path, "repeat": 2}]))) == sorted(texts(mixture([{"path": path}])) * 2)
+    assert sorted(texts(tokenizer, mixture([{"path": path, "repeat": 2}]))) == sorted(
+        texts(tokenizer, mixture([{"path": path}])) * 2
+    )
 
 
-def test_weight_draws_from_the_first_rows_where_max_rows_is_there(write):
+def test_weight_draws_from_the_first_rows_where_max_rows_is_there(write, mixture, tokenizer):
     path = write("rows.jsonl", ROWS)
-    found = texts(mixture([{"path": path, "max_rows": 4, "weight": 0.5}]))
+    found = texts(tokenizer, mixture([{"path": path, "max_rows": 4, "weight": 0.5}]))
     assert len(found) == 2 and all(any(f"say {number}\n" in text for number in range(4)) for text in found)
 
 
-def test_a_mixture_depends_on_its_seed_alone(write):
+def test_a_mixture_depends_on_its_seed_alone(write, mixture, tokenizer):
     sources = [{"path": write("a.jsonl", ROWS), "weight": 0.5}, {"path": write("b.jsonl", ROWS[:4]), "max_rows": 3}]
     first, again, other = (mixture(sources, seed=seed) for seed in (1, 1, 2))
-    assert texts(first) == texts(again) != texts(other) and len(texts(first)) == 8
+    assert (
+        texts(tokenizer, first) == texts(tokenizer, again) != texts(tokenizer, other)
+        and len(texts(tokenizer, first)) == 8
+    )
     assert first.fingerprints() == again.fingerprints()
 
 
-def test_fingerprints_are_of_content(write):
+def test_fingerprints_are_of_content(write, mixture):
     """The same rows in another file have the same fingerprint; one changed letter gives another."""
     changed = [*ROWS[:9], {"prompt": "say 9", "completion": "it is 8"}]
     files = (write("a.jsonl", ROWS), write("b.jsonl", ROWS), write("c.jsonl", changed))
@@ -47,7 +52,7 @@ def test_fingerprints_are_of_content(write):
     assert one["rows"] == one["sources"][0]["rows"] == one["sources"][0]["kept"] == 10
 
 
-def test_only_answers_and_their_eos_are_learned(write):
+def test_only_answers_and_their_eos_are_learned(write, mixture, tokenizer):
     rows = [
         {
             "messages": [
@@ -57,19 +62,21 @@ def test_only_answers_and_their_eos_are_learned(write):
         }
     ]
     found = mixture([{"path": write("rows.jsonl", rows)}])
-    assert texts(found) == ["<|endoftext|><|system|>\na\n<|user|>\nb\n<|assistant|>\nc<|endoftext|>"]
-    assert learned(found) == ["c<|endoftext|>"]
+    assert texts(tokenizer, found) == ["<|endoftext|><|system|>\na\n<|user|>\nb\n<|assistant|>\nc<|endoftext|>"]
+    assert learned(tokenizer, found) == ["c<|endoftext|>"]
 
 
-def test_a_plain_text_stands_between_two_ends_of_text_and_all_of_it_is_learned(write):
+def test_a_plain_text_stands_between_two_ends_of_text_and_all_of_it_is_learned(write, mixture, tokenizer):
     found = mixture([{"path": write("rows.jsonl", [{"text": "a b"}])}])
-    assert texts(found) == ["<|endoftext|>a b<|endoftext|>"] and learned(found) == ["a b<|endoftext|>"]
+    assert texts(tokenizer, found) == ["<|endoftext|>a b<|endoftext|>"] and learned(tokenizer, found) == [
+        "a b<|endoftext|>"
+    ]
 
 
-def test_pairs_share_their_prompt(write):
+def test_pairs_share_their_prompt(write, mixture, tokenizer):
     rows = mixture([{"path": write("rows.jsonl", PAIRS[:1])}], "dpo").rows
     prompt, chosen, rejected = (
-        TOKENIZER.decode(rows[0][name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")
+        tokenizer.decode(rows[0][name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")
     )
     assert prompt == "<|endoftext|><|user|>\nsay 0\n<|assistant|>\n"
     assert (chosen, rejected) == ("0 please<|endoftext|>", "0<|endoftext|>")
@@ -78,17 +85,19 @@ def test_pairs_share_their_prompt(write):
     ]
 
 
-def test_rows_that_would_teach_nothing_are_dropped_and_counted(write):
+def test_rows_that_would_teach_nothing_are_dropped_and_counted(write, mixture):
     """One of ten rows has a prompt beyond max_length: a tenth is more than the 0.01 that may be lost by default."""
     rows = [*ROWS[:9], {"prompt": "say " * 60, "completion": "a"}]
     path = write("rows.jsonl", rows)
-    with pytest.raises(RecipeError, match=r"1 of 10 rows would teach nothing.*rows.jsonl:10: no supervised token"):
+    with pytest.raises(
+        RecipeError, match="1 of 10 rows would teach nothing.*rows.jsonl:10: its prompt of .* leaves no"
+    ):
         mixture([{"path": path}], max_length=40)
     found = mixture([{"path": path}], max_length=40, max_dropped=0.1)
-    assert len(found.rows) == 9 and found.sources[0].dropped == {"no supervised token": 1}
+    assert len(found.rows) == 9 and found.sources[0].dropped == {"answer beyond max_length": 1}
 
 
-def test_malformed_rows_are_dropped_if_the_recipe_says_so(write):
+def test_malformed_rows_are_dropped_if_the_recipe_says_so(write, mixture):
     path = write("rows.jsonl", [*ROWS[:9], {"prompt": "x"}])
     with pytest.raises(RecipeError, match=r"rows.jsonl:10: has prompt"):
         mixture([{"path": path}])
@@ -98,14 +107,14 @@ def test_malformed_rows_are_dropped_if_the_recipe_says_so(write):
         mixture([{"path": path}], malformed="drop")
 
 
-def test_a_source_that_gives_no_row_is_an_error(write):
+def test_a_source_that_gives_no_row_is_an_error(write, mixture):
     with pytest.raises(RecipeError, match="weight 0.01 draws none of 10"):
         mixture([{"path": write("rows.jsonl", ROWS), "weight": 0.01}])
     with pytest.raises(RecipeError, match="all are dropped: 10 too long"):
         mixture([{"path": write("rows.jsonl", ROWS)}], max_length=5, long_prompts="drop")
 
 
-def test_held_out_prompts_are_found_and_can_be_left_out(write):
+def test_held_out_prompts_are_found_and_can_be_left_out(write, mixture, mixtures):
     """ "say 3" is an evaluation prompt and "say 5" a question; punctuation and case do not count."""
     path = write("rows.jsonl", ROWS)
     held_out = {"evaluation": [{"path": write("eval.jsonl", [ROWS[3]])}], "questions": [["Say 5!"]]}
@@ -116,13 +125,13 @@ def test_held_out_prompts_are_found_and_can_be_left_out(write):
     assert len(cleaned.rows) == 8 and cleaned.sources[0].dropped == {"held-out prompt": 2}
 
 
-def test_rows_are_the_same_however_many_processes_tokenize(write):
+def test_rows_are_the_same_however_many_processes_tokenize(write, mixture, tokenizer):
     sources = [{"path": write("rows.jsonl", ROWS)}]
     one, two = mixture(sources), mixture(sources, training={"dataset_num_proc": 2})
-    assert texts(one) == texts(two) and one.fingerprints() == two.fingerprints()
+    assert texts(tokenizer, one) == texts(tokenizer, two) and one.fingerprints() == two.fingerprints()
 
 
-def test_many_rows_are_tokenized_by_several_processes(write, monkeypatch):
+def test_many_rows_are_tokenized_by_several_processes(write, monkeypatch, mixture, tokenizer):
     """Ten rows, and one process for every five of them; each writes a file of the cache."""
     monkeypatch.setattr("olmoe_ft.data.prepare.ROWS_A_PROCESS", 5)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
@@ -130,4 +139,4 @@ def test_many_rows_are_tokenized_by_several_processes(write, monkeypatch):
     assert len(several.sources[0].rows.cache_files) == 2
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     alone = mixture([{"path": write("again.jsonl", ROWS)}])
-    assert len(alone.sources[0].rows.cache_files) == 1 and texts(alone) == texts(several)
+    assert len(alone.sources[0].rows.cache_files) == 1 and texts(tokenizer, alone) == texts(tokenizer, several)

@@ -7,13 +7,18 @@ import pytest
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.recipe import RecipeError
-from olmoe_ft.recipe.schema import Source
+from olmoe_ft.recipe.schema import Data, Source
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = [
     pytest.mark.real_data,
     pytest.mark.skipif(not REAL.exists(), reason="the real data is not beside the repository (../shared/data)"),
 ]
+
+
+def loaded(name, stage):
+    source = Source(path=str(REAL / name))
+    return load_source(source, stage, Data(train=(source,)))[0]
 
 
 def test_olmoes_own_tokenizer_gets_its_conventions_from_a_bare_tokenizer_json():
@@ -32,9 +37,9 @@ def test_a_model_with_too_small_a_vocabulary_is_refused():
 
 
 def test_every_alpaca_and_sharegpt_row_is_read():
-    alpaca = load_source(Source(path=str(REAL / "alpaca_500.json")), "sft")
+    alpaca = loaded("alpaca_500.json", "sft")
     assert len(alpaca) == 500
     assert all([turn["role"] for turn in row["messages"]] == ["user", "assistant"] for row in alpaca)
-    pairs = load_source(Source(path=str(REAL / "sharegpt_preferences_150.json")), "dpo")
+    pairs = loaded("sharegpt_preferences_150.json", "dpo")
     assert len(pairs) == 150
     assert all(row["prompt"][-1]["role"] == "user" and row["chosen"] != row["rejected"] for row in pairs)

@@ -7,7 +7,7 @@ from pyarrow import parquet
 
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.recipe import RecipeError, Unreachable
-from olmoe_ft.recipe.schema import Source
+from olmoe_ft.recipe.schema import Data, Source
 
 ROWS = [{"prompt": f"q{number}", "completion": f"a{number}"} for number in range(10)]
 
@@ -21,6 +21,10 @@ def write(path, rows):
     return str(path)
 
 
+def loaded(source, stage="sft", **settings):
+    return load_source(source, stage, Data(train=(source,), **settings))[0]
+
+
 def questions(dataset):
     return [row["messages"][0]["content"] for row in dataset]
 
@@ -28,7 +32,7 @@ def questions(dataset):
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.jsonl.gz"])
 def test_every_row_is_read_in_order(tmp_path, name):
     source = Source(path=write(tmp_path / name, ROWS))
-    assert questions(load_source(source, "sft")) == [f"q{number}" for number in range(10)]
+    assert questions(loaded(source)) == [f"q{number}" for number in range(10)]
 
 
 def test_columns_and_parquet(tmp_path):
@@ -38,12 +42,12 @@ def test_columns_and_parquet(tmp_path):
     pandas.DataFrame(ROWS).to_csv(tmp_path / "rows.csv.gz", index=False)
     pandas.DataFrame(ROWS).to_parquet(tmp_path / "rows.parquet")
     for name in ("rows.csv", "rows.csv.gz", "rows.parquet"):
-        assert questions(load_source(Source(path=str(tmp_path / name)), "sft")) == [f"q{n}" for n in range(10)]
+        assert questions(loaded(Source(path=str(tmp_path / name)))) == [f"q{n}" for n in range(10)]
 
 
 def test_a_text_that_looks_like_a_number_or_nothing_stays_a_text(tmp_path):
     (tmp_path / "rows.csv").write_text('prompt,completion\nq,007\nq,null\nq,NA\nq,"a\nb"\n')
-    rows = load_source(Source(path=str(tmp_path / "rows.csv")), "sft")
+    rows = loaded(Source(path=str(tmp_path / "rows.csv")))
     assert [row["messages"][1]["content"] for row in rows] == ["007", "null", "NA", "a\nb"]
 
 
@@ -52,8 +56,8 @@ def test_a_folder_is_read_like_a_hub_data_set(tmp_path):
     folder.mkdir()
     write(folder / "train.jsonl", ROWS)
     write(folder / "test.jsonl", ROWS[:3])
-    assert len(load_source(Source(path=str(folder)), "sft")) == 10
-    assert len(load_source(Source(path=str(folder), split="test"), "sft")) == 3
+    assert len(loaded(Source(path=str(folder)))) == 10
+    assert len(loaded(Source(path=str(folder), split="test"))) == 3
 
 
 @pytest.mark.parametrize(
@@ -67,54 +71,54 @@ def test_a_folder_is_read_like_a_hub_data_set(tmp_path):
 )
 def test_json_as_an_array_or_as_objects(tmp_path, text):
     (tmp_path / "rows.json").write_text(text, encoding="utf-8")
-    assert questions(load_source(Source(path=str(tmp_path / "rows.json")), "sft")) == ["q", "q2"]
+    assert questions(loaded(Source(path=str(tmp_path / "rows.json")))) == ["q", "q2"]
 
 
 def test_keys_are_renamed(tmp_path):
     path = write(tmp_path / "rows.jsonl", [{"query": "q", "response": "a", "id": 3}])
     source = Source(path=path, columns={"query": "prompt", "response": "completion"})
-    [row] = load_source(source, "sft")
+    [row] = loaded(source)
     assert [turn["content"] for turn in row["messages"]] == ["q", "a"]
 
 
 def test_a_renamed_key_takes_the_place_of_another(tmp_path):
     path = write(tmp_path / "rows.jsonl", [{"query": "q", "prompt": "a formatted q", "completion": "a"}])
-    assert questions(load_source(Source(path=path, columns={"query": "prompt"}), "sft")) == ["q"]
+    assert questions(loaded(Source(path=path, columns={"query": "prompt"}))) == ["q"]
     swapped = Source(path=path, columns={"prompt": "completion", "completion": "prompt"})
-    assert questions(load_source(swapped, "sft")) == ["a"]
+    assert questions(loaded(swapped)) == ["a"]
     with pytest.raises(
         RecipeError, match="no row has quesry, which `columns` renames; the last has query, prompt, comp"
     ):
-        load_source(Source(path=path, columns={"quesry": "prompt"}), "sft")
+        loaded(Source(path=path, columns={"quesry": "prompt"}))
 
 
 def test_rows_beyond_max_rows_are_not_looked_at(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a"}\n{"te')
-    assert len(load_source(Source(path=str(path), max_rows=1), "sft")) == 1
+    assert len(loaded(Source(path=str(path), max_rows=1))) == 1
 
 
 def test_numbers_of_any_size_in_keys_that_nobody_reads(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text('[{"text": "a", "id": 123456789012345678901234567890, "score": 0.5}]')
-    assert len(load_source(Source(path=str(path)), "sft")) == 1
+    assert len(loaded(Source(path=str(path)))) == 1
 
 
 def test_malformed_rows_are_kept_with_their_problem_where_they_may_be_dropped(tmp_path):
     path = write(tmp_path / "rows.jsonl", [ROWS[0], {"prompt": "q"}, ROWS[1]])
-    rows = load_source(Source(path=path), "sft", "drop")
+    rows = loaded(Source(path=path), malformed="drop")
     assert [bool(row["messages"]) for row in rows] == [True, False, True]
     assert rows[1]["place"].endswith("rows.jsonl:2") and "none of the known formats" in rows[1]["problem"]
     path = write(tmp_path / "half.jsonl", [ROWS[0], {"\ud800": "half a character"}])
-    assert load_source(Source(path=path), "sft", "drop")[1]["problem"].startswith("has \\ud800, which is none")
+    assert loaded(Source(path=path), malformed="drop")[1]["problem"].startswith("has \\ud800, which is none")
 
 
 def test_a_changed_file_is_read_again(tmp_path):
     path = tmp_path / "rows.jsonl"
     write(path, ROWS[:2])
-    assert len(load_source(Source(path=str(path)), "sft")) == 2
+    assert len(loaded(Source(path=str(path)))) == 2
     write(path, ROWS[:5])
-    assert len(load_source(Source(path=str(path)), "sft")) == 5
+    assert len(loaded(Source(path=str(path)))) == 5
 
 
 @pytest.mark.parametrize(
@@ -145,7 +149,7 @@ def test_what_is_wrong_with_a_file_is_one_sentence_with_its_place(tmp_path, name
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(RecipeError, match=message):
-        load_source(Source(path=str(path)), "sft")
+        loaded(Source(path=str(path)))
 
 
 @pytest.mark.parametrize(
@@ -159,20 +163,20 @@ def test_what_is_wrong_with_a_file_is_one_sentence_with_its_place(tmp_path, name
 )
 def test_a_path_that_is_no_file(path, message):
     with pytest.raises(RecipeError, match=message):
-        load_source(Source(path=path), "sft")
+        loaded(Source(path=path))
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "allenai/tulu-v3.1-mix-preview-4096-OLMoE", "no_owner"])
 def test_a_hub_name_without_network_is_one_sentence(name):
     with pytest.raises(Unreachable, match=f"{name} is neither a file here nor a data set"):
-        load_source(Source(path=name), "sft")
+        loaded(Source(path=name))
 
 
 def test_a_file_has_no_splits(tmp_path):
     path = write(tmp_path / "rows.jsonl", ROWS)
     for other in ({"split": "test"}, {"config": "small"}, {"revision": "main"}):
         with pytest.raises(RecipeError, match="is a file, which has no split, config or revision"):
-            load_source(Source(path=path, **other), "sft")
+            loaded(Source(path=path, **other))
 
 
 def test_parquet_with_damaged_text_or_a_name_given_twice(tmp_path):
@@ -182,10 +186,10 @@ def test_parquet_with_damaged_text_or_a_name_given_twice(tmp_path):
     parquet.write_table(pyarrow.Table.from_arrays([texts, texts], ["text", "text"]), tmp_path / "twice.parquet")
     for name, message in (("damaged", "a text is not UTF-8"), ("twice", "two columns are named text")):
         with pytest.raises(RecipeError, match=message):
-            load_source(Source(path=str(tmp_path / f"{name}.parquet")), "sft")
+            loaded(Source(path=str(tmp_path / f"{name}.parquet")))
 
 
 def test_a_folder_with_a_broken_link_is_read(tmp_path):
     write(tmp_path / "train.jsonl", ROWS)
     (tmp_path / "notes").symlink_to("/nowhere")
-    assert len(load_source(Source(path=str(tmp_path)), "sft")) == 10
+    assert len(loaded(Source(path=str(tmp_path)))) == 10

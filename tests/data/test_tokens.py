@@ -2,7 +2,9 @@
 
 import pytest
 
-from olmoe_ft.data.tokens import IGNORED, Length, Tokens, answer_tokens
+from olmoe_ft.data.length import Length
+from olmoe_ft.data.rows import RowError
+from olmoe_ft.data.tokens import IGNORED, Tokens, answer_tokens
 
 BOS = 0
 # a prompt of 5 tokens (BOS first) and an answer of 3
@@ -33,6 +35,11 @@ def cut(**policy):
         ({"max_length": 7, "long_answers": "keep_end"}, ([0, 1, 2, 3, 4, 6, 7], [6, 7], 5)),
         ({"max_length": 7, "long_answers": "drop"}, None),
         ({"max_length": 5, "max_prompt_length": 3, "long_prompts": "keep_end"}, ([0, 3, 4, 5, 6], [5, 6], 3)),
+        # keep_end alone: the prompt gives way to the answer, down to its BOS, and then the answer
+        ({"max_length": 7, "long_prompts": "keep_end"}, ([0, 2, 3, 4, 5, 6, 7], [5, 6, 7], 4)),
+        ({"max_length": 5, "long_prompts": "keep_end"}, ([0, 4, 5, 6, 7], [5, 6, 7], 2)),
+        ({"max_length": 3, "long_prompts": "keep_end"}, ([0, 5, 6], [5, 6], 1)),
+        ({"max_length": 3, "long_prompts": "keep_end", "long_answers": "drop"}, None),
         # a prompt within its own limit is not long
         ({"max_length": 7, "max_prompt_length": 5, "long_prompts": "drop"}, ([0, 1, 2, 3, 4, 5, 6], [5, 6], 5)),
     ],
@@ -52,15 +59,19 @@ def test_both_answers_of_a_pair_see_the_same_prompt():
     prompt, chosen, rejected = [0, 1, 2, 3], [4, 5], [6, 7, 8, 9]
     assert Length(8).pair(prompt, chosen, rejected, BOS) == (prompt, chosen, rejected)
     assert Length(7, 2, "keep_end").pair(prompt, chosen, rejected, BOS) == ([0, 3], chosen, rejected)
+    assert Length(7, None, "keep_end").pair(prompt, chosen, rejected, BOS) == ([0, 2, 3], chosen, rejected)
     assert Length(5, 2).pair(prompt, chosen, rejected, BOS) == ([0, 1], chosen, [6, 7, 8])
     assert Length(5, 2, long_answers="drop").pair(prompt, chosen, rejected, BOS) is None
     assert Length(3).pair(prompt, chosen, rejected, BOS) == ([0, 1, 2], [], [])
 
 
-def test_tokens_merged_across_the_end_of_the_prompt_belong_to_the_answers():
-    """The third token holds the end of the prompt and the start of the chosen answer: the two differ there."""
-    chosen, rejected = Tokens([0, 1, 30, 4], [IGNORED] * 3 + [4], 3), Tokens([0, 1, 2, 5], [IGNORED] * 3 + [5], 3)
-    assert answer_tokens(chosen, rejected) == ([0, 1], [30, 4], [2, 5])
+def test_a_pair_has_one_prompt_and_its_last_answers_alone():
+    """What a template writes behind the last answer (token 9) is no part of it."""
+    chosen = Tokens([0, 1, 2, 4, 9], [IGNORED] * 3 + [4, IGNORED], 3, 4)
+    rejected = Tokens([0, 1, 2, 5, 6], [IGNORED] * 3 + [5, 6], 3, 5)
+    assert answer_tokens(chosen, rejected) == ([0, 1, 2], [4], [5, 6])
+    other = Tokens([0, 1, 3, 5, 6], [IGNORED] * 3 + [5, 6], 3, 5)
+    assert isinstance(answer_tokens(chosen, other), RowError)
 
 
 def test_the_first_token_of_a_row_is_predicted_by_none():

@@ -158,7 +158,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "a refusing template",
         lambda: template("{% generation %}{% endgeneration %}{{ raise_exception('no') }}"),
-        "train.jsonl:1: the tokenizer's chat template refuses it (no)",
+        "its chat template refuses plain conversations (no)",
     ),
     (
         "a small vocabulary",

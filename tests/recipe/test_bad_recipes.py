@@ -18,7 +18,7 @@ def messages(path, overrides=()):
 # One change to a good recipe, and the one message it must give.
 TRAPS = [
     ("training.learnig_rate=1", "training.learnig_rate: unknown key (did you mean `learning_rate`?)"),
-    ("training.warmup_ratio=0.1", "did you mean `warmup_steps`?"),
+    ("training.warmup_ratio=0.1", "set `warmup_steps` instead"),
     ("training.beta=0.1", "training.beta: is a field of DPOConfig (stage dpo) only"),
     ("training.learning_rate=fast", 'training.learning_rate: found "fast"; a number is needed'),
     ("training.learning_rate=.nan", "training.learning_rate: found NaN; a number is needed"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from olmoe_ft.recipe import Recipe
-from olmoe_ft.recipe.schema import Answers, Data, Lora, Model, Router, Section, Source, Tracking
+from olmoe_ft.recipe.schema import Answers, Benchmark, Data, Lora, Model, Router, Section, Source, Tracking
 
 START: dict[str, Any] = {
     "name": "x",
@@ -15,7 +15,7 @@ START: dict[str, Any] = {
     "model": {"path": "a/b"},
     "router": {"load_balancing_coef": 0.1, "z_loss_coef": 0.1, "train": "frozen"},
     "lora": {"r": 8, "alpha": 16, "attention": True, "experts": False},
-    "data": {"train": [{"path": "a"}], "answers": {"path": "q"}},
+    "data": {"train": [{"path": "a"}], "answers": {"path": "q"}, "decontaminate_against": ["p"]},
 }
 # Each field with another value than it has above or by default.
 CHANGES: dict[type[Section], tuple[str, dict[str, Any]]] = {
@@ -78,6 +78,10 @@ CHANGES: dict[type[Section], tuple[str, dict[str, Any]]] = {
             "malformed": "drop",
             "max_dropped": 0.5,
             "decontaminate": True,
+            "learn": "last_answer",
+            "turn_marks": "obey",
+            "decontaminate_against": ["r"],
+            "cache": "c",
         },
     ),
     Source: (
@@ -90,9 +94,14 @@ CHANGES: dict[type[Section], tuple[str, dict[str, Any]]] = {
             "format": "text",
             "max_rows": 3,
             "columns": {"a": "text"},
+            "ignore": ["label"],
             "config": "main",
             "revision": "v1",
         },
+    ),
+    Benchmark: (
+        "data.decontaminate_against.0",
+        {"path": "b", "columns": {"a": "question"}, "split": "train", "config": "main", "revision": "v1"},
     ),
     Answers: ("data.answers", {"path": "r", "max_new_tokens": 3, "batch_size": 2, "limit": 3}),
     Tracking: ("tracking", {"wandb": "off", "project": "other"}),

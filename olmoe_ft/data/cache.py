@@ -1,0 +1,110 @@
+"""What is read and tokenized once: folders named by a hash of their content, each written whole or not at all.
+
+In a launch one process of a machine makes an entry; the others look for its folder, without an open collective, so that
+no time-out of theirs runs while it works.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+from datasets import Dataset, Features, concatenate_datasets, config
+from filelock import FileLock
+
+from olmoe_ft.recipe import RecipeError
+
+VERSION = 1
+"""Of what this package makes of a row. Raise it with every change after which a row is read, tokenized or noted in
+another way: what an older version made must not be taken for today's. `tests/data/test_cache.py` fails where that was
+forgotten."""
+
+ROWS_A_BATCH = 1000
+LOOK_EVERY = 0.2  # seconds
+SAY_EVERY = 60.0
+
+
+class Cache:
+    """A folder of entries.
+
+    Args:
+        folder: where they are kept; None for the usual place of the `datasets` library.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else Path(config.HF_DATASETS_CACHE) / "olmoe_ft"
+
+    def entry(self, kind: str, key: Any, make: Callable[[Path], None]) -> Path:
+        """The folder of an entry, made now if it is not there.
+
+        Args:
+            kind: what it holds, the beginning of its name.
+            key: all that its content depends on, as JSON values.
+            make: writes the content into the folder that it is given.
+        Raises:
+            RecipeError: the cache cannot be written, or `make` raises it.
+        """
+        name = hashlib.sha256(json.dumps([VERSION, key], sort_keys=True).encode()).hexdigest()[:32]
+        path = self.folder / f"{kind}-{name}"
+        if path.exists():
+            return path
+        if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+            _wait_for(path)
+            return path
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):  # of another launch that makes the same
+                if not path.exists():
+                    self._make(path, make)
+        except OSError as error:
+            raise RecipeError(
+                f"{self.folder}: prepared rows cannot be kept there ({error.strerror or error}); "
+                "set data.cache to a folder on a disk with room"
+            ) from None
+        return path
+
+    def _make(self, path: Path, make: Callable[[Path], None]) -> None:
+        partial = path.with_name(path.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        partial.mkdir()
+        try:
+            make(partial)
+            os.replace(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_rows(file: Path, rows: Iterable[dict[str, Any]], features: Features) -> None:
+    """Rows as a file of Arrow batches, which `entry_rows` gives back."""
+    schema = features.arrow_schema
+    with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
+        remaining = iter(rows)
+        while batch := list(islice(remaining, ROWS_A_BATCH)):
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
+
+
+def entry_rows(entry: Path, name: str) -> Dataset:
+    """The rows of the Arrow files `name*.arrow` in an entry, in the order of the files' names; they stay on disk.
+
+    Others there are made by `datasets` from these.
+    """
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(entry.glob(f"{name}*.arrow"))])
+
+
+def _wait_for(path: Path) -> None:
+    """Look for an entry that the first process of this machine makes. Ends with that launch if it fails."""
+    parent, said = os.getppid(), time.monotonic()
+    while not path.exists():
+        time.sleep(LOOK_EVERY)
+        if os.getppid() != parent:
+            sys.exit(1)  # the launcher is gone
+        if time.monotonic() - said > SAY_EVERY:
+            said = time.monotonic()
+            print(f"process {os.environ.get('RANK')} waits for rows that another one prepares", file=sys.stderr)

@@ -1,0 +1,72 @@
+"""How long a row may be, and what gives way in a longer one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from olmoe_ft.data.tokens import Ids, Tokens
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a row may be, in tokens, and what becomes of longer ones. A row within `max_length` is never cut.
+
+    A longer row's prompt is cut to `max_prompt_length` by `long_prompts`, then its answer to the room that is left by
+    `long_answers`: "keep_start", "keep_end", or "drop" for the whole row. A prompt cut at its start keeps its BOS.
+    Without `max_prompt_length`, "keep_end" leaves a prompt the room that the answer does not need, and the others
+    leave it all of `max_length`.
+    """
+
+    max_length: int | None
+    max_prompt_length: int | None = None
+    long_prompts: str = "keep_start"
+    long_answers: str = "keep_start"
+
+    def conversation(self, tokens: Tokens, bos: int) -> Tokens | None:
+        """A conversation cut to length; None where the policy drops it."""
+        start = tokens.answer_start
+        if self.max_length is None or len(tokens.input_ids) <= self.max_length:
+            return tokens
+        kept = self._kept(tokens.input_ids[:start], [len(tokens.input_ids) - start], bos)
+        if kept is None:
+            return None
+        prompt, [answer] = kept
+        positions = [*prompt, *(start + position for position in answer)]
+        ids, labels = ([row[position] for position in positions] for row in (tokens.input_ids, tokens.labels))
+        return Tokens(ids, labels, len(prompt))
+
+    def pair(self, prompt: Ids, chosen: Ids, rejected: Ids, bos: int) -> tuple[Ids, Ids, Ids] | None:
+        """A preference pair cut to length; None where the policy drops it. Both answers see the same prompt."""
+        kept = self._kept(prompt, [len(chosen), len(rejected)], bos)
+        if kept is None:
+            return None
+        rows = zip((prompt, chosen, rejected), (kept[0], *kept[1]), strict=True)
+        cut = [[row[position] for position in positions] for row, positions in rows]
+        return cut[0], cut[1], cut[2]
+
+    def _kept(self, prompt: Ids, answers: Sequence[int], bos: int) -> tuple[Sequence[int], list[range]] | None:
+        """Positions that stay of the prompt and of each answer, which is given by its length."""
+        if self.max_length is None or len(prompt) + max(answers) <= self.max_length:
+            return range(len(prompt)), [range(answer) for answer in answers]
+        allowed = min(self._prompt_room(max(answers)), self.max_length)
+        positions: Sequence[int] = range(len(prompt))
+        if len(prompt) > allowed:
+            if self.long_prompts == "drop":
+                return None
+            positions = _side(len(prompt), allowed, self.long_prompts)
+            if prompt[0] == bos:
+                positions = [0, *positions[1:]]
+        room = self.max_length - len(positions)
+        if self.long_answers == "drop" and max(answers) > room:
+            return None
+        return positions, [_side(answer, room, self.long_answers) for answer in answers]
+
+    def _prompt_room(self, answer: int) -> int:
+        """Tokens that may stay of a prompt before an answer of this length; at least one, which predicts its first."""
+        assert self.max_length is not None
+        if self.max_prompt_length is not None:
+            return self.max_prompt_length
+        return max(1, self.max_length - answer) if self.long_prompts == "keep_end" else self.max_length
+
+
+def _side(length: int, room: int, side: str) -> range:
+    return range(min(length, room)) if side == "keep_start" else range(max(0, length - room), length)

@@ -1,0 +1,151 @@
+"""What the path of a source names: a file, a folder or a Hub data set. Its rows, and a hash of what it holds."""
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from olmoe_ft.data.files import KINDS, READERS, Rows, file_rows, is_readable, kind_of
+from olmoe_ft.recipe import RecipeError, Unreachable
+
+BLOCK = 1 << 22  # bytes hashed at once
+
+
+def read_rows(path: str, split: str = "train", config: str | None = None, revision: str | None = None) -> Rows:
+    """Every row of a source, in its order, with its place.
+
+    Args:
+        split, config, revision: of a Hub data set, or of a folder laid out like one.
+    Raises:
+        RecipeError: the source is missing, of another kind, not text, or not what its kind must be.
+    """
+    if os.path.isdir(path):
+        yield from _folder_rows(Path(path), split, config, revision)
+    elif os.path.exists(path):
+        if split != "train" or config or revision:
+            raise RecipeError(f"{path} is a file, which has no split, config or revision; take them out of the recipe")
+        yield from file_rows(Path(path))
+    else:
+        _refuse_missing(path)
+        for index, row in enumerate(_loaded(path, split, config, revision), 1):
+            yield f"{path}, row {index}", row
+
+
+def content_hash(path: str, split: str = "train", config: str | None = None, revision: str | None = None) -> str:
+    """A hash of all that a source is read from, the same wherever it lies and whenever it was written.
+
+    Raises:
+        RecipeError: the source is missing.
+    """
+    if not os.path.exists(path):
+        _refuse_missing(path)
+        return _loaded(path, split, config, revision)._fingerprint
+    place = Path(path)
+    members = sorted(member for member in place.rglob("*") if member.is_file()) if place.is_dir() else [place]
+    stats = [(member, member.stat()) for member in members]
+    return _hash_of(place, tuple((member, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for member, stat in stats))
+
+
+@cache
+def _hash_of(place: Path, members: tuple[tuple[Path, int, int, int], ...]) -> str:
+    """The hash of files, read once in a process while their sizes and times stay."""
+    digest = xxhash.xxh3_128()
+    try:
+        for member, size, *_ in members:
+            digest.update(f"{member.relative_to(place)} {size}\n".encode())
+            with member.open("rb") as stream:
+                while block := stream.read(BLOCK):
+                    digest.update(block)
+    except OSError as error:
+        raise RecipeError(f"{place}: cannot be read to its end ({error})") from None
+    return digest.hexdigest()
+
+
+def _refuse_missing(path: str) -> None:
+    """What cannot be the name of a Hub data set is a file that is not there."""
+    looks_like_a_file = path.startswith((".", "/", "~", "data/", "runs/")) or path.count("/") > 1
+    if is_readable(path) or kind_of(path) in READERS or looks_like_a_file:
+        raise RecipeError(f"{path} does not exist; check the path, it is relative to {Path.cwd()}")
+
+
+def _folder_rows(folder: Path, split: str, config: str | None, revision: str | None) -> Rows:
+    """A folder's rows by the same readers as those of single files; one written by `save_to_disk` as it was saved."""
+    if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
+        for index, row in enumerate(_saved(folder, split), 1):
+            yield f"{folder}, row {index}", row
+        return
+    for file in _files_of(folder, split, config, revision):
+        yield from file_rows(file)
+
+
+def _saved(folder: Path, split: str) -> Iterator[Any]:
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        found = load_from_disk(str(folder))
+    except Exception as error:  # as `_loaded`
+        raise RecipeError(f"{folder} was written by save_to_disk and cannot be loaded: {_reason(error)}") from None
+    if isinstance(found, DatasetDict):
+        if split not in found:
+            raise RecipeError(f"{folder} has no split {split}; it has {', '.join(found)}")
+        found = found[split]
+    return iter(found)
+
+
+def _files_of(folder: Path, split: str, config: str | None, revision: str | None) -> list[Path]:
+    """The files of a split, found as for a Hub data set: by their names, or as the folder's README.md says.
+
+    Raises:
+        RecipeError: there are none, they are of another kind, or a file with rows belongs to no split.
+    """
+    builder = _attempt(folder, lambda datasets: datasets.load_dataset_builder(str(folder), config, revision=revision))
+    splits = {str(name): [Path(file) for file in files] for name, files in (builder.config.data_files or {}).items()}
+    if split not in splits:
+        raise RecipeError(f"{folder} holds no data set with the split {split}; it has {', '.join(splits) or 'none'}")
+    files = splits[split]
+    if other := next((file for file in files if not is_readable(file)), None):
+        raise RecipeError(f"{folder} holds no data set that can be loaded: {other.name} is no file of rows; {KINDS}")
+    by_card = (folder / "README.md").exists() and "data_files" in (folder / "README.md").read_text(errors="replace")
+    if not by_card:
+        _refuse_left_out(folder, [file for files in splits.values() for file in files])
+    return files
+
+
+def _refuse_left_out(folder: Path, read: list[Path]) -> None:
+    """A file with rows that no split takes would be lost in silence."""
+    from datasets.data_files import FILES_TO_IGNORE
+
+    taken = {file.resolve() for file in read}
+    for file in sorted(folder.rglob("*")):
+        hidden = any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
+        wanted = file.is_file() and is_readable(file) and not hidden and file.name not in FILES_TO_IGNORE
+        if wanted and file.resolve() not in taken:
+            raise RecipeError(
+                f"{folder}: {file.relative_to(folder)} belongs to no split, so it would be left out; "
+                "name the files one by one as sources, or move it away"
+            )
+
+
+@cache
+def _loaded(name: str, split: str, config: str | None, revision: str | None) -> Any:
+    return _attempt(name, lambda datasets: datasets.load_dataset(name, config, split=split, revision=revision))
+
+
+def _attempt(name: str | Path, load: Any) -> Any:
+    import datasets
+
+    try:
+        return load(datasets)
+    except Exception as error:  # not there, no such split or configuration, no network, no readable file
+        if Path(name).is_dir():
+            raise RecipeError(f"{name} holds no data set that can be loaded: {_reason(error)}") from None
+        raise Unreachable(
+            f"{name} is neither a file here nor a data set that can be loaded: {_reason(error)}"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,87 @@
+"""A row with a better and a worse answer -> a preference pair: prompt, chosen and rejected, each a list of messages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from olmoe_ft.data.content import text
+from olmoe_ft.data.formats import Example, messages, row_reader
+from olmoe_ft.data.prompts import read_prompt, with_system
+from olmoe_ft.data.rows import USUAL, Reading, RowError, RowReader, shown_keys
+from olmoe_ft.data.suggest import pair_columns, tree_hint
+from olmoe_ft.data.turns import Turn, is_transcript, read_turns, transcript, turns_of
+
+
+def preference_pair(row: Any, format: str | None = None, reading: Reading = USUAL) -> Example:
+    """The prompt and its two answers.
+
+    Args:
+        row: has `chosen` and `rejected`. Either both are whole transcripts (messages, or HH-RLHF's text), and what they
+            share is the prompt; or each is a text or one message, and the prompt stands in `prompt`, `instruction`,
+            `question`, `conversations` or `messages`.
+        format: "preference" or None.
+    Returns:
+        `prompt`, `chosen`, `rejected` (messages); `form`, `unread` and `doubtful` as of `training_example`.
+    Raises:
+        RowError: if an answer or the prompt is missing, or what follows the prompt is not one answer each.
+    """
+    reader = row_reader(row, reading)
+    if format not in (None, "preference"):
+        raise RowError(f"format {format!r} gives no preference pairs: use 'preference'")
+    if not {"chosen", "rejected"} <= reader.row.keys():
+        hint = pair_columns(reader.row, preference_pair) + tree_hint(reader.row)
+        raise RowError(
+            f"has {shown_keys(reader.row)}; a preference pair needs `chosen` and `rejected`"
+            f"{hint or ' (rename keys with `columns`)'}"
+        )
+    chosen, rejected = (_answer(reader, key) for key in ("chosen", "rejected"))
+    if len(chosen) > 1 and len(rejected) > 1:
+        form = "pairs of whole conversations"
+        shared = _common_prefix(chosen, rejected)
+        prompt, chosen, rejected = _shared_prompt(reader, shared), chosen[len(shared) :], rejected[len(shared) :]
+    else:
+        form = "prompt and two answers"
+        prompt = read_prompt(reader)
+    if not prompt or prompt[-1].role != "user":
+        raise RowError(
+            "has no prompt that ends with a user turn: give `prompt`, or transcripts that start with the same turns"
+        )
+    for name, answer in (("chosen", chosen), ("rejected", rejected)):
+        if [turn.role for turn in answer] != ["assistant"]:
+            raise RowError(f"`{name}` must add one assistant turn to the prompt, and it adds {len(answer)} turns")
+    parts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    return {
+        **{name: messages(turns) for name, turns in parts.items()},
+        "form": form,
+        **reader.unread(turn.content for turns in parts.values() for turn in turns),
+    }
+
+
+def _answer(row: RowReader, key: str) -> list[Turn]:
+    answer = row.get(key)
+    if isinstance(answer, Mapping):
+        return turns_of(row, [answer], key)
+    if isinstance(answer, list):
+        return read_turns(row, key)
+    if is_transcript(answer):
+        return transcript(answer, f"`{key}`")
+    return [Turn("assistant", text(answer, f"`{key}`", row.reading))]
+
+
+def _common_prefix(chosen: list[Turn], rejected: list[Turn]) -> list[Turn]:
+    length = 0
+    for left, right in zip(chosen[:-1], rejected[:-1], strict=False):
+        if left.said != right.said:
+            break
+        length += 1
+    return chosen[:length]
+
+
+def _shared_prompt(row: RowReader, shared: list[Turn]) -> list[Turn]:
+    """The prompt of two transcripts: the turns they share, and before them what only `prompt` and `system` say."""
+    given = read_prompt(row, ("prompt",))
+    if shared and shared[0].role != "assistant":  # the prompt stands in them
+        said = {turn.content.strip() for turn in shared}
+        given = [turn for turn in given if turn.content.strip() not in said]
+        if any(turn.role != "system" for turn in given):
+            raise RowError("has a `prompt` that `chosen` and `rejected` do not share; rename one away with `columns`")
+    return with_system(row, given + shared)

@@ -1,0 +1,69 @@
+"""The prompt of a row: what stands before the answer, in whichever key it is."""
+
+from typing import Any
+
+from olmoe_ft.data.content import text
+from olmoe_ft.data.rows import RowError, RowReader, is_empty, shown
+from olmoe_ft.data.turns import Turn, is_transcript, read_turns, transcript
+
+PROMPT_KEYS = ("prompt", "instruction", "question", "conversations", "messages")
+
+
+def read_prompt(row: RowReader, keys: tuple[str, ...] = PROMPT_KEYS) -> list[Turn]:
+    """The prompt of a row, from the first of the keys that holds one; nothing where none is there.
+
+    Raises:
+        RowError: a part of it cannot be read.
+    """
+    present = [key for key in keys if row.row.get(key) is not None]
+    filled = [key for key in present if row.is_filled(key)]
+    if "instruction" in keys and "instruction" in row.row and row.is_filled("input"):  # Alpaca's, in one key or both
+        filled = filled or ["instruction"]
+    if not (filled or present):
+        return []
+    key = (filled or present)[0]
+    value = row.get(key)
+    if isinstance(value, list):
+        return with_system(row, read_turns(row, key))
+    if is_transcript(value):
+        return with_system(row, transcript(value, f"`{key}`", prompt=True))
+    asked = _instruction(row) if key == "instruction" else text(value, f"`{key}`", row.reading)
+    return with_system(row, [*_history(row), Turn("user", asked)])
+
+
+def with_system(row: RowReader, turns: list[Turn]) -> list[Turn]:
+    """The turns after the system turn that stands beside them in the row.
+
+    Raises:
+        RowError: they begin with another one.
+    """
+    for key in ("system", "system_prompt"):
+        if is_empty(row.get(key)):
+            continue
+        system = Turn("system", text(row.get(key), f"`{key}`", row.reading))
+        if not turns or turns[0].role != "system":
+            return [system, *turns]
+        if turns[0].said != system.said:
+            raise RowError(f"has `{key}` and another system turn; take one of them out, or rename it with `columns`")
+    return turns
+
+
+def _instruction(row: RowReader) -> str:
+    """Alpaca's question: `instruction`, `input`, or both, one of which may be empty."""
+    parts = {key: row.get(key) for key in ("instruction", "input")}
+    said = {key: value for key, value in parts.items() if not is_empty(value)} or {"instruction": parts["instruction"]}
+    return "\n\n".join(text(value, f"`{key}`", row.reading) for key, value in said.items())
+
+
+def _history(row: RowReader) -> list[Turn]:
+    """Earlier rounds of an Alpaca row, `[[question, answer], …]`."""
+    rounds: Any = row.get("history") or []
+    if not isinstance(rounds, list):
+        raise RowError(f"`history` must be a list of questions and answers, found {shown(rounds)}")
+    turns = []
+    for index, pair in enumerate(rounds):
+        where = f"`history[{index}]`"
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise RowError(f"{where} must be a question and its answer, found {shown(pair)}")
+        turns += [Turn("user", text(pair[0], where)), Turn("assistant", text(pair[1], where))]
+    return turns

@@ -1,0 +1,104 @@
+"""Questions of benchmarks in training: found row by row, told apart from held-out prompts, left out on demand."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from olmoe_ft.data.audit import audit
+from olmoe_ft.data.benchmarks import load_benchmark
+from olmoe_ft.data.findings import findings
+from olmoe_ft.data.report import data_report, print_audit
+from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe.schema import Benchmark
+
+QUESTIONS = [
+    {
+        "question": f"Ann has {n} apples and gives {n} to Bob and then buys {n} more at the shop. How many?",
+        "answer": "1",
+    }
+    for n in range(5)
+]
+SHORT = {"question": "What is 2+2?", "answer": "4"}
+ROWS = [{"prompt": f"say {number}", "completion": f"it is {number}"} for number in range(6)]
+# two of the five questions, one in other words around it, and the short one
+TAKEN = [
+    {"prompt": QUESTIONS[1]["question"], "completion": "a"},
+    {"prompt": f"Please solve: {QUESTIONS[3]['question'].upper()} Think!", "completion": "b"},
+    {"prompt": "what is 2 + 2", "completion": "4"},
+]
+
+
+@pytest.fixture
+def sources(write):
+    """A clean source, one with questions in it, and the benchmark."""
+    clean, mixed = write("clean.jsonl", ROWS), write("mixed.jsonl", [*ROWS[:2], *TAKEN])
+    return [{"path": clean}, {"path": mixed}], write("bench.jsonl", [*QUESTIONS, SHORT])
+
+
+def test_questions_are_found_row_by_row(sources, mixture, tokenizer):
+    paths, bench = sources
+    found = mixture(paths, decontaminate_against=[bench], questions=[["say 5"]])
+    audited = audit(found)
+    clean, mixed = audited.sources
+    assert audited.groups == {"held-out prompts": 1, bench: 6}
+    assert clean.overlaps == {"held-out prompts": {"rows": 1, "prompts": 1}, bench: {"rows": 0, "prompts": 0}}
+    assert mixed.overlaps == {"held-out prompts": {"rows": 0, "prompts": 0}, bench: {"rows": 3, "prompts": 3}}
+    listed = [
+        (row["row"].rpartition(":")[2], [place.rpartition(":")[2] for place in row["prompts"]])
+        for row in mixed.overlapping
+    ]
+    assert listed == [("3", ["2"]), ("4", ["4"]), ("5", ["6"])]
+    assert len(found.rows) == 11
+    assert (
+        f"3 of 5 rows (60.0%) hold 3 of 6 questions of {bench} (data.decontaminate leaves such rows out)"
+        in " ".join(findings(audited))
+    )
+    assert data_report(audited, found, tokenizer)["sources"][1]["overlapping"] == mixed.overlapping
+
+
+def test_the_table_shows_each_source_and_benchmark(sources, mixture, tokenizer):
+    paths, bench = sources
+    found = mixture(paths, decontaminate_against=[bench])
+    stream = io.StringIO()
+    print_audit(audit(found), found, tokenizer, Console(file=stream, width=400))
+    [line] = [line for line in stream.getvalue().splitlines() if "bench.jsonl" in line and "look" not in line]
+    assert "0 (0)" in line and "3 (3)" in line
+
+
+def test_such_rows_are_left_out_and_counted_once(sources, mixture):
+    paths, bench = sources
+    found = mixture(paths, decontaminate_against=[bench], questions=[["say 0"]], decontaminate=True)
+    clean, mixed = audit(found).sources
+    assert (clean.dropped, mixed.dropped) == ({"held-out prompt": 1}, {"benchmark question": 3, "held-out prompt": 1})
+    assert len(found.rows) == 5 + 1
+    assert not [finding for finding in findings(audit(found)) if "data.decontaminate leaves" in finding]
+
+
+@pytest.mark.parametrize(
+    ("row", "texts"),
+    [
+        ({"question": "q", "answer": "a"}, ["q"]),
+        ({"problem": "q", "solution": "a"}, ["q"]),
+        ({"instruction": "q", "input": "i", "output": "a"}, ["q\n\ni"]),
+        ({"input": "q", "target": "a"}, ["q"]),
+        ({"prompt": "def f():", "task_id": 3, "label": True}, ["def f():"]),
+        ({"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "a"}]}, ["1"]),
+        ({"prompt": [{"role": "user", "content": "1"}], "text": "x"}, ["1"]),
+        ({"question": "", "text": "t"}, ["t"]),
+    ],
+)
+def test_where_a_question_stands(write, row, texts):
+    [prompt] = load_benchmark(Benchmark(path=write("b.jsonl", [row])))
+    assert prompt.texts == texts and prompt.place.endswith("b.jsonl:1")
+
+
+def test_a_benchmark_whose_question_has_another_name(write):
+    path = write("b.jsonl", [{"ctx": "q", "endings": ["a"]}])
+    with pytest.raises(
+        RecipeError, match="b.jsonl:1: has ctx, endings, and none of question, .*columns: {its_key: question}"
+    ):
+        load_benchmark(Benchmark(path=path))
+    assert load_benchmark(Benchmark(path=path, columns={"ctx": "question"}))[0].texts == ["q"]
+    with pytest.raises(RecipeError, match="the benchmark is empty"):
+        load_benchmark(Benchmark(path=write("empty.jsonl", [])))

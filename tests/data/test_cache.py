@@ -1,0 +1,156 @@
+"""Entries of the cache: named by content, whole or absent, made once."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from both_tokenizers import TOKENIZERS
+
+from olmoe_ft.data import cache
+from olmoe_ft.data.audit import audit
+from olmoe_ft.data.cache import Cache
+from olmoe_ft.recipe import RecipeError
+
+ROWS = [
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": " a", "name": "x"}], "id": 1},
+    {"prompt": "\n\nHuman: q\n\nAssistant:", "completion": "a b  c\n", "ok": True},
+    {"instruction": "do", "input": "this", "output": "é\u0301 <|endoftext|>", "history": [["1", "2"]]},
+    {"text": "once upon a time"},
+    {"prompt": "word " * 40, "completion": "far too long"},
+    {"prompt": "nothing"},
+]
+PAIR = {"prompt": "q", "chosen": "\n\nyes", "rejected": " no"}
+# What VERSION makes of these rows. A change that alters this needs a new VERSION, and then the new hash here.
+VERSION, MADE = 1, {"tiny": "f5a99110054fc9f6", "olmoe": "0cf10df2a178e60e"}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_version_is_raised_when_rows_are_made_otherwise(name, write, monkeypatch, tmp_path, request):
+    """All that is kept of every row, in a hash; without the place, which names the test's folder."""
+    monkeypatch.chdir(tmp_path)
+    write("rows.jsonl", ROWS), write("pairs.jsonl", [PAIR, PAIR | {"rejected": ""}])
+    found = []
+    for path, stage in (("rows.jsonl", "sft"), ("pairs.jsonl", "dpo")):
+        made = mixture_of(TOKENIZERS[name], path, stage)
+        rows = [{**row, "signature": row["signature"][:4]} for row in made.sources[0].rows]
+        found.append(json.dumps(rows, sort_keys=True))
+    digest = hashlib.sha256("".join(found).encode()).hexdigest()[:16]
+    assert (cache.VERSION, digest) == (VERSION, MADE[name])
+
+
+def mixture_of(tokenizer, path, stage):
+    from olmoe_ft.data.mixture import load_mixtures
+    from olmoe_ft.recipe import Recipe
+
+    values = {
+        "name": "x",
+        "stage": stage,
+        "model": {"path": "a/b"},
+        "router": {"load_balancing_coef": 0, "z_loss_coef": 0, "train": "full"},
+        "data": {"train": [{"path": path}], "malformed": "drop", "max_dropped": 1, "cache": "cache"},
+    }
+    return load_mixtures(Recipe.model_validate(values), 64, tokenizer)[0]
+
+
+def test_an_entry_is_made_once(tmp_path):
+    made = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "x").write_text("1")
+
+    first, again = (Cache(tmp_path).entry("rows", ["a", 1], make) for _ in range(2))
+    assert first == again and len(made) == 1 and (first / "x").read_text() == "1"
+    assert Cache(tmp_path).entry("rows", ["a", 2], make) != first and len(made) == 2
+
+
+def test_a_failed_entry_leaves_nothing(tmp_path):
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("1")
+        raise RecipeError("no")
+
+    with pytest.raises(RecipeError, match="no"):
+        Cache(tmp_path).entry("rows", [], fail)
+    assert [path.suffix for path in tmp_path.iterdir()] in ([], [".lock"])
+
+
+def test_what_a_killed_process_left_is_made_anew(tmp_path):
+    path = Cache(tmp_path).entry("rows", [], lambda folder: (folder / "x").write_text("1") and None)
+    os.rename(path, f"{path}.partial")
+    (Path(f"{path}.partial") / "x").write_text("half")
+    again = Cache(tmp_path).entry("rows", [], lambda folder: (folder / "y").write_text("2") and None)
+    assert again == path and [file.name for file in path.iterdir()] == ["y"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecipeError, match="prepared rows cannot be kept there .*; set data.cache to a folder"):
+        Cache(tmp_path / "file").entry("rows", [], lambda folder: None)
+
+
+def test_another_process_waits_for_the_first_and_makes_nothing(tmp_path):
+    """The second of a machine looks for the entry while the first makes it, a second long."""
+    program = f"""
+import os, time
+from olmoe_ft.data.cache import Cache
+made = []
+def make(folder):
+    time.sleep(1)
+    made.append(1)
+path = Cache({str(tmp_path)!r}).entry("rows", [], make)
+print(len(made), path.is_dir())
+"""
+    start = time.monotonic()
+    second, first = (
+        subprocess.Popen(
+            [sys.executable, "-c", program], env={**os.environ, "LOCAL_RANK": rank}, stdout=subprocess.PIPE
+        )
+        for rank in ("1", "0")
+    )
+    assert (first.communicate()[0], second.communicate()[0]) == (b"1 True\n", b"0 True\n")
+    assert time.monotonic() - start > 1
+
+
+def test_the_rows_of_a_moved_file_are_not_prepared_again(write, mixture, monkeypatch):
+    """By content, not by name or time; but a row is told by its place, which names the file."""
+    path = write("rows.jsonl", ROWS[:2])
+    first = mixture([{"path": path}])
+    os.utime(path, (1, 1))
+    monkeypatch.setattr(Cache, "_make", None)  # would be an error if it were called
+    again = mixture([{"path": path}])
+    assert again.sources[0].entry == first.sources[0].entry
+    with pytest.raises(TypeError):
+        mixture([{"path": path, "max_rows": 1}])
+
+
+def test_weights_need_no_new_rows(write, mixture):
+    path = write("rows.jsonl", ROWS[:2])
+    one, other = (mixture([{"path": path, "repeat": count}]) for count in (1, 3))
+    assert one.sources[0].entry == other.sources[0].entry and (len(one.rows), len(other.rows)) == (2, 6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_length": 80},
+        {"learn": "last_answer"},
+        {"turn_marks": "obey"},
+        {"questions": [["q"]]},
+        {"malformed": "drop"},
+    ],
+)
+def test_what_changes_a_row_is_another_entry(write, mixture, change):
+    path = write("rows.jsonl", ROWS[:2])
+    assert mixture([{"path": path}]).sources[0].entry != mixture([{"path": path}], **change).sources[0].entry
+
+
+def test_the_audit_is_kept_with_the_rows(write, mixture, monkeypatch):
+    found = mixture([{"path": write("rows.jsonl", ROWS[:2])}])
+    first = audit(found, 512)
+    monkeypatch.setattr("olmoe_ft.data.audit._audit", None)  # would be an error if it were called
+    assert audit(found, 512) == first

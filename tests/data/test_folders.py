@@ -1,0 +1,115 @@
+"""Folders are read by the readers of files, whatever they are laid out like."""
+
+import json
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+from olmoe_ft.data.locations import content_hash, read_rows
+from olmoe_ft.recipe import RecipeError
+
+ROW = {"prompt": "q", "completion": "a"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """`folder({"train.jsonl": [rows], "x.csv": text})` writes these files."""
+
+    def make(files, name="set"):
+        for file, content in files.items():
+            path = tmp_path / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = "".join(json.dumps(row) + "\n" for row in content) if isinstance(content, list) else content
+            path.write_text(lines)
+        return str(tmp_path / name)
+
+    return make
+
+
+def rows(path, **more):
+    return [row for _, row in read_rows(path, **more)]
+
+
+def test_a_table_in_a_folder_is_text_as_it_is_as_a_file(folder):
+    path = folder({"train.csv": "prompt,completion\n2,007\nq,NA\n"})
+    found = [{"prompt": "2", "completion": "007"}, {"prompt": "q", "completion": "NA"}]
+    assert rows(path) == rows(f"{path}/train.csv") == found
+    assert next(iter(read_rows(path)))[0].endswith("train.csv:2")
+
+
+def test_files_may_have_other_columns(folder):
+    other = {"messages": [{"role": "user", "content": "q"}], "score": {"a": 1}}
+    path = folder({"train-1.jsonl": [ROW, {**ROW, "score": "high"}], "train-2.jsonl": [other]})
+    assert rows(path) == [ROW, {**ROW, "score": "high"}, other]
+
+
+def test_what_save_to_disk_wrote(tmp_path):
+    data = Dataset.from_list([ROW, ROW])
+    data.save_to_disk(str(tmp_path / "one"))
+    DatasetDict({"train": data, "test": data.select([0])}).save_to_disk(str(tmp_path / "several"))
+    assert rows(str(tmp_path / "one")) == rows(str(tmp_path / "several")) == [ROW, ROW]
+    assert rows(str(tmp_path / "several"), split="test") == [ROW]
+    with pytest.raises(RecipeError, match="several has no split other; it has train, test"):
+        rows(str(tmp_path / "several"), split="other")
+
+
+def test_splits_by_name_and_by_the_card(folder):
+    path = folder({"train.jsonl": [ROW], "test.jsonl": [ROW, ROW]})
+    assert (len(rows(path)), len(rows(path, split="test"))) == (1, 2)
+    with pytest.raises(RecipeError, match="no data set with the split dev; it has train, test"):
+        rows(path, split="dev")
+    card = "---\nconfigs:\n- config_name: p\n  data_files: a/*.jsonl\n- config_name: r\n  data_files: b.jsonl\n---\n"
+    path = folder({"README.md": card, "a/1.jsonl": [ROW], "a/2.jsonl": [ROW], "b.jsonl": [ROW]}, "card")
+    assert (len(rows(path, config="p")), len(rows(path, config="r"))) == (2, 1)
+    with pytest.raises(RecipeError, match="Config name is missing"):
+        rows(path)
+
+
+@pytest.mark.parametrize(
+    "files", [{"train.jsonl": [ROW], "more.jsonl": [ROW]}, {"a.jsonl": [ROW], "more.csv": "prompt,completion\nq,a\n"}]
+)
+def test_a_file_that_no_split_takes_is_not_lost(folder, files):
+    with pytest.raises(RecipeError, match="more.* belongs to no split, so it would be left out"):
+        rows(folder(files))
+
+
+def test_files_beside_the_rows_do_not_matter(folder):
+    assert rows(folder({"train.jsonl": [ROW], "README.md": "hello", "notes.txt": "x", ".hidden.jsonl": [ROW]})) == [ROW]
+
+
+def test_a_folder_of_other_files(folder):
+    with pytest.raises(RecipeError, match="notes.txt is no file of rows; use .jsonl"):
+        rows(folder({"notes.txt": "x"}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [json.dumps([ROW, ROW]), json.dumps([ROW, ROW], indent=1), f"\n [\n{json.dumps(ROW)}\n,{json.dumps(ROW)}]\n"],
+)
+def test_an_array_under_the_name_of_lines(tmp_path, text):
+    (tmp_path / "rows.jsonl").write_text(text)
+    assert rows(str(tmp_path / "rows.jsonl")) == [ROW, ROW]
+
+
+def test_not_a_number_in_keys_that_nobody_reads(tmp_path):
+    for name, text in (("a.json", '[{"text": "a", "score": NaN}]'), ("a.jsonl", '{"text": "a", "score": NaN}\n')):
+        (tmp_path / name).write_text(text)
+        assert rows(str(tmp_path / name)) == [{"text": "a", "score": None}]
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path):
+    for name, text in (("a.json", '[{"text": "a", "text": "b"}]'), ("a.jsonl", '{"text": "a", "text": "b"}\n')):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(RecipeError, match="the key 'text' stands twice"):
+            rows(str(tmp_path / name))
+
+
+def test_the_hash_is_of_the_content(folder, tmp_path):
+    one, same = (
+        folder({"train.jsonl": [ROW], "b.jsonl": []}, "one"),
+        folder({"train.jsonl": [ROW], "b.jsonl": []}, "two"),
+    )
+    assert content_hash(one) == content_hash(same)
+    assert content_hash(f"{one}/train.jsonl") == content_hash(f"{same}/train.jsonl") != content_hash(one)
+    (tmp_path / "two/train.jsonl").write_text(json.dumps({**ROW, "completion": "b"}) + "\n")
+    assert content_hash(one) != content_hash(same)

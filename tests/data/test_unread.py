@@ -1,0 +1,224 @@
+"""A row is never read as something else in silence: keys that nobody reads, marks of turns, nearly known forms."""
+
+import pytest
+
+from olmoe_ft.data.formats import training_example
+from olmoe_ft.data.pairs import preference_pair
+from olmoe_ft.data.rows import KEYS_SHOWN, VALUE_SHOWN, Reading, RowError
+
+OBEY = Reading(obey_marks=True)
+
+
+def user(text, **more):
+    return {"role": "user", "content": text, **more}
+
+
+def assistant(text, **more):
+    return {"role": "assistant", "content": text, **more}
+
+
+TURNS = [user("q"), assistant("a")]
+
+
+def learned(row, reading=OBEY):
+    found = training_example(row, reading=reading)
+    return [turn["content"] for turn, is_learned in zip(found["messages"], found["learned"], strict=True) if is_learned]
+
+
+@pytest.mark.parametrize(
+    ("row", "form"),
+    [
+        ({"messages": TURNS}, "messages"),
+        ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, "sharegpt"),
+        ({"prompt": "q", "completion": "a"}, "prompt_completion"),
+        ({"prompt": "\n\nHuman: q\n\nAssistant:", "completion": "a"}, "prompt_completion (transcript)"),
+        ({"instruction": "q", "output": "a"}, "alpaca"),
+        ({"text": "a"}, "text"),
+        ({"text": "a", "messages": None, "prompt": ""}, "text"),  # a table gives every row all keys
+        ({"messages": [], "prompt": "q", "completion": "a"}, "prompt_completion"),
+    ],
+)
+def test_what_a_row_was_read_as(row, form):
+    assert training_example(row)["form"] == form
+
+
+def test_what_a_pair_was_read_as():
+    answers = preference_pair({"prompt": "q", "chosen": "a", "rejected": "b"})
+    whole = preference_pair({"chosen": TURNS, "rejected": [user("q"), assistant("b")]})
+    assert (answers["form"], whole["form"]) == ("prompt and two answers", "pairs of whole conversations")
+
+
+@pytest.mark.parametrize(
+    ("more", "unread", "doubtful"),
+    [
+        ({"id": "x", "score": 3, "empty": None, "none": []}, ["id", "score"], []),
+        ({"text": "q a"}, ["text"], ["text"]),  # another version of the row
+        ({"prompt": "q"}, ["prompt"], []),  # repeats what was read
+        ({"prompt": "another question"}, ["prompt"], ["prompt"]),
+        ({"chosen": TURNS, "rejected": [user("q"), assistant("b")]}, ["chosen", "rejected"], ["rejected"]),
+        ({"is_safe": False}, ["is_safe"], ["is_safe"]),  # a judgement, perhaps
+        ({"output": "x"}, ["output"], ["output"]),
+    ],
+)
+def test_keys_that_were_not_read_are_named_and_those_that_may_matter_apart(more, unread, doubtful):
+    found = training_example({"messages": TURNS, **more})
+    assert (found["unread"], found["doubtful"]) == (unread, doubtful)
+
+
+def test_keys_of_turns_that_were_not_read_are_named_once():
+    found = training_example({"messages": [user("q", name="Ann"), assistant("a", name="Bob", id="7")]})
+    assert found["unread"] == ["messages[].name", "messages[].id"]
+
+
+@pytest.mark.parametrize("key", ["images", "image", "videos", "audios", "tools", "functions", "label", "kto_tag"])
+@pytest.mark.parametrize("value", [["a.jpg"], True, False, "x"])
+def test_a_key_that_carries_a_part_of_the_example_is_an_error(key, value):
+    for row, read in (
+        ({"messages": TURNS}, training_example),
+        ({"text": "a"}, lambda row, **more: training_example(row, "text", **more)),
+        ({"prompt": "q", "chosen": "a", "rejected": "b"}, preference_pair),
+    ):
+        with pytest.raises(RowError, match=f"has `{key}`, .*`ignore: .{key}.`"):
+            read({**row, key: value})
+        assert key in read({**row, key: value}, reading=Reading(ignore=frozenset([key])))["unread"]
+        for empty in (None, [], "", "[]", float("nan")):
+            assert key not in read({**row, key: empty})["unread"]
+
+
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        (assistant("a", toxic=False), "has `toxic`: False, which may say how to learn it"),
+        (assistant("a", toxic=True, score=0.5), "has `toxic`: True, `score`: 0.5, .*`ignore: .toxic, score.`"),
+        (assistant("a", images=["a.jpg"]), "has `images`"),
+        (assistant([{"type": "text", "text": "a", "train": False}]), "a part of .* has `train`: False"),
+        (assistant([{"type": "text", "text": "a", "image": "a.jpg"}]), "a part of .* has `image`"),
+        (assistant([{"type": "text"}]), "has a part of type 'text'"),
+        (assistant([{"type": "image_url", "text": "a"}]), "has a part of type 'image_url'"),
+        (assistant("a", value="b"), "has both `content` and `value`, which differ"),
+        (assistant("a", train=True, loss=False), "`train`: True, `loss`: False, which contradict each other"),
+        (assistant("a", weight=0.5), "has `weight` 0.5; a mark is 0, 1, true or false"),
+        (assistant("a", train="no"), "has `train` 'no'; a mark is"),
+        (user("b", train=True), "has `train`: True, and a user turn is never learned"),
+    ],
+)
+def test_an_unknown_mark_of_a_turn_is_an_error(turn, said):
+    for reading in (Reading(), OBEY):
+        with pytest.raises(RowError, match=said):
+            training_example({"messages": [user("q"), assistant("x"), turn]}, reading=reading)
+
+
+def test_a_key_of_a_turn_can_be_left_unread():
+    row = {"messages": [user("q"), assistant("a", toxic=False, id=3)]}
+    assert learned(row, Reading(ignore=frozenset(["toxic", "id"]))) == ["a"]
+
+
+@pytest.mark.parametrize("key", ["train", "trainable", "loss", "loss_mask", "weight", "loss_weight"])
+@pytest.mark.parametrize(("no", "yes"), [(False, True), (0, 1), (0.0, 1.0)])
+def test_marks_are_obeyed_where_the_recipe_says_so_and_refused_elsewhere(key, no, yes):
+    row = {"messages": [user("1"), assistant("a", **{key: no}), user("2"), assistant("b", **{key: yes})]}
+    assert learned(row) == ["b"]
+    with pytest.raises(RowError, match=f"`{key}`: {no}: marked as not to be learned.*data.turn_marks: obey"):
+        training_example(row)
+
+
+def test_marks_that_say_what_is_done_anyway_are_no_error():
+    """Many ShareGPT files mark the human's turns with 0 and the others with 1."""
+    row = {"messages": [user("1", weight=0), assistant("a", weight=1), user("2", weight=None), assistant("b")]}
+    assert learned(row, Reading()) == learned(row) == ["a", "b"]
+
+
+def test_a_row_without_anything_to_learn_is_not_learned():
+    assert learned({"messages": [user("1"), assistant("a", train=False)]}) == []
+
+
+def test_which_answers_are_learned():
+    turns = [user("1"), assistant("a"), user("2"), assistant("b")]
+    completion = {"prompt": turns[:3], "completion": turns[3:]}
+    assert learned({"messages": turns}, Reading()) == ["a", "b"]
+    assert learned({"messages": turns}, Reading("last_answer")) == ["b"]
+    assert learned(completion, Reading()) == ["a", "b"]
+    assert learned(completion, Reading("completion")) == learned(completion, Reading("last_answer")) == ["b"]
+    history = {"instruction": "2", "output": "b", "history": [["1", "a"]]}
+    assert learned(history, Reading("completion")) == ["b"]
+    with pytest.raises(RowError, match="was read as messages, which has no completion apart from its prompt"):
+        training_example({"messages": turns}, reading=Reading("completion"))
+    marked = [*turns[:3], assistant("b", train=False)]
+    assert learned({"messages": marked}, Reading("last_answer", obey_marks=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "messages"),
+    [
+        ({"messages": [{"role": "system", "content": ""}, *TURNS]}, TURNS),
+        ({"messages": [{"role": "system", "content": None}, *TURNS]}, TURNS),
+        ({"messages": [{"role": "system", "content": " \n"}, *TURNS]}, TURNS),
+        ({"messages": TURNS, "system": ""}, TURNS),
+        ({"instruction": "", "input": "q", "output": "a"}, TURNS),
+        ({"instruction": None, "input": "q", "output": "a"}, TURNS),
+        ({"messages": [user([{"type": "text", "value": "q"}]), assistant([{"type": "text", "text": "a"}])]}, TURNS),
+        ({"messages": [user([{"type": "input_text", "text": "q"}]), assistant("a")]}, TURNS),
+        ({"messages": [user("q"), assistant([{"type": "output_text", "output_text": "a"}])]}, TURNS),
+        ({"messages": [user([{"text": "q"}]), assistant([{"text": "a"}])]}, TURNS),
+        ({"messages": [user("q"), assistant({"type": "text", "text": "a"})]}, TURNS),
+    ],
+)
+def test_forms_that_people_have(row, messages):
+    assert training_example(row)["messages"] == messages
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"question": "q", "answer": "a"}, "{question: prompt, answer: completion}"),
+        ({"query": "q", "response": "a"}, "{query: prompt, response: completion}"),
+        ({"problem": "q", "solution": "a"}, "{problem: prompt, solution: completion}"),
+        ({"prompt": "q", "response": "a"}, "{response: completion}"),
+        ({"instruction": "q", "context": "c", "response": "a"}, "{context: input, response: output}"),
+        ({"instruction": "q", "response": "a"}, "{response: output}"),
+        ({"input": "q", "output": "a"}, "{input: prompt, output: completion}"),
+        ({"input": "q", "output": "a", "text": "q a"}, "{input: prompt, output: completion}"),
+        ({"conversation": TURNS}, "{conversation: messages}"),
+    ],
+)
+def test_a_nearly_known_form_comes_with_the_line_that_reads_it(row, columns):
+    with pytest.raises(RowError) as error:
+        training_example(row)
+    assert f"columns: {columns}" in str(error.value)
+    names = dict(pair.split(": ") for pair in columns.strip("{}").split(", "))
+    assert training_example({names.get(key, key): value for key, value in row.items()})["messages"]
+
+
+def test_a_nearly_known_pair_comes_with_the_line_that_reads_it():
+    with pytest.raises(RowError, match="columns: {preferred: chosen, dispreferred: rejected, query: prompt}"):
+        preference_pair({"query": "q", "preferred": "a", "dispreferred": "b"})
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": "a", "meta": {"url": "x"}}, "has `text` beside meta, which hold text too; `format: text`"),
+        ({"text": "a", "role": "prompter", "parent_id": "b"}, "part of a message tree .`parent_id`."),
+        ({"prompt": {"text": "a", "role": "prompter", "replies": []}, "message_tree_id": "x"}, "message tree"),
+        ({"instruction": "do", "output": None, "text": "do x"}, "`output` must be a text that is not empty"),
+    ],
+)
+def test_text_wins_only_where_no_other_key_holds_text(row, said):
+    with pytest.raises(RowError, match=said):
+        training_example(row)
+    if "text" in row:
+        assert training_example(row, "text")["text"] == row["text"]
+
+
+def test_messages_are_bounded_and_escaped():
+    """Ten keys and 200 characters a value, whatever a row holds; control codes do not reach the terminal."""
+    many = {f"key{number}": "v" for number in range(50)}
+    with pytest.raises(RowError) as error:
+        training_example(many)
+    assert f"key{KEYS_SHOWN - 1} and 40 more" in str(error.value) and f"key{KEYS_SHOWN}," not in str(error.value)
+    with pytest.raises(RowError) as error:
+        training_example({"messages": "x" * 10_000})
+    assert len(str(error.value)) < VALUE_SHOWN + 100
+    with pytest.raises(RowError) as error:
+        training_example({"messages": [{"role": "\x1b[2J\u202e", "content": "a"}]})
+    assert str(error.value).isprintable()
