@@ -60,7 +60,7 @@ class Cache:
             return path
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):  # of another launch that makes the same
+            with FileLock(self.folder / f".{path.name}.lock"):  # of another launch that makes the same
                 if not path.exists():
                     self._make(path, make)
         except OSError as error:

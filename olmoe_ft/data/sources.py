@@ -72,7 +72,8 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
         except RowError as error:
             problem = str(error).encode(errors="backslashreplace").decode()  # it may quote half a character
             if data.malformed == "stop":
-                mend = "" if "data.malformed" in problem else "; mend the row, or set data.malformed to drop"
+                told = "data.malformed" in problem or "columns:" in problem
+                mend = "" if told else "; mend the row, or set data.malformed to drop"
                 raise RecipeError(f"{where}: {problem}{mend}") from None
             yield empty | {"place": where, "problem": problem}
     if keys is None:
