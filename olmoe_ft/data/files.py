@@ -8,6 +8,7 @@ import gzip
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -92,9 +93,7 @@ class _Joined:
         return piece or self.rest.read(size)
 
     def lines(self) -> Iterator[str]:
-        *whole, last = self.start.split("\n")
-        yield from whole
-        yield last + self.rest.readline()
+        yield from StringIO(self.start + self.rest.readline(), newline="")
         yield from self.rest
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from olmoe_ft.data.content import text
 from olmoe_ft.data.prompts import read_prompt, with_system
 from olmoe_ft.data.rows import USUAL, Reading, RowError, RowReader, holds_text, shown, shown_keys
-from olmoe_ft.data.suggest import tree_hint, with_columns
+from olmoe_ft.data.suggest import shape_hint, with_columns
 from olmoe_ft.data.turns import Turn, is_transcript, read_turns, with_lists
 
 Example = dict[str, Any]
@@ -105,7 +105,7 @@ def _recognised(reader: RowReader) -> str:
         return "text"
     if reader.is_filled("chosen", "rejected"):
         raise RowError("is a preference pair (`chosen`, `rejected`), which stage dpo learns from and sft does not")
-    hint = with_columns(row, training_example) + tree_hint(row)
+    hint = with_columns(row, training_example) or shape_hint(row)
     if reader.is_filled("text"):
         raise RowError(
             f"has `text` beside {shown_keys({key: row[key] for key in beside})}, which hold text too; "

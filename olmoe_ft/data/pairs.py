@@ -7,7 +7,7 @@ from olmoe_ft.data.content import text
 from olmoe_ft.data.formats import Example, messages, row_reader
 from olmoe_ft.data.prompts import read_prompt, with_system
 from olmoe_ft.data.rows import USUAL, Reading, RowError, RowReader, shown_keys
-from olmoe_ft.data.suggest import pair_columns, tree_hint
+from olmoe_ft.data.suggest import pair_columns, shape_hint
 from olmoe_ft.data.turns import Turn, is_transcript, read_turns, transcript, turns_of
 
 
@@ -28,7 +28,7 @@ def preference_pair(row: Any, format: str | None = None, reading: Reading = USUA
     if format not in (None, "preference"):
         raise RowError(f"format {format!r} gives no preference pairs: use 'preference'")
     if not {"chosen", "rejected"} <= reader.row.keys():
-        hint = pair_columns(reader.row, preference_pair) + tree_hint(reader.row)
+        hint = pair_columns(reader.row, preference_pair) or shape_hint(reader.row)
         raise RowError(
             f"has {shown_keys(reader.row)}; a preference pair needs `chosen` and `rejected`"
             f"{hint or ' (rename keys with `columns`)'}"

@@ -4,6 +4,7 @@ A key that nobody reads is counted. One that carries a part of the example (a pi
 error: left out in silence, the row would teach something else than it says.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,13 +12,18 @@ from typing import Any, Literal
 KEYS_SHOWN = 10
 VALUE_SHOWN = 200  # characters
 
-MEDIA = ("image", "images", "image_url", "video", "videos", "audio", "audios")
+CONTENT_WORDS = 20  # from which a text that is not read may be a part of the example
+
+# A picture, a video, a sound: by a word of the key, or by a file's name as its value.
+MEDIA_KEY = re.compile(r"(^|_)(images?|img|pictures?|photos?|videos?|audios?|pixel)(_|$)", re.IGNORECASE)
+MEDIA_FILE = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?|mp4|mov|webm|avi|mkv|wav|mp3|flac|ogg|m4a)$", re.IGNORECASE)
 TOOLS = ("tools", "functions")
 JUDGEMENTS = ("label", "kto_tag")
+MARKS = ("train", "trainable", "loss", "loss_mask", "weight", "loss_weight")  # whether a turn is learned
 # Keys of the formats we know, and of their near relatives. One that is not read may hold another version of the row.
 FORMAT_KEYS = frozenset(
     "messages conversations conversation prompt completion instruction input output history system system_prompt text "
-    "question answer query response chosen rejected".split()
+    "question answer query response chosen rejected context document system_message".split()
 )
 
 
@@ -48,7 +54,7 @@ class RowReader:
         self.reading = reading
         self.ignored = [key for key in row if key in reading.ignore and not is_empty(row[key])]
         self._read: set[str] = set()
-        self._unread_inside: dict[str, None] = {}  # keys of turns, in the order met
+        self._unread_inside: dict[str, bool] = {}  # keys of turns, in the order met, and whether they may matter
 
     def get(self, key: str) -> Any:
         """The value of a key, which counts as read."""
@@ -59,9 +65,11 @@ class RowReader:
         """Whether each of the keys holds something."""
         return all(not is_empty(self.row.get(key)) for key in keys)
 
-    def note_unread(self, key: str) -> None:
-        """Count a key of a turn, named like `messages[].name`."""
-        self._unread_inside[key] = None
+    def note_unread(self, place: str, keys: Mapping[str, Any]) -> None:
+        """Count the keys of a turn or a part, named like `messages[].name`."""
+        for key, value in keys.items():
+            name = f"{place}[].{key}"
+            self._unread_inside[name] = self._unread_inside.get(name, False) or _may_matter(key, value, set())
 
     def unread(self, said: Iterable[str]) -> dict[str, list[str]]:
         """The keys that were not read, and which of them may matter.
@@ -73,13 +81,40 @@ class RowReader:
         """
         left = {key: value for key, value in self.row.items() if key not in self._read and not is_empty(value)}
         refuse_parts(left, "the row")
+        _refuse_marks_of_the_row(left)
         texts = {text.strip() for text in said}
-        matter = [
-            key
-            for key, value in left.items()
-            if isinstance(value, bool) or (key in FORMAT_KEYS and holds_text(value) and not _repeats(value, texts))
-        ]
+        matter = [key for key, value in left.items() if _may_matter(key, value, texts)]
+        matter += [key for key, matters in self._unread_inside.items() if matters]
         return {"unread": [*left, *self._unread_inside, *self.ignored], "doubtful": matter}
+
+
+def _refuse_marks_of_the_row(keys: Mapping[str, Any]) -> None:
+    """Refuse a word for "do not learn this" where it stands for the whole row, or as a list for its turns."""
+    for key in MARKS:
+        value = keys.get(key, 1)
+        is_number = isinstance(value, bool | int | float)
+        if isinstance(value, list | tuple) or (is_number and (value == 0 or ("weight" in key and value != 1))):
+            raise RowError(f"the row has `{key}` {shown(value)}, which this stage does not obey; {leave_out(key)}")
+
+
+def _may_matter(key: str, value: Any, said: set[str]) -> bool:
+    """Whether a key that was not read may be a part of the example: it is true or false, or a text of its own."""
+    if isinstance(value, bool):
+        return True
+    is_content = key in FORMAT_KEYS or (isinstance(value, str) and len(value.split()) >= CONTENT_WORDS)
+    return is_content and holds_text(value) and not _repeats(value, said)
+
+
+def _is_media(key: str, value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and _is_media(key, value[0])
+    if isinstance(value, Mapping) and {"bytes", "path"} <= value.keys():  # as `datasets` holds them
+        return True
+    return (
+        bool(MEDIA_KEY.search(key))
+        or isinstance(value, bytes)
+        or (isinstance(value, str) and bool(MEDIA_FILE.search(value)))
+    )
 
 
 def refuse_parts(keys: Mapping[str, Any], where: str) -> None:
@@ -91,7 +126,7 @@ def refuse_parts(keys: Mapping[str, Any], where: str) -> None:
     for key, value in keys.items():
         if is_empty(value):
             continue
-        if key in MEDIA or key in TOOLS:
+        if key in TOOLS or _is_media(key, value):
             raise RowError(f"{where} has `{key}`, which OLMoE's chat format cannot express; {leave_out(key)}")
         if key in JUDGEMENTS:
             raise RowError(f"{where} has `{key}`, a judgement that this stage does not obey; {leave_out(key)}")

@@ -12,7 +12,7 @@ from olmoe_ft.data.cache import Cache, entry_rows, write_rows
 from olmoe_ft.data.formats import training_example
 from olmoe_ft.data.locations import content_hash, read_rows
 from olmoe_ft.data.pairs import preference_pair
-from olmoe_ft.data.rows import Reading, RowError
+from olmoe_ft.data.rows import Reading, RowError, is_empty
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Data, Source
 
@@ -68,7 +68,9 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
         keys = list(row) if isinstance(row, dict) else []
         unseen -= set(keys)
         try:
-            yield empty | convert(_renamed(row, source.columns), source.format, reading) | {"place": where}
+            example = convert(_renamed(row, source.columns), source.format, reading)
+            example["unread"] += _displaced(row, source.columns)
+            yield empty | example | {"place": where}
         except RowError as error:
             problem = str(error).encode(errors="backslashreplace").decode()  # it may quote half a character
             if data.malformed == "stop":
@@ -89,3 +91,9 @@ def _renamed(row: Any, names: Any) -> Any:
         return row
     others = {key: value for key, value in row.items() if key not in names}
     return others | {names[key]: value for key, value in row.items() if key in names}
+
+
+def _displaced(row: dict[str, Any], names: Any) -> list[str]:
+    """The keys that gave way to a renamed one."""
+    taken = {new for old, new in names.items() if old in row}
+    return [key for key, value in row.items() if key in taken and key not in names and not is_empty(value)]

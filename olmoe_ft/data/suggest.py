@@ -12,6 +12,8 @@ LISTS = ("conversation", "dialogue", "dialog", "turns", "chat")
 BETTER = ("chosen", "preferred", "chosen_response", "response_chosen", "accepted", "better", "win", "positive")
 WORSE = ("rejected", "dispreferred", "rejected_response", "response_rejected", "declined", "worse", "lose", "negative")
 
+WRAPPED = 4  # keys that an object around rows may have
+
 Names = dict[str, str]  # from a key of the row to the format's
 Read = Callable[[Any], Any]
 
@@ -26,8 +28,15 @@ def pair_columns(row: Mapping[str, Any], read: Read) -> str:
     return _first_that_reads(row, _pairs(row), read)
 
 
-def tree_hint(row: Mapping[str, Any]) -> str:
-    """What to do with message trees, whose rows are single messages."""
+def shape_hint(row: Mapping[str, Any]) -> str:
+    """What to do with files that are laid out in another way: message trees, rows within another object."""
+    lists = [
+        key
+        for key, value in row.items()
+        if isinstance(value, list) and len(value) > 1 and isinstance(value[0], Mapping)
+    ]
+    if len(lists) == 1 and len(row) <= WRAPPED:
+        return f". It holds a list in `{lists[0]}`: if these are the rows, write them as a file of their own"
     marks = [key for key in ("parent_id", "replies", "message_tree_id") if key in row]
     if not marks:
         return ""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from olmoe_ft.data.content import refuse_marks, text
-from olmoe_ft.data.rows import RowError, RowReader, is_empty, leave_out, refuse_parts, shown
+from olmoe_ft.data.rows import MARKS, RowError, RowReader, is_empty, leave_out, refuse_parts, shown
 
 ROLES = {
     "system": "system",
@@ -26,7 +26,6 @@ ROLES = {
 }
 TOOL_ROLES = {"tool", "tool_call", "tool_response", "function", "function_call", "function_response", "observation"}
 UNSAID = ("tool_calls", "function_call", "reasoning_content", "thinking")  # of a message, beside its content
-MARKS = ("train", "trainable", "loss", "loss_mask", "weight", "loss_weight")  # of a turn: whether it is learned
 LISTED = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")  # turns that a table holds as text
 MAY_BE_LISTED = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
 TRANSCRIPT = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
@@ -137,8 +136,7 @@ def _note_rest(row: RowReader, turn: Mapping[str, Any], where: str, key: str) ->
             raise RowError(f"{where} has `{name}`, {WITHOUT_TOOLS}")
     refuse_parts(rest, where)
     refuse_marks(rest, where)
-    for name in rest:
-        row.note_unread(f"{key}[].{name}")
+    row.note_unread(key, rest)
 
 
 def _mark(turn: Mapping[str, Any], role: str, where: str, obey: bool) -> bool | None:

@@ -74,6 +74,19 @@ def test_json_as_an_array_or_as_objects(tmp_path, text):
     assert questions(loaded(Source(path=str(tmp_path / "rows.json")))) == ["q", "q2"]
 
 
+def test_half_a_character_is_refused_in_both_kinds_of_files(tmp_path):
+    for name, text in (("a.json", '[{"text": "a\\ud800"}]'), ("a.jsonl", '{"text": "a\\ud800"}\n')):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(RecipeError, match="holds half of a character pair"):
+            loaded(Source(path=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_may_end_as_on_any_system(tmp_path, end):
+    (tmp_path / "rows.jsonl").write_bytes("".join(json.dumps(row) + end for row in ROWS).encode())
+    assert questions(loaded(Source(path=str(tmp_path / "rows.jsonl")))) == [f"q{number}" for number in range(10)]
+
+
 def test_keys_are_renamed(tmp_path):
     path = write(tmp_path / "rows.jsonl", [{"query": "q", "response": "a", "id": 3}])
     source = Source(path=path, columns={"query": "prompt", "response": "completion"})
@@ -84,6 +97,7 @@ def test_keys_are_renamed(tmp_path):
 def test_a_renamed_key_takes_the_place_of_another(tmp_path):
     path = write(tmp_path / "rows.jsonl", [{"query": "q", "prompt": "a formatted q", "completion": "a"}])
     assert questions(loaded(Source(path=path, columns={"query": "prompt"}))) == ["q"]
+    assert loaded(Source(path=path, columns={"query": "prompt"}))[0]["unread"] == ["prompt"]  # gave way, and is told
     swapped = Source(path=path, columns={"prompt": "completion", "completion": "prompt"})
     assert questions(loaded(swapped)) == ["a"]
     with pytest.raises(

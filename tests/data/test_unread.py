@@ -58,6 +58,9 @@ def test_what_a_pair_was_read_as():
         ({"chosen": TURNS, "rejected": [user("q"), assistant("b")]}, ["chosen", "rejected"], ["rejected"]),
         ({"is_safe": False}, ["is_safe"], ["is_safe"]),  # a judgement, perhaps
         ({"output": "x"}, ["output"], ["output"]),
+        ({"rationale": "a long thought " * 10}, ["rationale"], ["rationale"]),
+        ({"rationale": "short"}, ["rationale"], []),
+        ({"weight": 1, "train": True}, ["weight", "train"], ["train"]),  # says what is done anyway
     ],
 )
 def test_keys_that_were_not_read_are_named_and_those_that_may_matter_apart(more, unread, doubtful):
@@ -65,12 +68,20 @@ def test_keys_that_were_not_read_are_named_and_those_that_may_matter_apart(more,
     assert (found["unread"], found["doubtful"]) == (unread, doubtful)
 
 
+def test_a_long_text_of_a_turn_that_was_not_read_may_matter():
+    found = training_example({"messages": [user("q"), assistant("a", plan="first this, then that " * 9)]})
+    assert found["unread"] == found["doubtful"] == ["messages[].plan"]
+
+
 def test_keys_of_turns_that_were_not_read_are_named_once():
     found = training_example({"messages": [user("q", name="Ann"), assistant("a", name="Bob", id="7")]})
     assert found["unread"] == ["messages[].name", "messages[].id"]
 
 
-@pytest.mark.parametrize("key", ["images", "image", "videos", "audios", "tools", "functions", "label", "kto_tag"])
+@pytest.mark.parametrize(
+    "key",
+    ["images", "image", "image_path", "videos", "audios", "input_audio", "tools", "functions", "label", "kto_tag"],
+)
 @pytest.mark.parametrize("value", [["a.jpg"], True, False, "x"])
 def test_a_key_that_carries_a_part_of_the_example_is_an_error(key, value):
     for row, read in (
@@ -83,6 +94,24 @@ def test_a_key_that_carries_a_part_of_the_example_is_an_error(key, value):
         assert key in read({**row, key: value}, reading=Reading(ignore=frozenset([key])))["unread"]
         for empty in (None, [], "", "[]", float("nan")):
             assert key not in read({**row, key: empty})["unread"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("file", "cat.JPG", "has `file`, which OLMoE's chat format cannot express"),
+        ("scene", ["a/b.mp4"], "has `scene`, which"),
+        ("picture", {"bytes": None, "path": "x"}, "has `picture`, which"),
+        ("raw", b"\x89PNG", "has `raw`, which"),
+        ("weight", 0.0, "has `weight` 0.0, which this stage does not obey"),
+        ("train", False, "has `train` False, which"),
+        ("loss_weight", 0.5, "has `loss_weight` 0.5, which"),
+        ("loss_mask", [0, 1], r"has `loss_mask` \[0, 1\], which"),
+    ],
+)
+def test_what_a_row_holds_is_known_by_its_value_too(key, value, said):
+    with pytest.raises(RowError, match=said):
+        training_example({"messages": TURNS, key: value})
 
 
 @pytest.mark.parametrize(
@@ -200,6 +229,10 @@ def test_a_nearly_known_pair_comes_with_the_line_that_reads_it():
         ({"text": "a", "meta": {"url": "x"}}, "has `text` beside meta, which hold text too; `format: text`"),
         ({"text": "a", "role": "prompter", "parent_id": "b"}, "part of a message tree .`parent_id`."),
         ({"prompt": {"text": "a", "role": "prompter", "replies": []}, "message_tree_id": "x"}, "message tree"),
+        (
+            {"version": "1", "data": [{"prompt": "q"}, {"prompt": "r"}]},
+            "It holds a list in `data`: if these are the rows",
+        ),
         ({"instruction": "do", "output": None, "text": "do x"}, "`output` must be a text that is not empty"),
     ],
 )
