@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from olmoe_ft.model.size import all_parameters
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe, RecipeError, load_recipe
 
 if TYPE_CHECKING:
     from olmoe_ft.model import OlmoeConfig
@@ -58,6 +59,8 @@ class RunDirectory:
                 raise RecipeError(f"{self.path} holds files but no recipe.yaml; move it away or change `name`")
             return
         before = _read(stored, yaml.safe_load)
+        with suppress(RecipeError):  # a field that is newer than the run has its default there
+            before = yaml.safe_load(load_recipe(stored).to_yaml())
         differing = sorted({*_differences(before, yaml.safe_load(self.recipe.to_yaml()))} - {"data.cache"})
         if differing:
             raise RecipeError(

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -28,6 +29,22 @@ def test_the_same_recipe_may_go_on_and_another_may_not(recipe):
     RunDirectory(recipe()).check()
     with pytest.raises(RecipeError, match="differs in training.max_steps.*change `name`"):
         RunDirectory(recipe("training.max_steps=3")).check()
+
+
+def test_where_rows_are_kept_makes_no_other_run(recipe):
+    RunDirectory(recipe()).create()
+    RunDirectory(recipe("data.cache=elsewhere")).check()
+
+
+def test_a_run_from_before_a_field_was_there_goes_on(recipe, tmp_path):
+    """Its recipe.yaml lacks the field, whose default is what the run did."""
+    RunDirectory(recipe()).create()
+    stored = tmp_path / "runs/here/recipe.yaml"
+    stored.write_text(re.sub("  (learn|turn_marks): .*\n", "", stored.read_text()))
+    assert "learn:" not in stored.read_text()
+    RunDirectory(recipe()).check()
+    with pytest.raises(RecipeError, match="differs in data.learn"):
+        RunDirectory(recipe("data.learn=last_answer")).check()
 
 
 def test_a_folder_of_other_files_is_not_touched(recipe, tmp_path):
