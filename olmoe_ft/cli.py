@@ -110,7 +110,7 @@ def prepare(
     check_files(loaded, into_runs=False)
     from rich.console import Console
 
-    from olmoe_ft.training.prepare import prepare_rows
+    from olmoe_ft.training.prepare_rows import prepare_rows
 
     prepare_rows(loaded, Console())
 

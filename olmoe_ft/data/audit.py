@@ -13,7 +13,7 @@ from datasets import concatenate_datasets
 
 from olmoe_ft.data.dropped import Problem, problems
 from olmoe_ft.data.duplicates import copies
-from olmoe_ft.data.heldout import OWN, HeldOut
+from olmoe_ft.data.heldout import HeldOut
 from olmoe_ft.data.mixture import Mixture, side_lengths
 from olmoe_ft.data.prepare import Prepared
 
@@ -22,8 +22,8 @@ LISTED_ROWS = 10_000  # contaminated rows of a source that the report names
 
 @dataclass(frozen=True)
 class SourceAudit:
-    """One source. Rows are those read (after `max_rows`). What is counted as a flaw is counted in rows that are trained
-    on; a dropped row is counted once, under its reason."""
+    """One source. Rows are those read (after `max_rows`). Flaws are counted in rows that are trained on, so that a
+    dropped row is counted once, under its reason."""
 
     path: str
     rows: int
@@ -40,6 +40,7 @@ class SourceAudit:
     problems: list[Problem]
     """What is wrong with them."""
     turns: int
+    """Of all rows that can be read; of a pair those of its prompt and one more."""
     tokens: int
     """Of all rows that can be read, before truncation; the prompt of a pair counts once."""
     tokens_p50: float
@@ -65,10 +66,10 @@ class SourceAudit:
     same_answers: int
     """Pairs whose chosen and rejected answers are the same."""
     overlaps: dict[str, dict[str, int]]
-    """Of the held-out prompts and of each benchmark: `rows` in which one stands, dropped ones too, and `prompts` that
-    stand in a row."""
+    """Of the held-out prompts and of each benchmark: `rows` in which one stands, how many of these are `kept`, and
+    `prompts` that stand in a row."""
     overlapping: list[dict[str, Any]]
-    """The first LISTED_ROWS of these rows: `row`, `group`, and `prompts`, where those stand."""
+    """The first LISTED_ROWS of these rows: `row`, `group`, `kept`, and `prompts`, where those stand."""
 
 
 @dataclass(frozen=True)
@@ -173,23 +174,23 @@ def _counted(prepared: Prepared, column: str) -> dict[str, int]:
 
 def _overlapping(prepared: Prepared, held_out: HeldOut) -> Iterator[dict[str, Any]]:
     """The rows in which held-out prompts stand: one record for each row and group of prompts."""
-    found = compute.list_value_length(prepared.rows.data.column("held_out")).to_numpy()
-    for row in prepared.rows.select_columns(["place", "held_out"]).select(np.flatnonzero(found), keep_in_memory=True):
+    found = np.flatnonzero(compute.list_value_length(prepared.rows.data.column("held_out")).to_numpy())
+    columns = prepared.rows.select_columns(["place", "held_out", "dropped"])
+    for row in columns.select(found, keep_in_memory=True):
         by_group: dict[str, list[int]] = {}
         for index in row["held_out"]:
             by_group.setdefault(held_out.prompts[index].group, []).append(index)
         for group, prompts in by_group.items():
-            yield {"row": row["place"], "group": group, "prompts": prompts}
+            yield {"row": row["place"], "group": group, "kept": not row["dropped"], "prompts": prompts}
 
 
 def _overlaps(overlapping: list[dict[str, Any]], held_out: HeldOut) -> dict[str, dict[str, int]]:
     overlaps = {}
     for group in held_out.groups():
         rows = [row for row in overlapping if row["group"] == group]
-        overlaps[group] = {"rows": len(rows), "prompts": len({index for row in rows for index in row["prompts"]})}
+        overlaps[group] = {
+            "rows": len(rows),
+            "kept": sum(row["kept"] for row in rows),
+            "prompts": len({index for row in rows for index in row["prompts"]}),
+        }
     return overlaps
-
-
-def own_overlap(source: SourceAudit) -> int:
-    """Rows of a source in which a held-out prompt of the recipe's own stands."""
-    return source.overlaps.get(OWN, {}).get("rows", 0)

@@ -4,14 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from olmoe_ft.data.content import text
+from olmoe_ft.data.formats import row_reader
 from olmoe_ft.data.heldout import Prompt
 from olmoe_ft.data.locations import read_rows
-from olmoe_ft.data.rows import is_empty, shown_keys
+from olmoe_ft.data.reader import RowReader
+from olmoe_ft.data.rows import USUAL, RowError, is_blank, shown_keys
+from olmoe_ft.data.turns import ROLES
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Benchmark
 
 # Where a question may stand, the first that is filled.
-QUESTION_KEYS = ("question", "prompt", "problem", "query", "instruction", "input", "messages", "conversations", "text")
+QUESTION_KEYS = tuple("question prompt problem query instruction input messages conversations turns text".split())
 
 
 def load_benchmark(benchmark: Benchmark) -> list[Prompt]:
@@ -30,29 +34,32 @@ def load_benchmark(benchmark: Benchmark) -> list[Prompt]:
 
 def _question(row: Any, benchmark: Benchmark, place: str) -> list[str]:
     """What is asked in a row, turn after turn."""
-    if not isinstance(row, Mapping):
-        raise RecipeError(f"{place}: a row must be an object with named fields")
-    row = {benchmark.columns.get(key, key): value for key, value in row.items()}
-    filled = [key for key in QUESTION_KEYS if not is_empty(row.get(key))]
-    if filled[:1] == ["instruction"] and "input" in filled:  # Alpaca's question stands in both
-        return [f"{row['instruction']}\n\n{row['input']}"]
-    for key in filled:
-        texts = _asked(row[key])
-        if texts:
-            return texts
+    try:
+        reader = row_reader(row, USUAL)
+        named = {benchmark.columns.get(key, key): value for key, value in reader.row.items()}
+        filled = [key for key in QUESTION_KEYS if not is_blank(named.get(key))]
+        if filled[:1] == ["instruction"] and "input" in filled:  # Alpaca's question stands in both
+            return [f"{named['instruction']}\n\n{named['input']}"]
+        if filled:
+            return _asked(named[filled[0]], filled[0], reader)
+    except RowError as error:
+        raise RecipeError(f"{place}: {error}") from None
     raise RecipeError(
         f"{place}: has {shown_keys(row)}, and none of {', '.join(QUESTION_KEYS)} holds a question; say which key does: "
         f"`decontaminate_against: [{{path: {benchmark.path}, columns: {{its_key: question}}}}]`"
     )
 
 
-def _asked(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    turns = [turn for turn in value if isinstance(turn, Mapping)] if isinstance(value, list) else []
-    said = [
-        turn.get("content") or turn.get("value")
-        for turn in turns
-        if str(turn.get("role") or turn.get("from")).lower() in ("user", "human", "prompter")
-    ]
-    return [text for text in said if isinstance(text, str)]
+def _asked(value: Any, key: str, reader: RowReader) -> list[str]:
+    """The texts of a question: one text, several, or the user's turns of a conversation.
+
+    Raises:
+        RowError: it is none of these.
+    """
+    if isinstance(value, list) and all(isinstance(one, Mapping) and ("role" in one or "from" in one) for one in value):
+        turns = [turn for turn in value if ROLES.get(str(turn.get("role") or turn.get("from")).lower()) == "user"]
+        value = [turn.get("content") or turn.get("value") for turn in turns]
+    texts = value if isinstance(value, list) else [value]
+    if not texts:
+        raise RowError(f"`{key}` has no turn of the user, so there is no question")
+    return [text(one, f"`{key}`", reader) for one in texts]

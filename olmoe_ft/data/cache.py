@@ -26,6 +26,7 @@ VERSION = 1
 another way: what an older version made must not be taken for today's. `tests/data/test_cache.py` fails where that was
 forgotten."""
 
+LISTING = "files.json"  # of an entry: its files with their sizes
 ROWS_A_BATCH = 1000
 LOOK_EVERY = 0.2  # seconds
 SAY_EVERY = 60.0
@@ -39,7 +40,7 @@ class Cache:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
-        self.folder = Path(folder) if folder is not None else Path(config.HF_DATASETS_CACHE) / "olmoe_ft"
+        self.folder = Path(folder).expanduser() if folder is not None else Path(config.HF_DATASETS_CACHE) / "olmoe_ft"
 
     def entry(self, kind: str, key: Any, make: Callable[[Path], None]) -> Path:
         """The folder of an entry, made now if it is not there.
@@ -53,7 +54,7 @@ class Cache:
         """
         name = hashlib.sha256(json.dumps([VERSION, key], sort_keys=True).encode()).hexdigest()[:32]
         path = self.folder / f"{kind}-{name}"
-        if path.exists():
+        if _is_whole(path):
             return path
         if int(os.environ.get("LOCAL_RANK", "0")) > 0:
             _wait_for(path)
@@ -61,7 +62,7 @@ class Cache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / f".{path.name}.lock"):  # of another launch that makes the same
-                if not path.exists():
+                if not _is_whole(path):
                     self._make(path, make)
         except OSError as error:
             raise RecipeError(
@@ -76,6 +77,9 @@ class Cache:
         partial.mkdir()
         try:
             make(partial)
+            sizes = {file.name: file.stat().st_size for file in partial.iterdir()}
+            (partial / LISTING).write_text(json.dumps(sizes), encoding="utf-8")
+            shutil.rmtree(path, ignore_errors=True)  # one that has lost files
             os.replace(partial, path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -93,15 +97,24 @@ def write_rows(file: Path, rows: Iterable[dict[str, Any]], features: Features) -
 def entry_rows(entry: Path, name: str) -> Dataset:
     """The rows of the Arrow files `name*.arrow` in an entry, in the order of the files' names; they stay on disk.
 
-    Others there are made by `datasets` from these.
+    `datasets` keeps files of its own beside them, such as packed rows.
     """
     return concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(entry.glob(f"{name}*.arrow"))])
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an entry is there with all its files, as they were written."""
+    try:
+        sizes = json.loads((path / LISTING).read_text(encoding="utf-8"))
+        return all((path / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
 
 
 def _wait_for(path: Path) -> None:
     """Look for an entry that the first process of this machine makes. Ends with that launch if it fails."""
     parent, said = os.getppid(), time.monotonic()
-    while not path.exists():
+    while not _is_whole(path):
         time.sleep(LOOK_EVERY)
         if os.getppid() != parent:
             sys.exit(1)  # the launcher is gone

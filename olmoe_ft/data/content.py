@@ -3,22 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from olmoe_ft.data.rows import USUAL, Reading, RowError, is_empty, leave_out, refuse_parts, shown
+from olmoe_ft.data.reader import RowReader
+from olmoe_ft.data.rows import RowError, says_nothing, shown, shown_keys
+from olmoe_ft.data.unread import refuse_marks, refuse_parts
 
 PART_TYPES = (None, "text", "input_text", "output_text")
 PART_TEXTS = ("text", "value", "input_text", "output_text", "content")  # where a part may hold its text
 
 
-def text(value: Any, where: str, reading: Reading = USUAL) -> str:
-    """A text with something in it, as it stands.
+def text(value: Any, where: str, row: RowReader) -> str:
+    """A text with something in it, as it stands; the texts of parts one after the other.
 
     Raises:
         RowError: it is none, is blank, or holds half a character.
     """
-    if isinstance(value, Mapping):
-        value = [value]
-    if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
-        value = "".join(_part(part, where, reading) for part in value)
+    value = joined(value, where, row)
     if not isinstance(value, str) or not value.strip():
         raise RowError(f"{where} must be a text that is not empty, found {shown(value)}")
     try:
@@ -28,28 +27,27 @@ def text(value: Any, where: str, reading: Reading = USUAL) -> str:
     return value
 
 
-def refuse_marks(keys: Mapping[str, Any], where: str) -> None:
-    """Refuse keys that nobody knows and whose value is a number, true or false.
-
-    There are too many words for "do not learn this" to know them all.
+def joined(value: Any, where: str, row: RowReader) -> Any:
+    """The text of a list of parts, or of one; what is no part stays as it is.
 
     Raises:
-        RowError: one is there.
+        RowError: a part is no text, or holds more than one.
     """
-    marks = [key for key, value in keys.items() if isinstance(value, bool | int | float)]
-    if marks:
-        named = ", ".join(f"`{key}`: {shown(keys[key])}" for key in marks)
-        raise RowError(f"{where} has {named}, which may say how to learn it and is not understood; {leave_out(*marks)}")
+    parts = [value] if isinstance(value, Mapping) else value
+    if isinstance(parts, list) and parts and all(isinstance(part, Mapping) for part in parts):
+        return "".join(_part(part, where, row) for part in parts)
+    return value
 
 
-def _part(part: Mapping[str, Any], where: str, reading: Reading) -> str:
+def _part(part: Mapping[str, Any], where: str, row: RowReader) -> str:
     """One part of a content, as in OpenAI's `{"type": "text", "text": …}`."""
-    rest = {key: value for key, value in part.items() if key not in ("type", *reading.ignore) and not is_empty(value)}
-    named = [key for key in PART_TEXTS if key in part and part[key] is not None]
+    part = row.without_ignored(part, "content[].")
+    named = [key for key in PART_TEXTS if part.get(key) is not None]
     if part.get("type") not in PART_TYPES or len(named) != 1 or not isinstance(part[named[0]], str):
-        kind = f"of type {shown(part['type'])}" if part.get("type") is not None else f"with {', '.join(part)}"
+        kind = f"of type {shown(part['type'])}" if part.get("type") is not None else f"with {shown_keys(part)}"
         raise RowError(f"{where} has a part {kind}; OLMoE reads text alone: `type` text with one `text` or `value`")
-    rest.pop(named[0], None)
+    rest = {key: value for key, value in part.items() if key not in ("type", named[0]) and not says_nothing(value)}
     refuse_parts(rest, f"a part of {where}")
     refuse_marks(rest, f"a part of {where}")
+    row.note_unread("content[].", rest)
     return part[named[0]]

@@ -16,11 +16,12 @@ import pyarrow
 import pyarrow.parquet
 
 from olmoe_ft.data.json_rows import CHUNK, DECODER, json_reason, json_values
+from olmoe_ft.data.rows import Unreadable
 from olmoe_ft.recipe import RecipeError
 
 Rows = Iterator[tuple[str, Any]]
 
-KINDS = "use .jsonl, .json, .parquet or .csv (.gz for all but Parquet)"
+READABLE = "use .jsonl, .json, .parquet or .csv (.gz for all but Parquet)"
 csv.field_size_limit(sys.maxsize)
 
 
@@ -41,7 +42,7 @@ def file_rows(file: Path) -> Rows:
         RecipeError: the file is of another kind, not text, or not what its kind must be.
     """
     if not is_readable(file):
-        raise RecipeError(f"{file}: cannot read this kind of file; {KINDS}")
+        raise RecipeError(f"{file}: cannot read this kind of file; {READABLE}")
     if kind_of(file) == "parquet":
         yield from _parquet_rows(file)
         return
@@ -64,9 +65,10 @@ def _jsonl_rows(stream: TextIO, file: str) -> Rows:
     for number, line in enumerate(joined.lines(), 1):
         if line.strip():
             try:
-                yield f"{file}:{number}", DECODER.decode(line)
+                row = DECODER.decode(line)
             except (ValueError, RecursionError) as error:
-                raise RecipeError(f"{file}:{number}: not valid JSON ({json_reason(error)})") from None
+                row = Unreadable(f"not valid JSON ({json_reason(error)})")
+            yield f"{file}:{number}", row
 
 
 def _json_rows(stream: Any, file: str) -> Rows:
@@ -102,11 +104,12 @@ def _csv_rows(stream: TextIO, file: str) -> Rows:
     try:
         check_names(reader.fieldnames or (), file)
         for row in reader:
+            place = f"{file}:{reader.line_num}"
             if None in row or None in row.values():
                 found = len(row) - 1 + len(row[None]) if None in row else sum(v is not None for v in row.values())
-                columns = len(reader.fieldnames or ())
-                raise RecipeError(f"{file}:{reader.line_num}: {found} fields where the header names {columns}")
-            yield f"{file}:{reader.line_num}", row
+                yield place, Unreadable(f"{found} fields where the header names {len(reader.fieldnames or ())}")
+            else:
+                yield place, row
     except csv.Error as error:
         raise RecipeError(f"{file}:{reader.line_num}: not valid CSV ({error})") from None
 
@@ -122,7 +125,7 @@ def _parquet_rows(file: Path) -> Rows:
                     yield f"{file}, row {index}", row
     except UnicodeDecodeError as error:
         raise RecipeError(f"{file}, after row {index}: a text is not UTF-8 ({error.reason})") from None
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise RecipeError(f"{file}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from olmoe_ft.data.audit import Audit, SourceAudit
 from olmoe_ft.data.heldout import OWN
-from olmoe_ft.data.prepare import HELD_OUT, QUESTION
 from olmoe_ft.data.rows import KEYS_SHOWN
 
 
@@ -48,7 +47,7 @@ def _of_source(source: SourceAudit, audit: Audit) -> Iterator[str]:
         if count := getattr(source, name):
             yield f"{share(count)} {sentence}"
     for group, found in source.overlaps.items():
-        left_out = source.dropped.get(HELD_OUT if group == OWN else QUESTION, 0)
-        if found["rows"] and not left_out:
-            what = "held-out prompts" if group == OWN else f"of {audit.groups[group]:,} questions of {group}"
-            yield f"{share(found['rows'])} hold {found['prompts']:,} {what} (data.decontaminate leaves such rows out)"
+        if found["kept"]:
+            what = "held-out prompts" if group == OWN else f"questions of {group}"
+            seen = f"{found['prompts']:,} of {audit.groups[group]:,} were found"
+            yield f"{share(found['kept'])} hold {what} ({seen}; data.decontaminate leaves such rows out)"

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from olmoe_ft.data.content import text
 from olmoe_ft.data.prompts import read_prompt, with_system
-from olmoe_ft.data.rows import USUAL, Reading, RowError, RowReader, holds_text, shown, shown_keys
+from olmoe_ft.data.reader import RowReader
+from olmoe_ft.data.rows import USUAL, Reading, RowError, Unreadable, shown, shown_keys, texts_in
 from olmoe_ft.data.suggest import shape_hint, with_columns
 from olmoe_ft.data.turns import Turn, is_transcript, read_turns, with_lists
 
@@ -26,6 +27,14 @@ class Read(NamedTuple):
     """Whether the prompt is a text in HH-RLHF's form."""
 
 
+class UnknownForm(RowError):
+    """A row is of no known format. `advice` says what to do where no other hint fits."""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
+
+
 def training_example(row: Any, format: str | None = None, reading: Reading = USUAL) -> Example:
     """What an SFT row trains on.
 
@@ -38,19 +47,27 @@ def training_example(row: Any, format: str | None = None, reading: Reading = USU
     Raises:
         RowError: if the format is not recognised, a part is missing, or there is no assistant turn to learn.
     """
-    reader = row_reader(row, reading)
     if format is not None and format not in CONVERSATIONS and format != "text":
         raise RowError(f"format {format!r} gives no conversations: use one of {', '.join([*CONVERSATIONS, 'text'])}")
+    reader = row_reader(row, reading)
+    try:
+        return _example(reader, format)
+    except UnknownForm as error:
+        hint = with_columns(reader.row, lambda renamed: _example(row_reader(renamed, USUAL), None))
+        raise RowError(f"{error}{hint or shape_hint(reader.row) or error.advice}") from None
+
+
+def _example(reader: RowReader, format: str | None) -> Example:
     form = format or _recognised(reader)
     if form == "text":
-        document = text(reader.get("text"), "`text`")
+        document = text(reader.get("text"), "`text`", reader)
         return {"text": document, "form": form, **reader.unread([document])}
     read = CONVERSATIONS[form][1](reader)
     if not any(turn.role == "assistant" for turn in read.turns):
         raise RowError("has no assistant turn, so there is nothing to learn from it")
     return {
         "messages": messages(read.turns),
-        "learned": _learned(read, form, reading),
+        "learned": _learned(read, form, reader.reading),
         "form": form + (" (transcript)" if read.transcript else ""),
         **reader.unread(turn.content for turn in read.turns),
     }
@@ -76,6 +93,8 @@ def row_reader(row: Any, reading: Reading) -> RowReader:
     Raises:
         RowError: it is none.
     """
+    if isinstance(row, Unreadable):
+        raise RowError(row.reason)
     if not isinstance(row, Mapping):
         raise RowError(f"a row must be an object with named fields, found {shown(row)}")
     return RowReader(with_lists(row), reading)
@@ -95,7 +114,7 @@ def _recognised(reader: RowReader) -> str:
     for name, (keys, _) in CONVERSATIONS.items():
         if reader.is_filled(*keys) or (name == "alpaca" and reader.is_filled("input", "output") and keys[0] in row):
             return name
-    beside = [key for key, value in row.items() if key != "text" and holds_text(value)]
+    beside = [key for key, value in row.items() if key != "text" and texts_in(value)]
     if reader.is_filled("text") and not beside:
         return "text"
     for name, (keys, _) in CONVERSATIONS.items():
@@ -105,16 +124,15 @@ def _recognised(reader: RowReader) -> str:
         return "text"
     if reader.is_filled("chosen", "rejected"):
         raise RowError("is a preference pair (`chosen`, `rejected`), which stage dpo learns from and sft does not")
-    hint = with_columns(row, training_example) or shape_hint(row)
     if reader.is_filled("text"):
-        raise RowError(
-            f"has `text` beside {shown_keys({key: row[key] for key in beside})}, which hold text too; "
-            f"`format: text` beside the source's `path` learns `text` alone, as a document{hint}"
+        raise UnknownForm(
+            f"has `text` beside {shown_keys(beside)}, which hold text too; "
+            "`format: text` beside the source's `path` learns `text` alone, as a document"
         )
     known = "; ".join(f"{name} ({', '.join(keys)})" for name, (keys, _) in CONVERSATIONS.items())
-    raise RowError(
-        f"has {shown_keys(row)}, which is none of the known formats: {known}; text (text)"
-        f"{hint or '. Rename its keys with `columns`, or name a `format`'}"
+    raise UnknownForm(
+        f"has {shown_keys(row)}, which is none of the known formats: {known}; text (text)",
+        ". Rename its keys with `columns`",
     )
 
 
@@ -142,17 +160,26 @@ def _sharegpt(row: RowReader) -> Read:
 
 
 def _prompt_completion(row: RowReader) -> Read:
-    prompt, completion = read_prompt(row, ("prompt",)), row.get("completion")
+    prompt, completion = _question(row, "prompt"), row.get("completion")
     if isinstance(completion, list):
         answer = read_turns(row, "completion")
     else:
-        answer = [Turn("assistant", text(completion, "`completion`", row.reading))]
+        answer = [Turn("assistant", text(completion, "`completion`", row))]
+    if prompt[-1].role == answer[0].role == "assistant":
+        raise RowError(
+            "has a `prompt` that ends with an assistant turn, so that `completion` would be a second answer; join them"
+        )
     return Read(prompt + answer, len(prompt), is_transcript(row.get("prompt")))
 
 
 def _alpaca(row: RowReader) -> Read:
-    prompt = read_prompt(row, ("instruction",))
-    return Read([*prompt, Turn("assistant", text(row.get("output"), "`output`", row.reading))], len(prompt))
+    prompt = _question(row, "instruction")
+    return Read([*prompt, Turn("assistant", text(row.get("output"), "`output`", row))], len(prompt))
+
+
+def _question(row: RowReader, key: str) -> list[Turn]:
+    """The prompt, which must be there: an answer without its question would be learned otherwise."""
+    return read_prompt(row, (key,)) or [Turn("user", text(row.get(key), f"`{key}`", row))]
 
 
 CONVERSATIONS: dict[str, tuple[tuple[str, ...], Callable[[RowReader], Read]]] = {

@@ -21,29 +21,32 @@ class Length:
     long_prompts: str = "keep_start"
     long_answers: str = "keep_start"
 
-    def conversation(self, tokens: Tokens, bos: int) -> Tokens | None:
-        """A conversation cut to length; None where the policy drops it."""
-        start = tokens.answer_start
+    def conversation(self, tokens: Tokens, bos: int) -> Tokens | str:
+        """A conversation cut to length; why the policy drops it, where it does.
+
+        What stands behind the last learned answer teaches nothing and goes first.
+        """
         if self.max_length is None or len(tokens.input_ids) <= self.max_length:
             return tokens
-        kept = self._kept(tokens.input_ids[:start], [len(tokens.input_ids) - start], bos)
-        if kept is None:
-            return None
+        start, end = tokens.answer_start, tokens.answer_end
+        kept = self._kept(tokens.input_ids[:start], [len(tokens.input_ids[start:end])], bos)
+        if isinstance(kept, str):
+            return kept
         prompt, [answer] = kept
         positions = [*prompt, *(start + position for position in answer)]
         ids, labels = ([row[position] for position in positions] for row in (tokens.input_ids, tokens.labels))
-        return Tokens(ids, labels, len(prompt))
+        return Tokens(ids, labels, len(prompt), len(ids))
 
-    def pair(self, prompt: Ids, chosen: Ids, rejected: Ids, bos: int) -> tuple[Ids, Ids, Ids] | None:
-        """A preference pair cut to length; None where the policy drops it. Both answers see the same prompt."""
+    def pair(self, prompt: Ids, chosen: Ids, rejected: Ids, bos: int) -> tuple[Ids, Ids, Ids] | str:
+        """A preference pair cut to length; why the policy drops it. Both answers see the same prompt."""
         kept = self._kept(prompt, [len(chosen), len(rejected)], bos)
-        if kept is None:
-            return None
+        if isinstance(kept, str):
+            return kept
         rows = zip((prompt, chosen, rejected), (kept[0], *kept[1]), strict=True)
         cut = [[row[position] for position in positions] for row, positions in rows]
         return cut[0], cut[1], cut[2]
 
-    def _kept(self, prompt: Ids, answers: Sequence[int], bos: int) -> tuple[Sequence[int], list[range]] | None:
+    def _kept(self, prompt: Ids, answers: Sequence[int], bos: int) -> tuple[Sequence[int], list[range]] | str:
         """Positions that stay of the prompt and of each answer, which is given by its length."""
         if self.max_length is None or len(prompt) + max(answers) <= self.max_length:
             return range(len(prompt)), [range(answer) for answer in answers]
@@ -51,13 +54,13 @@ class Length:
         positions: Sequence[int] = range(len(prompt))
         if len(prompt) > allowed:
             if self.long_prompts == "drop":
-                return None
+                return f"its prompt of {len(prompt):,} tokens is longer than {allowed:,} (data.long_prompts: drop)"
             positions = _side(len(prompt), allowed, self.long_prompts)
             if prompt[0] == bos:
                 positions = [0, *positions[1:]]
         room = self.max_length - len(positions)
         if self.long_answers == "drop" and max(answers) > room:
-            return None
+            return f"its answer of {max(answers):,} tokens finds room for {room:,} (data.long_answers: drop)"
         return positions, [_side(answer, room, self.long_answers) for answer in answers]
 
     def _prompt_room(self, answer: int) -> int:

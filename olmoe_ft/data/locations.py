@@ -8,7 +8,7 @@ from typing import Any
 
 import xxhash
 
-from olmoe_ft.data.files import KINDS, READERS, Rows, file_rows, is_readable, kind_of
+from olmoe_ft.data.files import READABLE, READERS, Rows, file_rows, is_readable, kind_of
 from olmoe_ft.recipe import RecipeError, Unreachable
 
 BLOCK = 1 << 22  # bytes hashed at once
@@ -30,7 +30,7 @@ def read_rows(path: str, split: str = "train", config: str | None = None, revisi
         yield from file_rows(Path(path))
     else:
         _refuse_missing(path)
-        for index, row in enumerate(_loaded(path, split, config, revision), 1):
+        for index, row in enumerate(_undecoded(_loaded(path, split, config, revision)), 1):
             yield f"{path}, row {index}", row
 
 
@@ -44,23 +44,28 @@ def content_hash(path: str, split: str = "train", config: str | None = None, rev
         _refuse_missing(path)
         return _loaded(path, split, config, revision)._fingerprint
     place = Path(path)
-    members = sorted(member for member in place.rglob("*") if member.is_file()) if place.is_dir() else [place]
-    stats = [(member, member.stat()) for member in members]
-    return _hash_of(place, tuple((member, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for member, stat in stats))
+    if not place.is_dir():
+        files = [place]
+    elif _is_saved(place):
+        files = sorted(member for member in place.rglob("*") if member.is_file())
+    else:
+        files = _files_of(place, split, config, revision)
+    stats = [(file, file.stat()) for file in files]
+    return _hash_of(tuple((file, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for file, stat in stats))
 
 
 @cache
-def _hash_of(place: Path, members: tuple[tuple[Path, int, int, int], ...]) -> str:
-    """The hash of files, read once in a process while their sizes and times stay."""
+def _hash_of(files: tuple[tuple[Path, int, int, int], ...]) -> str:
+    """The hash of files in their order, read once in a process while their sizes and times stay."""
     digest = xxhash.xxh3_128()
     try:
-        for member, size, *_ in members:
-            digest.update(f"{member.relative_to(place)} {size}\n".encode())
-            with member.open("rb") as stream:
+        for file, size, *_ in files:
+            digest.update(f"{file.name if len(files) > 1 else ''} {size}\n".encode())
+            with file.open("rb") as stream:
                 while block := stream.read(BLOCK):
                     digest.update(block)
     except OSError as error:
-        raise RecipeError(f"{place}: cannot be read to its end ({error})") from None
+        raise RecipeError(f"{file}: cannot be read to its end ({error})") from None
     return digest.hexdigest()
 
 
@@ -73,12 +78,16 @@ def _refuse_missing(path: str) -> None:
 
 def _folder_rows(folder: Path, split: str, config: str | None, revision: str | None) -> Rows:
     """A folder's rows by the same readers as those of single files; one written by `save_to_disk` as it was saved."""
-    if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
+    if _is_saved(folder):
         for index, row in enumerate(_saved(folder, split), 1):
             yield f"{folder}, row {index}", row
         return
     for file in _files_of(folder, split, config, revision):
         yield from file_rows(file)
+
+
+def _is_saved(folder: Path) -> bool:
+    return (folder / "state.json").exists() or (folder / "dataset_dict.json").exists()
 
 
 def _saved(folder: Path, split: str) -> Iterator[Any]:
@@ -92,7 +101,25 @@ def _saved(folder: Path, split: str) -> Iterator[Any]:
         if split not in found:
             raise RecipeError(f"{folder} has no split {split}; it has {', '.join(found)}")
         found = found[split]
-    return iter(found)
+    return iter(_undecoded(found))
+
+
+def _undecoded(rows: Any) -> Any:
+    """Rows whose pictures and sounds stay what is stored of them, by which they are known, and are not opened."""
+    for name, feature in rows.features.items():
+        if (stored := _stored(feature)) != feature:
+            rows = rows.cast_column(name, stored)
+    return rows
+
+
+def _stored(feature: Any) -> Any:
+    from datasets import Audio, Image, List, Video
+
+    if isinstance(feature, Audio | Image | Video):
+        return type(feature)(decode=False)
+    if isinstance(feature, List):
+        return List(_stored(feature.feature), length=feature.length)
+    return {name: _stored(inner) for name, inner in feature.items()} if isinstance(feature, dict) else feature
 
 
 def _files_of(folder: Path, split: str, config: str | None, revision: str | None) -> list[Path]:
@@ -107,7 +134,7 @@ def _files_of(folder: Path, split: str, config: str | None, revision: str | None
         raise RecipeError(f"{folder} holds no data set with the split {split}; it has {', '.join(splits) or 'none'}")
     files = splits[split]
     if other := next((file for file in files if not is_readable(file)), None):
-        raise RecipeError(f"{folder} holds no data set that can be loaded: {other.name} is no file of rows; {KINDS}")
+        raise RecipeError(f"{folder} holds no data set that can be loaded: {other.name} is no file of rows; {READABLE}")
     by_card = (folder / "README.md").exists() and "data_files" in (folder / "README.md").read_text(errors="replace")
     if not by_card:
         _refuse_left_out(folder, [file for files in splits.values() for file in files])

@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.benchmarks import load_benchmark
 from olmoe_ft.data.cache import Cache
+from olmoe_ft.data.facts import CUT, LOST, MALFORMED, TOKEN_COLUMNS
 from olmoe_ft.data.heldout import HeldOut, Prompt
 from olmoe_ft.data.length import Length
-from olmoe_ft.data.prepare import CUT, LOST, MALFORMED, TOKEN_COLUMNS, Prepared, prepare
+from olmoe_ft.data.prepare import Prepared, prepare
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.words import asked, row_turns
 from olmoe_ft.recipe import Recipe, RecipeError
@@ -144,7 +145,7 @@ def _drawn(prepared: Prepared, seed: int) -> Dataset:
 def _asked(source: Source, stage: str, data: Data) -> list[Prompt]:
     """What is asked in each evaluation row."""
     rows, _ = load_source(source, stage, data)
-    return [Prompt(asked(row_turns(row)), place=row["place"]) for row in rows]
+    return [Prompt(asked(row_turns(row)), place=row["place"]) for row in rows if row["problem"] is None]
 
 
 def _check_lost(prepared: Prepared, data: Data) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 from olmoe_ft.data.content import text
 from olmoe_ft.data.formats import Example, messages, row_reader
 from olmoe_ft.data.prompts import read_prompt, with_system
-from olmoe_ft.data.rows import USUAL, Reading, RowError, RowReader, shown_keys
+from olmoe_ft.data.reader import RowReader
+from olmoe_ft.data.rows import USUAL, Reading, RowError, shown_keys
 from olmoe_ft.data.suggest import pair_columns, shape_hint
 from olmoe_ft.data.turns import Turn, is_transcript, read_turns, transcript, turns_of
 
@@ -63,8 +64,8 @@ def _answer(row: RowReader, key: str) -> list[Turn]:
     if isinstance(answer, list):
         return read_turns(row, key)
     if is_transcript(answer):
-        return transcript(answer, f"`{key}`")
-    return [Turn("assistant", text(answer, f"`{key}`", row.reading))]
+        return transcript(row, answer, f"`{key}`")
+    return [Turn("assistant", text(answer, f"`{key}`", row))]
 
 
 def _common_prefix(chosen: list[Turn], rejected: list[Turn]) -> list[Turn]:

@@ -1,9 +1,12 @@
 """The prompt of a row: what stands before the answer, in whichever key it is."""
 
+from contextlib import suppress
 from typing import Any
 
 from olmoe_ft.data.content import text
-from olmoe_ft.data.rows import RowError, RowReader, is_empty, shown
+from olmoe_ft.data.json_rows import DECODER
+from olmoe_ft.data.reader import RowReader
+from olmoe_ft.data.rows import RowError, is_blank, says_nothing, shown
 from olmoe_ft.data.turns import Turn, is_transcript, read_turns, transcript
 
 PROMPT_KEYS = ("prompt", "instruction", "question", "conversations", "messages")
@@ -26,8 +29,8 @@ def read_prompt(row: RowReader, keys: tuple[str, ...] = PROMPT_KEYS) -> list[Tur
     if isinstance(value, list):
         return with_system(row, read_turns(row, key))
     if is_transcript(value):
-        return with_system(row, transcript(value, f"`{key}`", prompt=True))
-    asked = _instruction(row) if key == "instruction" else text(value, f"`{key}`", row.reading)
+        return with_system(row, transcript(row, value, f"`{key}`", prompt=True))
+    asked = _instruction(row) if key == "instruction" else text(value, f"`{key}`", row)
     return with_system(row, [*_history(row), Turn("user", asked)])
 
 
@@ -38,9 +41,9 @@ def with_system(row: RowReader, turns: list[Turn]) -> list[Turn]:
         RowError: they begin with another one.
     """
     for key in ("system", "system_prompt"):
-        if is_empty(row.get(key)):
+        if is_blank(row.get(key)):
             continue
-        system = Turn("system", text(row.get(key), f"`{key}`", row.reading))
+        system = Turn("system", text(row.get(key), f"`{key}`", row))
         if not turns or turns[0].role != "system":
             return [system, *turns]
         if turns[0].said != system.said:
@@ -51,13 +54,17 @@ def with_system(row: RowReader, turns: list[Turn]) -> list[Turn]:
 def _instruction(row: RowReader) -> str:
     """Alpaca's question: `instruction`, `input`, or both, one of which may be empty."""
     parts = {key: row.get(key) for key in ("instruction", "input")}
-    said = {key: value for key, value in parts.items() if not is_empty(value)} or {"instruction": parts["instruction"]}
-    return "\n\n".join(text(value, f"`{key}`", row.reading) for key, value in said.items())
+    said = {key: value for key, value in parts.items() if not is_blank(value)} or {"instruction": parts["instruction"]}
+    return "\n\n".join(text(value, f"`{key}`", row) for key, value in said.items())
 
 
 def _history(row: RowReader) -> list[Turn]:
     """Earlier rounds of an Alpaca row, `[[question, answer], …]`."""
-    rounds: Any = row.get("history") or []
+    rounds: Any = row.get("history")
+    if isinstance(rounds, str) and rounds.lstrip().startswith("[["):  # as a CSV holds it
+        with suppress(ValueError, RecursionError):
+            rounds = DECODER.decode(rounds)
+    rounds = [] if says_nothing(rounds) else rounds
     if not isinstance(rounds, list):
         raise RowError(f"`history` must be a list of questions and answers, found {shown(rounds)}")
     turns = []
@@ -65,5 +72,5 @@ def _history(row: RowReader) -> list[Turn]:
         where = f"`history[{index}]`"
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise RowError(f"{where} must be a question and its answer, found {shown(pair)}")
-        turns += [Turn("user", text(pair[0], where)), Turn("assistant", text(pair[1], where))]
+        turns += [Turn("user", text(pair[0], where, row)), Turn("assistant", text(pair[1], where, row))]
     return turns

@@ -6,7 +6,8 @@ from typing import Any
 
 from olmoe_ft.data.formats import conversation_prompt
 from olmoe_ft.data.locations import read_rows
-from olmoe_ft.data.rows import JUDGEMENTS, Reading, RowError
+from olmoe_ft.data.rows import Reading, RowError, shown
+from olmoe_ft.data.unread import JUDGEMENTS
 from olmoe_ft.data.words import asked
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Answers
@@ -50,10 +51,12 @@ def load_questions(answers: Answers) -> list[Question]:
         except RowError as error:
             raise RecipeError(f"{where}: {error}") from None
         if not isinstance(row.get("answer"), str) or not row["answer"]:
-            raise RecipeError(f"{where}: `answer` must be the expected text, found {row.get('answer')!r}")
+            raise RecipeError(f"{where}: `answer` must be the expected text, found {shown(row.get('answer'))}")
         frames = row.get("frames") or {"plain": ("", "")}
         if not (isinstance(frames, dict) and all(_is_frame(frame) for frame in frames.values())):
-            raise RecipeError(f"{where}: `frames` must give each style a text before and one after, found {frames!r}")
+            raise RecipeError(
+                f"{where}: `frames` must give each style a text before and one after, found {shown(frames)}"
+            )
         styles = {style: (before, after) for style, (before, after) in frames.items()}
         questions.append(Question(prompt, row["answer"], styles, str(row.get("skill", "all"))))
     if not questions:

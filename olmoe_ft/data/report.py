@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.data.audit import Audit, SourceAudit, own_overlap
+from olmoe_ft.data.audit import Audit, SourceAudit
 from olmoe_ft.data.findings import findings, first_keys
 from olmoe_ft.data.heldout import OWN
 from olmoe_ft.data.mixture import Mixture
@@ -25,15 +25,38 @@ STYLES = {"learned": "green", "chosen": "green", "rejected": "red", "seen": "dim
 Span = tuple[str, str]  # what the model does with a piece of a row (a key of STYLES), and the piece
 
 
-def data_report(audit: Audit, mixture: Mixture, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def data_report(
+    audit: Audit, mixture: Mixture, tokenizer: PreTrainedTokenizerBase, evaluation: Audit | None = None
+) -> dict[str, Any]:
     """What `data_report.json` holds: the numbers of every source, the findings, and rows as the model sees them."""
     rows = [[list(span) for span in spans] for spans in shown_rows(mixture, tokenizer)]
-    return {"rows": len(mixture.rows), **audit.as_dict(), "findings": findings(audit), "examples": rows}
+    report = {"rows": len(mixture.rows), **audit.as_dict(), "findings": findings(audit), "examples": rows}
+    if evaluation is not None:
+        report["evaluation"] = {**evaluation.as_dict(), "findings": findings(evaluation)}
+    return report
 
 
-def print_audit(audit: Audit, mixture: Mixture, tokenizer: PreTrainedTokenizerBase, console: Console) -> None:
-    """The table, how the rows were read, the findings and three rows."""
-    console.print(_table("Training data", audit, dict(_lines(audit.sources))))
+def print_audit(
+    audit: Audit,
+    mixture: Mixture,
+    tokenizer: PreTrainedTokenizerBase,
+    console: Console,
+    evaluation: Audit | None = None,
+) -> None:
+    """The numbers of the training rows and of the evaluation rows, what is worth a look, and three training rows."""
+    _print_numbers("Training data", audit, console)
+    if evaluation is not None:
+        _print_numbers("Evaluation data", evaluation, console)
+    for number, spans in enumerate(shown_rows(mixture, tokenizer), 1):
+        console.print(
+            Panel(_coloured(spans), title=f"row {number} of the mixture, as the model sees it", title_align="left")
+        )
+    console.print("[dim]seen[/], [green]learned[/]" + (", [red]rejected[/]" if _is_paired(mixture) else ""))
+
+
+def _print_numbers(title: str, audit: Audit, console: Console) -> None:
+    """The table, how the rows were read, what was dropped, and the findings."""
+    console.print(_table(title, audit, dict(_lines(audit.sources))))
     if benchmarks := [group for group in audit.groups if group != OWN]:
         title = "Rows with a question of a benchmark (questions found)"
         console.print(_table(title, audit, {name: _found(audit.sources, name) for name in benchmarks}))
@@ -47,11 +70,6 @@ def print_audit(audit: Audit, mixture: Mixture, tokenizer: PreTrainedTokenizerBa
             console.print(f"[yellow]{escape(printable(line))}[/]", highlight=False)
     for finding in findings(audit):
         console.print(f"[yellow]look:[/] {escape(printable(finding))}", highlight=False)
-    for number, spans in enumerate(shown_rows(mixture, tokenizer), 1):
-        console.print(
-            Panel(_coloured(spans), title=f"row {number} of the mixture, as the model sees it", title_align="left")
-        )
-    console.print("[dim]seen[/], [green]learned[/]" + (", [red]rejected[/]" if _is_paired(mixture) else ""))
 
 
 def _table(title: str, audit: Audit, lines: dict[str, list[str]]) -> Table:
@@ -122,7 +140,7 @@ def _lines(sources: list[SourceAudit]) -> Iterator[tuple[str, list[str]]]:
         "rows with BOS twice": [f"{source.double_bos:,}" for source in sources],
         "exact copies": [f"{source.exact_copies:,}" for source in sources],
         "near copies": [f"{source.near_copies:,}" for source in sources],
-        "rows with a held-out prompt": [f"{own_overlap(source):,}" for source in sources],
+        "rows with a held-out prompt": [f"{source.overlaps.get(OWN, {}).get('rows', 0):,}" for source in sources],
     }
     yield from always.items()
     if any(source.same_answers for source in sources):

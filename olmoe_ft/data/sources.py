@@ -12,12 +12,12 @@ from olmoe_ft.data.cache import Cache, entry_rows, write_rows
 from olmoe_ft.data.formats import training_example
 from olmoe_ft.data.locations import content_hash, read_rows
 from olmoe_ft.data.pairs import preference_pair
-from olmoe_ft.data.rows import Reading, RowError, is_empty
+from olmoe_ft.data.rows import Reading, RowError, key_name, says_nothing, shown_keys
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Data, Source
 
 MESSAGES = [{"role": Value("string"), "content": Value("string")}]
-COMMON = {
+COMMON: dict[str, Any] = {  # what is known of every row, whatever it is
     "place": Value("string"),  # where the row stands: "file.jsonl:12"
     "problem": Value("string"),  # why it cannot be read, null for one that can
     "form": Value("string"),  # the format it was read as
@@ -71,8 +71,9 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
             example = convert(_renamed(row, source.columns), source.format, reading)
             example["unread"] += _displaced(row, source.columns)
             yield empty | example | {"place": where}
-        except RowError as error:
-            problem = str(error).encode(errors="backslashreplace").decode()  # it may quote half a character
+        except (RowError, RecursionError) as error:
+            said = str(error) if isinstance(error, RowError) else "nested too deeply"
+            problem = said.encode(errors="backslashreplace").decode()  # it may quote half a character
             if data.malformed == "stop":
                 told = "data.malformed" in problem or "columns:" in problem
                 mend = "" if told else "; mend the row, or set data.malformed to drop"
@@ -81,7 +82,7 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
     if keys is None:
         raise RecipeError(f"{source.path}: the data set is empty; give one with at least one row")
     if unseen:
-        absent, known = ", ".join(sorted(unseen)), ", ".join(keys)
+        absent, known = shown_keys(sorted(unseen)), shown_keys(keys)
         raise RecipeError(f"{source.path}: no row has {absent}, which `columns` renames; the last has {known}")
 
 
@@ -96,4 +97,4 @@ def _renamed(row: Any, names: Any) -> Any:
 def _displaced(row: dict[str, Any], names: Any) -> list[str]:
     """The keys that gave way to a renamed one."""
     taken = {new for old, new in names.items() if old in row}
-    return [key for key, value in row.items() if key in taken and key not in names and not is_empty(value)]
+    return [key_name(key) for key in row if key in taken and key not in names and not says_nothing(row[key])]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from olmoe_ft.data.rows import RowError, holds_text
+from olmoe_ft.data.rows import RowError
 
 # What data sets call the two sides of a conversation, the usual names first.
 ASKED = ("prompt", "question", "query", "problem", "instruction", "input", "user", "human", "request")
@@ -47,15 +47,22 @@ def shape_hint(row: Mapping[str, Any]) -> str:
 
 
 def _first_that_reads(row: Mapping[str, Any], candidates: Iterator[Names], read: Read) -> str:
-    for names in candidates:
-        others = {key: value for key, value in row.items() if key not in names and key not in names.values()}
+    """The renaming after which the row is read; else the first, for this row may be an odd one of its file."""
+    others = [names for names in candidates if any(old != new for old, new in names.items())]
+    for names in others:
+        kept = {key: value for key, value in row.items() if key not in names and key not in names.values()}
         try:
-            read({**others, **{new: row[old] for old, new in names.items()}})
+            read({**kept, **{new: row[old] for old, new in names.items()}})
         except RowError:
             continue
-        written = ", ".join(f"{old}: {new}" for old, new in names.items() if old != new)
-        return f". It can be read with   columns: {{{written}}}   beside the source's `path`"
-    return ""
+        return f". It can be read with   {_written(names)}   beside the source's `path`"
+    return (
+        f". Rows with these keys are read with   {_written(others[0])}   beside the source's `path`" if others else ""
+    )
+
+
+def _written(names: Names) -> str:
+    return f"columns: {{{', '.join(f'{old}: {new}' for old, new in names.items() if old != new)}}}"
 
 
 def _conversations(row: Mapping[str, Any]) -> Iterator[Names]:
@@ -63,7 +70,7 @@ def _conversations(row: Mapping[str, Any]) -> Iterator[Names]:
         if isinstance(row.get(key), list):
             yield {key: "messages"}
     if "instruction" in row:  # Alpaca's, whose question may stand in two keys
-        context = {key: "input" for key in ("input", "context") if holds_text(row.get(key))}
+        context = {key: "input" for key in ("input", "context") if key in row}
         for answer in ANSWERED:
             if answer in row:
                 yield {"instruction": "instruction", **context, answer: "output"}

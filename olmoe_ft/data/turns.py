@@ -4,13 +4,15 @@ A turn that the chat format cannot express (a tool call, an image, a weight of 0
 in silence, the row would teach something else than it says.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from olmoe_ft.data.content import refuse_marks, text
-from olmoe_ft.data.rows import MARKS, RowError, RowReader, is_empty, leave_out, refuse_parts, shown
+from olmoe_ft.data.content import joined, text
+from olmoe_ft.data.json_rows import DECODER, json_reason
+from olmoe_ft.data.reader import RowReader
+from olmoe_ft.data.rows import RowError, is_blank, says_nothing, shown
+from olmoe_ft.data.unread import MARKS, leave_out, refuse_marks, refuse_parts
 
 ROLES = {
     "system": "system",
@@ -26,7 +28,8 @@ ROLES = {
 }
 TOOL_ROLES = {"tool", "tool_call", "tool_response", "function", "function_call", "function_response", "observation"}
 UNSAID = ("tool_calls", "function_call", "reasoning_content", "thinking")  # of a message, beside its content
-LISTED = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")  # turns that a table holds as text
+OBJECTS = re.compile(r"\s*\[?\s*\{")  # what may be turns as JSON text
+LISTED = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")  # what must be
 MAY_BE_LISTED = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
 TRANSCRIPT = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 WITHOUT_TOOLS = "which OLMoE's chat format cannot express; take such rows out (`data.malformed: drop` does)"
@@ -76,37 +79,49 @@ def is_transcript(value: Any) -> bool:
     return isinstance(value, str) and TRANSCRIPT.match(value) is not None and "\n\nAssistant:" in value
 
 
-def transcript(value: str, where: str, prompt: bool = False) -> list[Turn]:
-    """The turns of HH-RLHF's form, `\\n\\nHuman: …\\n\\nAssistant: …`; a prompt ends with an empty assistant turn."""
+def transcript(row: RowReader, value: str, where: str, prompt: bool = False) -> list[Turn]:
+    """The turns of HH-RLHF's form, `\\n\\nHuman: …\\n\\nAssistant: …`; a prompt ends with an empty assistant turn.
+
+    White space around a turn belongs to the form, not to what is said.
+    """
     _, *parts = TRANSCRIPT.split(value)
     said = list(zip(parts[::2], parts[1::2], strict=True))
     if prompt and not said[-1][1].strip():
         said.pop()
     roles = {"Human": "user", "Assistant": "assistant"}
-    return [Turn(roles[who], text(words.strip(), f"{where}, turn {index}")) for index, (who, words) in enumerate(said)]
+    return [
+        Turn(roles[who], text(words.strip(), f"{where}, turn {index}", row)) for index, (who, words) in enumerate(said)
+    ]
 
 
 def _listed(value: str, key: str) -> Any:
-    if not LISTED.match(value):
+    """Turns that stand as JSON text, alone or in a list; any other text as it is."""
+    if not OBJECTS.match(value):
         return value
     try:
-        found = json.loads(value)
+        found = DECODER.decode(value)
     except (ValueError, RecursionError) as error:
-        raise RowError(f"`{key}` is a list of turns as text, but not valid JSON ({error})") from None
-    keys = [turn.keys() & {"role", "from"} if isinstance(turn, Mapping) else () for turn in found]
-    return found if all(keys) else value
+        if not LISTED.match(value):
+            return value
+        raise RowError(f"`{key}` is a list of turns as text, but not valid JSON ({json_reason(error)})") from None
+    listed = found if isinstance(found, list) else [found]
+    return listed if all(map(_is_turn, listed)) else value
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, Mapping) and ({"role", "content"} <= value.keys() or {"from", "value"} <= value.keys())
 
 
 def _turn(row: RowReader, turn: Any, where: str, key: str) -> Turn | None:
     if not isinstance(turn, Mapping):
         raise RowError(f"{where} must be a turn with a role and a text, found {shown(turn)}")
-    turn = {name: value for name, value in turn.items() if name not in row.reading.ignore}
+    turn = row.without_ignored(turn, f"{key}[].")
     role, content = _role(turn, where), _either(turn, "content", "value", where)
     _note_rest(row, turn, where, key)
     mark = _mark(turn, role, where, row.reading.obey_marks)
-    if role == "system" and is_empty(content) and content not in ("[]", "{}", "null"):
+    if role == "system" and is_blank(joined(content, where, row)):
         return None
-    return Turn(role, text(content, where, row.reading), mark)
+    return Turn(role, text(content, where, row), mark)
 
 
 def _role(turn: Mapping[str, Any], where: str) -> str:
@@ -130,13 +145,13 @@ def _either(turn: Mapping[str, Any], key: str, other: str, where: str) -> Any:
 def _note_rest(row: RowReader, turn: Mapping[str, Any], where: str, key: str) -> None:
     """Refuse what else in a turn may matter, and count the rest."""
     known = ("role", "from", "content", "value", *MARKS)
-    rest = {name: value for name, value in turn.items() if name not in known and not is_empty(value)}
+    rest = {name: value for name, value in turn.items() if name not in known and not says_nothing(value)}
     for name in UNSAID:
         if rest.get(name):
             raise RowError(f"{where} has `{name}`, {WITHOUT_TOOLS}")
     refuse_parts(rest, where)
     refuse_marks(rest, where)
-    row.note_unread(key, rest)
+    row.note_unread(f"{key}[].", rest)
 
 
 def _mark(turn: Mapping[str, Any], role: str, where: str, obey: bool) -> bool | None:
@@ -145,7 +160,7 @@ def _mark(turn: Mapping[str, Any], role: str, where: str, obey: bool) -> bool | 
     Raises:
         RowError: a mark is neither yes nor no, two contradict each other, or one asks for what is not done.
     """
-    marks = {name: turn[name] for name in MARKS if not is_empty(turn.get(name))}
+    marks = {name: turn[name] for name in MARKS if not is_blank(turn.get(name))}
     for name, value in marks.items():
         if not isinstance(value, bool | int | float) or value not in (0, 1):
             raise RowError(f"{where} has `{name}` {shown(value)}; a mark is 0, 1, true or false: {leave_out(name)}")

@@ -98,8 +98,9 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float) -> None:
     for reason in plan.unreachable:
         console.print(f"[yellow]not looked at:[/] {escape(reason)}", highlight=False)
     if inputs is not None:
-        print_audit(inputs.audit, inputs.train, inputs.tokenizer, console)
-        _write_report(recipe, data_report(inputs.audit, inputs.train, inputs.tokenizer), console)
+        seen = (inputs.audit, inputs.train, inputs.tokenizer)
+        print_audit(*seen, console, inputs.evaluation_audit)
+        _write_report(recipe, data_report(*seen, inputs.evaluation_audit), console)
     batch = largest_batch(plan)
     steps_by_kind = {
         gpu: measure_step(recipe, plan.config, plan.arguments, batch, gpu) for gpu in {one.gpu for one in machines}

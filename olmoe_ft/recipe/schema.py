@@ -121,9 +121,9 @@ class Source(Section):
     """Keys of its rows, turns and content parts to leave unread, although they could carry a part of the example:
     `[images, label]`. Without it such a key is an error."""
     split: Text = "train"
-    """Split of a Hub data set."""
+    """Split of a folder or Hub data set."""
     config: Text | None = None
-    """Configuration of a Hub data set that has several."""
+    """Configuration of a folder or Hub data set that has several."""
     revision: Text | None = None
     """Branch, tag or commit of a Hub data set."""
 
@@ -142,7 +142,7 @@ class Benchmark(Section):
     """File, folder or Hub name."""
     columns: Mapping[str, Text] = Field(default_factory=dict)
     """Keys to rename before a row is read; a question stands in `question`, `prompt`, `problem`, `query`,
-    `instruction`, `input`, `messages`, `conversations` or `text`, the first that is filled."""
+    `instruction`, `input`, `messages`, `conversations`, `turns` or `text`, the first that is filled."""
     split: Text | None = None
     """Split of a folder or Hub data set, by default test."""
     config: Text | None = None

@@ -26,6 +26,7 @@ class Inputs:
     questions: list[Question] | None
     audit: Audit
     """What is in the training rows."""
+    evaluation_audit: Audit | None
     fingerprints: dict[str, Any]
     """Hashes of the training rows, for `run.json`."""
 
@@ -44,5 +45,7 @@ def read_inputs(recipe: Recipe, config: "OlmoeConfig") -> Inputs:
     prompts = [question.texts() for question in questions or ()]
     max_length = recipe.training.get("max_length", default_of(recipe.stage, "max_length"))
     train, evaluation = load_mixtures(recipe, max_length, tokenizer, prompts)
-    audited = audit(train, config.max_position_embeddings)
-    return Inputs(tokenizer, train, evaluation, questions, audited, train.fingerprints())
+    positions = config.max_position_embeddings
+    audits = [audit(mixture, positions) if mixture else None for mixture in (train, evaluation)]
+    assert audits[0] is not None
+    return Inputs(tokenizer, train, evaluation, questions, audits[0], audits[1], train.fingerprints())

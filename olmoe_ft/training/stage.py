@@ -86,8 +86,9 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
 
 def _look_at_data(run: RunDirectory, inputs: Inputs) -> None:
     """The audit, before a weight is read."""
-    print_audit(inputs.audit, inputs.train, inputs.tokenizer, Console())
-    run.write_data_report(data_report(inputs.audit, inputs.train, inputs.tokenizer))
+    seen = (inputs.audit, inputs.train, inputs.tokenizer)
+    print_audit(*seen, Console(), inputs.evaluation_audit)
+    run.write_data_report(data_report(*seen, inputs.evaluation_audit))
 
 
 def _train(

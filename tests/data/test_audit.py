@@ -51,7 +51,7 @@ def test_truncation_is_counted_by_rows_and_by_what_it_cut(write, mixture):
     assert "1 of 2 rows (50.0%) are cut, by 0 of prompts and 4 of answers in tokens" in finding
 
 
-def test_a_text_with_a_bos_of_its_own_is_seen(write, monkeypatch, mixture):
+def test_a_text_with_a_bos_of_its_own_is_seen(write, mixture):
     found = audit(mixture([{"path": write("rows.jsonl", [{"text": "<|endoftext|>a"}, {"text": "b"}])}])).sources[0]
     assert (found.double_bos, found.without_eos) == (1, 0)
 
@@ -196,7 +196,7 @@ def test_dropped_rows_are_told_by_reason_with_what_is_wrong_and_where(write, mix
 
 
 def test_a_dropped_row_is_counted_under_its_reason_alone(write, mixture):
-    """The long row would be cut, hold a held-out prompt and a special token; it is dropped, and that is all."""
+    """The long row would be cut and holds a special token; it is dropped, and that is all."""
     rows = [{"prompt": "word " * 90 + "<|endoftext|>", "completion": "a"}, ROWS[0]]
     found = audit(mixture([{"path": write("rows.jsonl", rows)}], max_length=60, long_prompts="drop")).sources[0]
     assert found.dropped == {"too long": 1}
@@ -239,3 +239,46 @@ def test_how_rows_were_read_is_told(write, mixture, tokenizer):
     stream = io.StringIO()
     print_audit(audit(found), found, tokenizer, Console(file=stream, width=300))
     assert "read as prompt_completion (2), text (1); keys not read: id (2), is_good (1)" in stream.getvalue()
+
+
+def test_the_audit_of_pairs_and_rows_that_a_template_refuses_counts_no_turns(write, mixture, tokenizer, monkeypatch):
+    refusing = "{% if messages[0]['content'] == 'say 4' %}{{ raise_exception('no fours') }}{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", refusing + tokenizer.chat_template)
+    found = audit(mixture([{"path": write("rows.jsonl", ROWS)}], malformed="drop", max_dropped=1)).sources[0]
+    assert (found.turns, found.dropped) == (18, {"malformed": 1})
+    [problem] = found.problems
+    assert problem.places[0].endswith("rows.jsonl:5") and "refuses it (no fours)" in problem.problem
+
+
+def test_evaluation_rows_are_audited_too(write, mixtures, tokenizer):
+    """Of three evaluation rows one is malformed and one too long: told on the screen and in the report."""
+    rows = [ROWS[0], {"prompt": "x"}, {"prompt": "word " * 90, "completion": "a"}]
+    settings = {"malformed": "drop", "max_dropped": 0.5, "long_prompts": "drop", "max_length": 60}
+    found, evaluation = mixtures(
+        [{"path": write("rows.jsonl", ROWS)}], evaluation=[{"path": write("eval.jsonl", rows)}], **settings
+    )
+    audited, evaluated = audit(found), audit(evaluation)
+    assert evaluated.sources[0].dropped == {"malformed": 1, "too long": 1}
+    assert audited.groups == {"held-out prompts": 2}  # the malformed row asks nothing
+    assert data_report(audited, found, tokenizer, evaluated)["evaluation"]["sources"][0]["rows"] == 3
+    stream = io.StringIO()
+    print_audit(audited, found, tokenizer, Console(file=stream, width=300), evaluated)
+    assert "Evaluation data" in stream.getvalue() and "eval.jsonl:2" in stream.getvalue()
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_what_stands_behind_the_last_learned_answer_is_no_answer(write, mixture, tokenizer, learned):
+    """A last question without an answer, or an answer that is not to be learned, gives way before the learned one."""
+    turns = [{"role": "user", "content": "say 5"}, {"role": "assistant", "content": "five"}]
+    tail = {"role": "user", "content": "word " * 60}
+    if not learned:
+        tail = {"role": "assistant", "content": "word " * 60, "train": False}
+    path = write("rows.jsonl", [{"messages": [*turns, tail]}])
+    for policy in ({}, {"long_prompts": "keep_end"}, {"long_answers": "drop"}, {"long_answers": "keep_end"}):
+        found = mixture([{"path": path}], max_length=40, turn_marks="obey", **policy)
+        assert (
+            tokenizer.decode(found.rows[0]["input_ids"])
+            == "<|endoftext|><|user|>\nsay 5\n<|assistant|>\nfive<|endoftext|>"
+        )
+        [source] = audit(found).sources
+        assert source.truncated_rows == 1 and source.truncated_answer_tokens == 0 and source.dropped == {}

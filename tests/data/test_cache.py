@@ -14,7 +14,8 @@ from both_tokenizers import TOKENIZERS
 from olmoe_ft.data import cache
 from olmoe_ft.data.audit import audit
 from olmoe_ft.data.cache import Cache
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.data.mixture import load_mixtures
+from olmoe_ft.recipe import Recipe, RecipeError
 
 ROWS = [
     {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": " a", "name": "x"}], "id": 1},
@@ -26,33 +27,35 @@ ROWS = [
 ]
 PAIR = {"prompt": "q", "chosen": "\n\nyes", "rejected": " no"}
 # What VERSION makes of these rows. A change that alters this needs a new VERSION, and then the new hash here.
-VERSION, MADE = 1, {"tiny": "f5a99110054fc9f6", "olmoe": "0cf10df2a178e60e"}
+VERSION, MADE = 1, {"tiny": "40dc1e9be1f8d976", "olmoe": "24faa2470597179a"}
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_the_version_is_raised_when_rows_are_made_otherwise(name, write, monkeypatch, tmp_path, request):
-    """All that is kept of every row, in a hash; without the place, which names the test's folder."""
-    monkeypatch.chdir(tmp_path)
+def test_the_version_is_raised_when_rows_are_made_otherwise(name, write, monkeypatch, tmp_path):
+    """All that is kept of rows, and their audit, in a hash."""
+    monkeypatch.chdir(tmp_path)  # a place names the file as the recipe does
     write("rows.jsonl", ROWS), write("pairs.jsonl", [PAIR, PAIR | {"rejected": ""}])
+    write("bench.jsonl", [{"question": "q"}])
     found = []
-    for path, stage in (("rows.jsonl", "sft"), ("pairs.jsonl", "dpo")):
-        made = mixture_of(TOKENIZERS[name], path, stage)
+    for path, stage, more in (
+        ("rows.jsonl", "sft", {}),
+        ("rows.jsonl", "sft", {"learn": "last_answer", "turn_marks": "obey", "long_prompts": "keep_end"}),
+        ("pairs.jsonl", "dpo", {"decontaminate_against": ["bench.jsonl"]}),
+    ):
+        made = mixture_of(TOKENIZERS[name], path, stage, more)
         rows = [{**row, "signature": row["signature"][:4]} for row in made.sources[0].rows]
-        found.append(json.dumps(rows, sort_keys=True))
+        found.append(json.dumps([rows, audit(made, 32).as_dict()], sort_keys=True))
     digest = hashlib.sha256("".join(found).encode()).hexdigest()[:16]
     assert (cache.VERSION, digest) == (VERSION, MADE[name])
 
 
-def mixture_of(tokenizer, path, stage):
-    from olmoe_ft.data.mixture import load_mixtures
-    from olmoe_ft.recipe import Recipe
-
+def mixture_of(tokenizer, path, stage, more):
     values = {
         "name": "x",
         "stage": stage,
         "model": {"path": "a/b"},
         "router": {"load_balancing_coef": 0, "z_loss_coef": 0, "train": "full"},
-        "data": {"train": [{"path": path}], "malformed": "drop", "max_dropped": 1, "cache": "cache"},
+        "data": {"train": [{"path": path}], "malformed": "drop", "max_dropped": 1, "cache": "cache", **more},
     }
     return load_mixtures(Recipe.model_validate(values), 64, tokenizer)[0]
 
@@ -84,7 +87,22 @@ def test_what_a_killed_process_left_is_made_anew(tmp_path):
     os.rename(path, f"{path}.partial")
     (Path(f"{path}.partial") / "x").write_text("half")
     again = Cache(tmp_path).entry("rows", [], lambda folder: (folder / "y").write_text("2") and None)
-    assert again == path and [file.name for file in path.iterdir()] == ["y"]
+    assert again == path and sorted(file.name for file in path.iterdir()) == ["files.json", "y"]
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_text("hal")])
+def test_an_entry_that_has_lost_a_file_is_made_anew(tmp_path, damage):
+    """As a cleaner of temporary folders leaves it, or a full disk."""
+    made = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "x").write_text("whole")
+
+    path = Cache(tmp_path).entry("rows", [], make)
+    damage(path / "x")
+    assert Cache(tmp_path).entry("rows", [], make) == path
+    assert (path / "x").read_text() == "whole" and len(made) == 2
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
@@ -116,8 +134,7 @@ print(len(made), path.is_dir())
     assert time.monotonic() - start > 1
 
 
-def test_the_rows_of_a_moved_file_are_not_prepared_again(write, mixture, monkeypatch):
-    """By content, not by name or time; but a row is told by its place, which names the file."""
+def test_the_rows_of_a_file_with_another_time_are_not_prepared_again(write, mixture, monkeypatch):
     path = write("rows.jsonl", ROWS[:2])
     first = mixture([{"path": path}])
     os.utime(path, (1, 1))

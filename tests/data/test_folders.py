@@ -3,9 +3,11 @@
 import json
 
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Features, Image, List, Value
 
+from olmoe_ft.data.formats import training_example
 from olmoe_ft.data.locations import content_hash, read_rows
+from olmoe_ft.data.rows import RowError, Unreadable
 from olmoe_ft.recipe import RecipeError
 
 ROW = {"prompt": "q", "completion": "a"}
@@ -98,18 +100,44 @@ def test_not_a_number_in_keys_that_nobody_reads(tmp_path):
 
 
 def test_a_key_that_stands_twice_is_an_error(tmp_path):
-    for name, text in (("a.json", '[{"text": "a", "text": "b"}]'), ("a.jsonl", '{"text": "a", "text": "b"}\n')):
-        (tmp_path / name).write_text(text)
-        with pytest.raises(RecipeError, match="the key 'text' stands twice"):
-            rows(str(tmp_path / name))
+    """In a line of its own it is that row's problem, in an array the file's."""
+    (tmp_path / "a.json").write_text('[{"text": "a", "text": "b"}]')
+    with pytest.raises(RecipeError, match="the key 'text' stands twice"):
+        rows(str(tmp_path / "a.json"))
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "text": "b"}\n{"text": "c"}\n')
+    assert rows(str(tmp_path / "a.jsonl")) == [
+        Unreadable("not valid JSON (the key 'text' stands twice)"),
+        {"text": "c"},
+    ]
 
 
 def test_the_hash_is_of_the_content(folder, tmp_path):
     one, same = (
-        folder({"train.jsonl": [ROW], "b.jsonl": []}, "one"),
-        folder({"train.jsonl": [ROW], "b.jsonl": []}, "two"),
+        folder({"train-1.jsonl": [ROW], "train-2.jsonl": [ROW]}, "one"),
+        folder({"train-1.jsonl": [ROW], "train-2.jsonl": [ROW]}, "two"),
     )
     assert content_hash(one) == content_hash(same)
-    assert content_hash(f"{one}/train.jsonl") == content_hash(f"{same}/train.jsonl") != content_hash(one)
-    (tmp_path / "two/train.jsonl").write_text(json.dumps({**ROW, "completion": "b"}) + "\n")
+    assert content_hash(f"{one}/train-1.jsonl") == content_hash(f"{same}/train-1.jsonl")
+    (tmp_path / "two/train-1.jsonl").write_text(json.dumps({**ROW, "completion": "b"}) + "\n")
     assert content_hash(one) != content_hash(same)
+
+
+def test_a_file_that_the_card_names_elsewhere_counts(folder, tmp_path):
+    """The card may name files outside the folder: when such a file changes, so does the hash."""
+    (tmp_path / "elsewhere.jsonl").write_text(json.dumps(ROW) + "\n")
+    path = folder({"README.md": f"---\nconfigs:\n- config_name: p\n  data_files: {tmp_path}/elsewhere.jsonl\n---\n"})
+    before = content_hash(path)
+    assert rows(path) == [ROW]
+    (tmp_path / "elsewhere.jsonl").write_text(json.dumps({**ROW, "completion": "other"}) + "\n")
+    assert content_hash(path) != before
+
+
+def test_pictures_of_a_saved_set_are_known_as_such(tmp_path):
+    """They are not opened, which would need the libraries for it; what is stored of them tells what they are."""
+    picture = {"bytes": b"\x89PNG", "path": None}
+    features = Features({"prompt": Value("string"), "completion": Value("string"), "shot": List(Image())})
+    Dataset.from_list([{**ROW, "shot": [picture]}], features=features).save_to_disk(str(tmp_path / "set"))
+    [row] = rows(str(tmp_path / "set"))
+    assert row["shot"] == [picture]
+    with pytest.raises(RowError, match="has `shot`, which OLMoE's chat format cannot express"):
+        training_example(row)

@@ -139,7 +139,7 @@ def test_a_multi_turn_prompt_is_the_shared_start():
         ({"instruction": "do", "output": "x", "history": [["q"]]}, r"`history\[0\]` must be a question and its answer"),
         ({"messages": []}, "`messages` must be a list of turns"),
         ({"messages": "[" * 100_000}, "`messages` must be a list of turns"),
-        ({"messages": '[{"role":' + "[" * 100_000}, "not valid JSON .maximum recursion"),
+        ({"messages": '[{"role":' + "[" * 100_000}, "not valid JSON .nested too deeply"),
         (
             {"prompt": "[{'role': 'user', 'content': 'q'}]", "completion": "a"},
             "`prompt` is a list of turns as text, but",

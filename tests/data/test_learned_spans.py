@@ -4,12 +4,12 @@ import pytest
 from both_tokenizers import TOKENIZERS
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from independent import END, backend, ids_and_labels, pieces, spans
+from independent import END, backend, ids_and_labels, spans
 
+from olmoe_ft.data.facts import _pairs
 from olmoe_ft.data.formats import training_example
 from olmoe_ft.data.length import Length
 from olmoe_ft.data.pairs import preference_pair
-from olmoe_ft.data.prepare import _pairs
 from olmoe_ft.data.tokens import tokenize
 
 # What goes wrong at the edges of turns and inside them.
@@ -70,8 +70,6 @@ def check(name: str, turns: list[tuple[str, str]]) -> None:
     said = [content + END for role, content in turns if role == "assistant"]
     if (normalizer := backend(name).normalizer) is not None:
         said = [normalizer.normalize_str(text) for text in said]
-    learned = [text for text, is_answer in pieces(turns) if is_answer]
-    assert len(learned) == len(said)
     assert spans(name, found.labels) == said
     assert found.ends_with_eos
 
@@ -85,7 +83,7 @@ KNOWN = [("user", "one"), ("assistant", "first"), ("user", "two"), ("assistant",
 @USUAL
 @given(conversations())
 @example(KNOWN)
-@example([("user", "q"), ("assistant", "\n\nBlue."), ("user", "\n\n"), ("assistant", "\t\t\u200b")][:2])
+@example([("user", "q"), ("assistant", "\n\nBlue."), ("user", "\u200b\n\n"), ("assistant", "\t\t\u200b")])
 @example([("user", "q\u200b"), ("assistant", "\u0338 begins with a mark that the text before it could take")])
 def test_drawn_conversations(name, turns):
     check(name, turns)

@@ -8,11 +8,11 @@ from both_tokenizers import FOLDERS, VOCABULARIES
 from independent import ids_and_labels
 
 from olmoe_ft.data.audit import audit
+from olmoe_ft.data.facts import _pairs
 from olmoe_ft.data.formats import training_example
 from olmoe_ft.data.length import Length
 from olmoe_ft.data.mixture import load_mixtures
 from olmoe_ft.data.pairs import preference_pair
-from olmoe_ft.data.prepare import _pairs
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.data.tokens import tokenize

@@ -207,3 +207,24 @@ def test_a_folder_with_a_broken_link_is_read(tmp_path):
     write(tmp_path / "train.jsonl", ROWS)
     (tmp_path / "notes").symlink_to("/nowhere")
     assert len(loaded(Source(path=str(tmp_path)))) == 10
+
+
+def test_a_broken_line_is_a_row_that_cannot_be_read(tmp_path):
+    """With its place and reason, and left out like other such rows where the recipe says so."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "q", "completion": "a"}\n{"prompt": \n' + "[" * 100_000 + "\n")
+    (tmp_path / "rows.csv").write_text("prompt,completion\nq,a\nq\n")
+    lines = loaded(Source(path=str(tmp_path / "rows.jsonl")), malformed="drop")
+    assert [row["problem"] and row["problem"][:14] for row in lines] == [None, "not valid JSON", "not valid JSON"]
+    table = loaded(Source(path=str(tmp_path / "rows.csv")), malformed="drop")
+    assert [row["problem"] for row in table] == [None, "1 fields where the header names 2"]
+
+
+def test_deep_rows_and_odd_tables_are_one_sentence(tmp_path):
+    deep = '{"prompt": "q", "completion": "a", "meta": ' + '{"a": ' * 900 + "1" + "}" * 901 + "\n"
+    (tmp_path / "deep.jsonl").write_text(deep)
+    [row] = loaded(Source(path=str(tmp_path / "deep.jsonl")), malformed="drop")
+    assert row["problem"] in (None, "nested too deeply") or "not valid JSON" in row["problem"]
+    far = pyarrow.array([10**9], pyarrow.date32())
+    parquet.write_table(pyarrow.table({"text": ["a"], "day": far}), tmp_path / "far.parquet")
+    with pytest.raises(RecipeError, match="not a readable Parquet file"):
+        loaded(Source(path=str(tmp_path / "far.parquet")))

@@ -13,7 +13,9 @@ ROW = Tokens([0, 1, 2, 3, 4, 5, 6, 7], [IGNORED] * 5 + [5, 6, 7], 5)
 
 def cut(**policy):
     found = Length(**policy).conversation(ROW, BOS)
-    return found and (found.input_ids, [label for label in found.labels if label != IGNORED], found.answer_start)
+    if isinstance(found, str):
+        return found
+    return found.input_ids, [label for label in found.labels if label != IGNORED], found.answer_start
 
 
 @pytest.mark.parametrize(
@@ -30,22 +32,43 @@ def cut(**policy):
         ({"max_length": 7, "max_prompt_length": 3}, ([0, 1, 2, 5, 6, 7], [5, 6, 7], 3)),
         ({"max_length": 7, "max_prompt_length": 3, "long_prompts": "keep_end"}, ([0, 3, 4, 5, 6, 7], [5, 6, 7], 3)),
         ({"max_length": 7, "max_prompt_length": 1, "long_prompts": "keep_end"}, ([0, 5, 6, 7], [5, 6, 7], 1)),
-        ({"max_length": 7, "max_prompt_length": 3, "long_prompts": "drop"}, None),
+        (
+            {"max_length": 7, "max_prompt_length": 3, "long_prompts": "drop"},
+            "its prompt of 5 tokens is longer than 3 (data.long_prompts: drop)",
+        ),
         # then the answer, to the room that is left
         ({"max_length": 7, "long_answers": "keep_end"}, ([0, 1, 2, 3, 4, 6, 7], [6, 7], 5)),
-        ({"max_length": 7, "long_answers": "drop"}, None),
+        (
+            {"max_length": 7, "long_answers": "drop"},
+            "its answer of 3 tokens finds room for 2 (data.long_answers: drop)",
+        ),
         ({"max_length": 5, "max_prompt_length": 3, "long_prompts": "keep_end"}, ([0, 3, 4, 5, 6], [5, 6], 3)),
         # keep_end alone: the prompt gives way to the answer, down to its BOS, and then the answer
         ({"max_length": 7, "long_prompts": "keep_end"}, ([0, 2, 3, 4, 5, 6, 7], [5, 6, 7], 4)),
         ({"max_length": 5, "long_prompts": "keep_end"}, ([0, 4, 5, 6, 7], [5, 6, 7], 2)),
         ({"max_length": 3, "long_prompts": "keep_end"}, ([0, 5, 6], [5, 6], 1)),
-        ({"max_length": 3, "long_prompts": "keep_end", "long_answers": "drop"}, None),
+        (
+            {"max_length": 3, "long_prompts": "keep_end", "long_answers": "drop"},
+            "its answer of 3 tokens finds room for 2 (data.long_answers: drop)",
+        ),
         # a prompt within its own limit is not long
         ({"max_length": 7, "max_prompt_length": 5, "long_prompts": "drop"}, ([0, 1, 2, 3, 4, 5, 6], [5, 6], 5)),
     ],
 )
 def test_prompts_and_answers_are_cut_apart(policy, expected):
     assert cut(**policy) == expected
+
+
+@pytest.mark.parametrize(
+    "policy", [{}, {"long_prompts": "keep_end"}, {"long_answers": "drop"}, {"long_answers": "keep_end"}]
+)
+def test_what_stands_behind_the_last_learned_answer_goes_first(policy):
+    """Four tokens behind the answer, which nothing learns from, make the row too long; without them it fits."""
+    row = Tokens([*ROW.input_ids, 8, 8, 8, 8], [*ROW.labels, *[IGNORED] * 4], 5, 8)
+    for room in (8, 11):
+        cut = Length(room, **policy).conversation(row, BOS)
+        assert (cut.input_ids, cut.labels) == (ROW.input_ids, ROW.labels)
+    assert Length(12, **policy).conversation(row, BOS) is row
 
 
 def test_without_a_bos_the_end_is_the_end():
@@ -61,7 +84,9 @@ def test_both_answers_of_a_pair_see_the_same_prompt():
     assert Length(7, 2, "keep_end").pair(prompt, chosen, rejected, BOS) == ([0, 3], chosen, rejected)
     assert Length(7, None, "keep_end").pair(prompt, chosen, rejected, BOS) == ([0, 2, 3], chosen, rejected)
     assert Length(5, 2).pair(prompt, chosen, rejected, BOS) == ([0, 1], chosen, [6, 7, 8])
-    assert Length(5, 2, long_answers="drop").pair(prompt, chosen, rejected, BOS) is None
+    assert Length(5, 2, long_answers="drop").pair(prompt, chosen, rejected, BOS) == (
+        "its answer of 4 tokens finds room for 3 (data.long_answers: drop)"
+    )
     assert Length(3).pair(prompt, chosen, rejected, BOS) == ([0, 1, 2], [], [])
 
 

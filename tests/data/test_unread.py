@@ -60,6 +60,12 @@ def test_what_a_pair_was_read_as():
         ({"output": "x"}, ["output"], ["output"]),
         ({"rationale": "a long thought " * 10}, ["rationale"], ["rationale"]),
         ({"rationale": "short"}, ["rationale"], []),
+        ({"thought": "思考" * 20}, ["thought"], ["thought"]),  # twenty words and more without spaces
+        ({"rounds": ["one two three four five"] * 4}, ["rounds"], ["rounds"]),
+        ({"answer": 42}, ["answer"], ["answer"]),
+        ({"output": "no"}, ["output"], ["output"]),
+        ({"image_width": 3, "num_images": 0}, ["image_width", "num_images"], []),
+        ({"\ud800k": "x"}, ["\\ud800k"], []),
         ({"weight": 1, "train": True}, ["weight", "train"], ["train"]),  # says what is done anyway
     ],
 )
@@ -78,11 +84,17 @@ def test_keys_of_turns_that_were_not_read_are_named_once():
     assert found["unread"] == ["messages[].name", "messages[].id"]
 
 
+MEDIA = ("images", "image", "image_path", "imageUrl", "input-image", "videos", "audios", "input_audio")
+OTHERS = ("tools", "functions", "function_call", "label", "kto_tag")
+
+
 @pytest.mark.parametrize(
-    "key",
-    ["images", "image", "image_path", "videos", "audios", "input_audio", "tools", "functions", "label", "kto_tag"],
+    ("key", "value"),
+    [
+        *((key, value) for key in MEDIA for value in (["a.jpg"], "x", {"url": "x"}, [None, "x"])),
+        *((key, value) for key in OTHERS for value in ([{"name": "f"}], True, False, "x")),
+    ],
 )
-@pytest.mark.parametrize("value", [["a.jpg"], True, False, "x"])
 def test_a_key_that_carries_a_part_of_the_example_is_an_error(key, value):
     for row, read in (
         ({"messages": TURNS}, training_example),
@@ -99,6 +111,10 @@ def test_a_key_that_carries_a_part_of_the_example_is_an_error(key, value):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
+        ("shot", "https://x/a.jpg?w=1", "has `shot`, which"),
+        ("media", {"image": "x"}, "has `media`, which"),
+        ("weight", "0", "has `weight` '0', which"),
+        ("train", "False", "has `train` 'False', which"),
         ("file", "cat.JPG", "has `file`, which OLMoE's chat format cannot express"),
         ("scene", ["a/b.mp4"], "has `scene`, which"),
         ("picture", {"bytes": None, "path": "x"}, "has `picture`, which"),
@@ -138,8 +154,68 @@ def test_an_unknown_mark_of_a_turn_is_an_error(turn, said):
 
 
 def test_a_key_of_a_turn_can_be_left_unread():
-    row = {"messages": [user("q"), assistant("a", toxic=False, id=3)]}
-    assert learned(row, Reading(ignore=frozenset(["toxic", "id"]))) == ["a"]
+    row = {"messages": [user("q"), assistant([{"text": "a", "seen": True}], toxic=False, id=3)]}
+    reading = Reading(ignore=frozenset(["toxic", "id", "seen"]))
+    assert learned(row, reading) == ["a"]
+    found = training_example(row, reading=reading)
+    assert found["unread"] == ["messages[].toxic", "messages[].id", "content[].seen"] and not found["doubtful"]
+
+
+def test_keys_of_content_parts_that_were_not_read_are_named():
+    part = {"type": "text", "text": "q", "citation": "from the long book " * 9, "cache_control": {"type": "ephemeral"}}
+    found = training_example({"messages": [user([part]), assistant("a")]})
+    assert (found["unread"], found["doubtful"]) == (
+        ["content[].citation", "content[].cache_control"],
+        ["content[].citation"],
+    )
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": None, "completion": "x"},
+        {"completion": "x", "question": "y"},
+        {"instruction": None, "input": "", "output": "x"},
+        {"instruction": "", "input": "", "output": "x"},
+        {"instruction": "", "input": "", "output": "x", "text": "Below is x"},
+        {"prompt": "", "completion": "x", "text": "x"},
+        {"prompt": [], "completion": "x"},
+    ],
+)
+@pytest.mark.parametrize("format", [None, "prompt_completion", "alpaca"])
+def test_an_answer_without_its_question_is_no_row(row, format):
+    with pytest.raises(RowError):
+        training_example(row, format)
+
+
+def test_a_prompt_that_ends_with_an_answer_has_no_second_one():
+    with pytest.raises(RowError, match="ends with an assistant turn"):
+        training_example({"prompt": TURNS, "completion": "b"})
+    with pytest.raises(RowError, match="ends with an assistant turn"):
+        training_example({"prompt": "\n\nHuman: q\n\nAssistant: Let me", "completion": " see"})
+
+
+@pytest.mark.parametrize("input", ["{}", "[]", "null"])
+def test_a_question_that_looks_like_nothing_in_json_stays(input):
+    row = {"instruction": "Is this JSON?", "input": input, "output": "Yes"}
+    assert training_example(row)["messages"][0] == user(f"Is this JSON?\n\n{input}")
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        '[{"id": "1", "role": "assistant", "content": "a"}]',
+        '{"role": "assistant", "content": "a"}',
+        '[{"name": null, "from": "gpt", "value": "a"}]',
+    ],
+)
+def test_turns_as_json_text_are_turns_whatever_key_is_first(completion):
+    assert training_example({"prompt": "q", "completion": completion})["messages"] == TURNS
+
+
+@pytest.mark.parametrize("answer", ['{"a": 1}', '[{"role": "x"}]', "[{", '{"role": "admin", "level": 3}'])
+def test_an_answer_in_json_stays_an_answer(answer):
+    assert training_example({"prompt": "q", "completion": answer})["messages"][1] == assistant(answer)
 
 
 @pytest.mark.parametrize("key", ["train", "trainable", "loss", "loss_mask", "weight", "loss_weight"])
@@ -183,6 +259,9 @@ def test_which_answers_are_learned():
         ({"messages": [{"role": "system", "content": None}, *TURNS]}, TURNS),
         ({"messages": [{"role": "system", "content": " \n"}, *TURNS]}, TURNS),
         ({"messages": TURNS, "system": ""}, TURNS),
+        ({"messages": [{"role": "system", "content": [{"type": "text", "text": ""}]}, *TURNS]}, TURNS),
+        ({"instruction": "q", "output": "a", "history": "[]"}, TURNS),  # of a CSV
+        ({"instruction": "q", "output": "a", "history": '[["1", "b"]]'}, [user("1"), assistant("b"), *TURNS]),
         ({"instruction": "", "input": "q", "output": "a"}, TURNS),
         ({"instruction": None, "input": "q", "output": "a"}, TURNS),
         ({"messages": [user([{"type": "text", "value": "q"}]), assistant([{"type": "text", "text": "a"}])]}, TURNS),
@@ -208,6 +287,7 @@ def test_forms_that_people_have(row, messages):
         ({"input": "q", "output": "a"}, "{input: prompt, output: completion}"),
         ({"input": "q", "output": "a", "text": "q a"}, "{input: prompt, output: completion}"),
         ({"conversation": TURNS}, "{conversation: messages}"),
+        ({"instruction": "q", "context": "", "response": "a"}, "{context: input, response: output}"),
     ],
 )
 def test_a_nearly_known_form_comes_with_the_line_that_reads_it(row, columns):
@@ -216,6 +296,11 @@ def test_a_nearly_known_form_comes_with_the_line_that_reads_it(row, columns):
     assert f"columns: {columns}" in str(error.value)
     names = dict(pair.split(": ") for pair in columns.strip("{}").split(", "))
     assert training_example({names.get(key, key): value for key, value in row.items()})["messages"]
+
+
+def test_the_line_is_printed_for_an_odd_row_too():
+    with pytest.raises(RowError, match="Rows with these keys are read with   columns: {question: prompt, answer: comp"):
+        training_example({"question": "q", "answer": None})
 
 
 def test_a_nearly_known_pair_comes_with_the_line_that_reads_it():
@@ -248,10 +333,17 @@ def test_messages_are_bounded_and_escaped():
     many = {f"key{number}": "v" for number in range(50)}
     with pytest.raises(RowError) as error:
         training_example(many)
+    assert len(str(error.value)) < 600
     assert f"key{KEYS_SHOWN - 1} and 40 more" in str(error.value) and f"key{KEYS_SHOWN}," not in str(error.value)
     with pytest.raises(RowError) as error:
         training_example({"messages": "x" * 10_000})
     assert len(str(error.value)) < VALUE_SHOWN + 100
-    with pytest.raises(RowError) as error:
-        training_example({"messages": [{"role": "\x1b[2J\u202e", "content": "a"}]})
-    assert str(error.value).isprintable()
+    for odd in (
+        {"messages": [{"role": "\x1b[2J\u202e", "content": "a"}]},
+        {"\x1b[2J\u202e" * 999: "x"},
+        {"messages": [{**user("a"), **{f"{key}\x1b" * 999: 1 for key in range(500)}}]},
+        {"messages": [user([{"type": "text", **{f"key{key}": 1 for key in range(500)}}])]},
+    ):
+        with pytest.raises(RowError) as error:
+            training_example(odd)
+        assert str(error.value).isprintable() and len(str(error.value)) < 6000

@@ -104,7 +104,7 @@ def test_benchmark_questions_in_training_are_found_by_the_command(workspace):
     (workspace / "bench.jsonl").write_text(json.dumps({"question": "Say hi.", "answer": "Hi"}) + "\n")
     done = olmoe_ft(workspace, "prepare", "x.yaml", "data.decontaminate_against=[bench.jsonl]")
     assert done.returncode == 0, done.stderr
-    assert "8 of 16 rows (50.0%) hold 1 of 1 questions of bench.jsonl" in done.stdout
+    assert "8 of 16 rows (50.0%) hold questions of bench.jsonl (1 of 1 were found;" in done.stdout
 
 
 @pytest.mark.parametrize("folder", ["file/kept", "file"])
@@ -128,3 +128,5 @@ def test_preparing_longer_than_processes_wait_for_each_other_ends_no_launch(work
     fresh = f"data.cache={os.fspath(workspace / 'fresh')}"
     launch(workspace, CONFIGS["zero2"], "x.yaml", *overrides, "training.ddp_timeout=15", fresh)
     assert json.loads((workspace / "runs/many/sft/summary.json").read_text())["steps"] == 2
+    made = {file.name: file.stat() for file in (workspace / "fresh").glob("*/*.arrow") if file.stat().st_size > 2**22}
+    assert made["tokens.arrow"].st_mtime - made["rows.arrow"].st_mtime > 15  # a longer time than may be waited

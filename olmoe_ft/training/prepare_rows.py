@@ -19,7 +19,7 @@ def prepare_rows(recipe: Recipe, console: Console) -> None:
         started = with_start_of(stage, before)
         inputs = read_inputs(started, model_config(started))
         console.rule(stage.name)
-        print_audit(inputs.audit, inputs.train, inputs.tokenizer, console)
+        print_audit(inputs.audit, inputs.train, inputs.tokenizer, console, inputs.evaluation_audit)
         evaluation = f" and {len(inputs.evaluation.rows):,} to evaluate on" if inputs.evaluation else ""
         console.print(f"{len(inputs.train.rows):,} rows{evaluation} are prepared in {inputs.train.cache.folder}")
         before.append(stage)

@@ -1,0 +1,167 @@
+"""One converted row -> its token ids, cut to length, and what the audit asks of it."""
+
+import json
+from typing import Any
+
+import xxhash
+from datasets import List, Value
+from transformers import PreTrainedTokenizerBase
+
+from olmoe_ft.data import words
+from olmoe_ft.data.duplicates import PERMUTATIONS, signatures
+from olmoe_ft.data.heldout import OWN, HeldOut
+from olmoe_ft.data.length import Length
+from olmoe_ft.data.rows import RowError
+from olmoe_ft.data.sources import COMMON
+from olmoe_ft.data.tokens import Tokens, answer_tokens, tokenize
+from olmoe_ft.data.words import row_turns
+
+# Why a row is not trained on; "" for one that is.
+MALFORMED, TOO_LONG, HELD_OUT, QUESTION = "malformed", "too long", "held-out prompt", "benchmark question"
+UNLEARNED, CUT = "nothing to learn", "answer beyond max_length"
+LOST = (MALFORMED, UNLEARNED, CUT)  # what no recipe asks to leave out
+
+IDS = List(Value("int32"))
+TOKEN_COLUMNS = {"sft": ("input_ids", "labels"), "dpo": ("prompt_ids", "chosen_ids", "rejected_ids")}
+FACTS: dict[str, Any] = {
+    **COMMON,
+    "dropped": Value("string"),
+    "turns": Value("int32"),
+    "tokens": Value("int32"),  # before truncation; of a pair those of prompt and both answers
+    "length": Value("int32"),  # before truncation; of a pair that of the longer side
+    "supervised": Value("int32"),  # after truncation; of a pair both sides
+    "cut_prompt": Value("int32"),  # tokens that truncation took from what is not the last answer
+    "cut_answer": Value("int32"),  # and from that, of a pair from both
+    "ends_with_eos": Value("bool"),  # all that is learned, turn by turn, before truncation
+    "double_bos": Value("bool"),
+    "special_tokens": Value("bool"),  # EOS or another special token written out in the text
+    "same_answers": Value("bool"),
+    "held_out": List(Value("int32")),  # the held-out prompts that stand in the row
+    "row_hash": Value("int64"),
+    "signature": List(Value("uint32"), length=PERMUTATIONS),
+}
+
+
+def rows_with_facts(
+    batch: dict[str, list[Any]],
+    stage: str,
+    length: Length,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: HeldOut,
+    decontaminate: bool,
+) -> dict[str, list[Any]]:
+    """Token columns and `FACTS` of a batch of converted rows, column by column."""
+    examples = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    texts = [row_turns(example) for example in examples]
+    said = [[(role, words.words(text)) for role, text in turns] for turns in texts]
+    sketches = signatures([[word for _, turn in turns for word in turn] for turns in said])
+    readable = [example for example in examples if example["problem"] is None]
+    done = iter((_pairs if stage == "dpo" else _conversations)(readable, length, tokenizer))
+    rows, special = [], tokenizer.all_special_tokens
+    for example, turns, row_words, sketch in zip(examples, texts, said, sketches, strict=True):
+        row: dict[str, Any] = {
+            "dropped": MALFORMED,
+            **{name: example[name] for name in COMMON},
+            "turns": len(turns) - (stage == "dpo") if turns else 0,
+            "tokens": 0,
+            "length": 0,
+            "supervised": 0,
+            "cut_prompt": 0,
+            "cut_answer": 0,
+            "ends_with_eos": False,
+            "double_bos": False,
+            "special_tokens": any(token in text for _, text in turns for token in special),
+            "same_answers": False,
+            "held_out": held_out.standing_in(row_words),
+            "row_hash": xxhash.xxh3_64_intdigest(json.dumps(turns).encode()) >> 1,
+            "signature": sketch,
+        }
+        row |= {name: [] for name in TOKEN_COLUMNS[stage]}
+        if example["problem"] is None:
+            row |= next(done)
+        if decontaminate and row["held_out"] and not row["dropped"]:
+            own = any(held_out.prompts[index].group == OWN for index in row["held_out"])
+            row |= {"dropped": HELD_OUT if own else QUESTION} | {name: [] for name in TOKEN_COLUMNS[stage]}
+        rows.append(row)
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _conversations(examples: list[Any], length: Length, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    return [_conversation(whole, length, tokenizer) for whole in tokenize(examples, tokenizer)]
+
+
+def _conversation(whole: Tokens | RowError, length: Length, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    if isinstance(whole, RowError):
+        return _refused(whole)
+    size = len(whole.input_ids)
+    facts: dict[str, Any] = {
+        "tokens": size,
+        "length": size,
+        "dropped": "",
+        "ends_with_eos": whole.ends_with_eos,
+        "double_bos": whole.input_ids[:2] == [tokenizer.bos_token_id] * 2,
+    }
+    if not whole.supervised:
+        problem = "no turn of it is to be learned (its own marks, or data.learn, leave none)"
+        return facts | {"dropped": UNLEARNED, "problem": problem}
+    cut = length.conversation(whole, tokenizer.bos_token_id)
+    if isinstance(cut, str):
+        return facts | {"dropped": TOO_LONG, "problem": cut}
+    if not cut.supervised:
+        return facts | _cut_away(length, whole.answer_start)
+    answer = len(whole.input_ids[whole.answer_start : whole.answer_end])
+    if len(cut.input_ids) < size:
+        facts["cut_answer"] = answer - (len(cut.input_ids) - cut.answer_start)
+        facts["cut_prompt"] = size - len(cut.input_ids) - facts["cut_answer"]
+    return facts | {"supervised": cut.supervised, "input_ids": cut.input_ids, "labels": cut.labels}
+
+
+def _refused(error: RowError) -> dict[str, Any]:
+    """Of a row that the template or the tokenizer does not take."""
+    return {"dropped": MALFORMED, "problem": str(error), "turns": 0}
+
+
+def _pairs(examples: list[Any], length: Length, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    sides = (tokenize([_side(example, side) for example in examples], tokenizer) for side in ("chosen", "rejected"))
+    return [_pair(chosen, rejected, length, tokenizer) for chosen, rejected in zip(*sides, strict=True)]
+
+
+def _side(example: dict[str, Any], side: str) -> dict[str, Any]:
+    """A prompt with one of its answers, which alone is learned."""
+    messages = example["prompt"] + example[side]
+    return {"messages": messages, "learned": [index == len(messages) - 1 for index in range(len(messages))]}
+
+
+def _pair(
+    chosen: Tokens | RowError, rejected: Tokens | RowError, length: Length, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
+    for side in (chosen, rejected):
+        if isinstance(side, RowError):
+            return _refused(side)
+    assert isinstance(chosen, Tokens) and isinstance(rejected, Tokens)
+    whole = answer_tokens(chosen, rejected)
+    if isinstance(whole, RowError):
+        return _refused(whole)
+    sizes = [len(part) for part in whole]
+    facts = {
+        "tokens": sum(sizes),
+        "length": sizes[0] + max(sizes[1:]),
+        "dropped": "",
+        "ends_with_eos": chosen.ends_with_eos and rejected.ends_with_eos,
+        "double_bos": chosen.input_ids[:2] == [tokenizer.bos_token_id] * 2,
+        "same_answers": whole[1] == whole[2],
+    }
+    cut = length.pair(*whole, tokenizer.bos_token_id)
+    if isinstance(cut, str):
+        return facts | {"dropped": TOO_LONG, "problem": cut}
+    if not (cut[1] and cut[2]):
+        return facts | _cut_away(length, sizes[0])
+    facts["cut_prompt"], *cut_answers = (before - len(after) for before, after in zip(sizes, cut, strict=True))
+    facts["cut_answer"] = sum(cut_answers)
+    facts["supervised"] = len(cut[1]) + len(cut[2])
+    return facts | dict(zip(TOKEN_COLUMNS["dpo"], cut, strict=True))
+
+
+def _cut_away(length: Length, prompt: int) -> dict[str, Any]:
+    room = f"no room for the answer within training.max_length {length.max_length:,}"
+    return {"dropped": CUT, "problem": f"its prompt of {prompt:,} tokens leaves {room}"}

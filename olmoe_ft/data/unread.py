@@ -1,0 +1,123 @@
+"""Keys that nobody reads: those that hold a part of the example are refused; of the others, which may hold one.
+
+Left out in silence, a picture, a tool, a judgement or a mark would make the row teach something else than it says.
+There are too many names for each of these to know them all, so values are looked at too.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from olmoe_ft.data.rows import RowError, key_name, says_nothing, shown, shown_keys, texts_in
+from olmoe_ft.data.words import words
+
+CONTENT_WORDS = 20  # from which a text that is not read may be a part of the example
+WHOLE_WORDS = 4  # up to which a text must stand alone to be a repetition, and not just within another one
+
+# A picture, a video, a sound: by a word of the key, or by a file's name as its value.
+MEDIA_KEY = re.compile(r"(^|_)(images?|img|pictures?|photos?|screenshots?|videos?|audios?|pixel)(_|$)")
+MEDIA_FILE = re.compile(
+    r"\.(jpe?g|png|gif|webp|bmp|tiff?|mp4|mov|webm|avi|mkv|wav|mp3|flac|ogg|m4a)(\?\S*)?$", re.IGNORECASE
+)
+WORD_STARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|-")
+TOOLS = ("tools", "functions", "available_tools", "tool_calls", "function_call")
+JUDGEMENTS = ("label", "kto_tag")
+MARKS = ("train", "trainable", "loss", "loss_mask", "weight", "loss_weight")  # whether a turn is learned
+NO = ("0", "0.0", "false", "no")  # as a table without types writes it
+# Keys of the formats we know, and of their near relatives. One that is not read may hold another version of the row.
+FORMAT_KEYS = frozenset(
+    "messages conversations conversation prompt completion instruction input output history system system_prompt text "
+    "question answer query response solution chosen rejected context document system_message".split()
+)
+
+
+def refuse_parts(keys: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that hold what a conversation of texts cannot say.
+
+    Raises:
+        RowError: one is there and holds something.
+    """
+    for key, value in keys.items():
+        if says_nothing(value):
+            continue
+        if key in TOOLS or _is_media(key, value):
+            raise RowError(f"{where} has `{key_name(key)}`, which OLMoE's chat format cannot express; {leave_out(key)}")
+        if key in JUDGEMENTS:
+            raise RowError(f"{where} has `{key}`, a judgement that this stage does not obey; {leave_out(key)}")
+
+
+def refuse_marks(keys: Mapping[str, Any], where: str) -> None:
+    """Refuse keys of a turn or a part that nobody knows and whose value is a number, true or false.
+
+    Raises:
+        RowError: one is there.
+    """
+    marks = {key: value for key, value in keys.items() if isinstance(value, bool | int | float)}
+    if marks:
+        named = ", ".join(f"`{key_name(key)}`: {shown(value)}" for key, value in list(marks.items())[:3])
+        raise RowError(f"{where} has {named}, which may say how to learn it and is not understood; {leave_out(*marks)}")
+
+
+def refuse_marks_of_the_row(keys: Mapping[str, Any]) -> None:
+    """Refuse a word for "do not learn this" where it stands for the whole row, or as a list for its turns.
+
+    Raises:
+        RowError: one is there.
+    """
+    for key in MARKS:
+        value = keys.get(key, 1)
+        is_number = isinstance(value, bool | int | float)
+        is_no = (is_number and value == 0) or (isinstance(value, str) and value.strip().lower() in NO)
+        if isinstance(value, list | tuple) or is_no or (is_number and "weight" in key and value != 1):
+            raise RowError(f"the row has `{key}` {shown(value)}, which this stage does not obey; {leave_out(key)}")
+
+
+def may_matter(key: str, value: Any, said: set[str]) -> bool:
+    """Whether a key that was not read may be a part of the example.
+
+    It may if it is true or false, is a key of a known format, or holds a text of some length; and if that does not just
+    repeat what was read.
+
+    Args:
+        said: the texts that were read.
+    """
+    if isinstance(value, bool):
+        return True
+    texts = texts_in(value)
+    is_content = key in FORMAT_KEYS or sum(len(words(text)) for text in texts) >= CONTENT_WORDS
+    return is_content and not (texts and all(_repeats(text.strip(), said) for text in texts if _is_said(text, value)))
+
+
+def leave_out(*keys: str) -> str:
+    """What to do about keys that are refused."""
+    return (
+        "take such rows out (`data.malformed: drop` does), or leave the key unread with "
+        f"`ignore: [{shown_keys(keys)}]` beside the source's `path`"
+    )
+
+
+def _is_media(key: str, value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_is_media(key, item) for item in value)
+    if isinstance(value, Mapping):  # {"bytes", "path"} is how `datasets` holds them
+        inner = any(_is_media(str(name), item) for name, item in value.items())
+        return inner or {"bytes", "path"} <= value.keys() or (bool(value) and _named_so(key))
+    if isinstance(value, str):
+        return bool(value.strip()) and bool(_named_so(key) or MEDIA_FILE.search(value))
+    is_thing = value is not None and not isinstance(value, bool | int | float)
+    return is_thing and (_named_so(key) or isinstance(value, bytes))
+
+
+def _named_so(key: str) -> bool:
+    return MEDIA_KEY.search(WORD_STARTS.sub("_", str(key)).lower()) is not None
+
+
+def _is_said(text: str, value: Any) -> bool:
+    """Whether a text within a value is more than the name of who says it."""
+    return isinstance(value, str) or text.strip().lower() not in ("user", "assistant", "system", "human", "gpt")
+
+
+def _repeats(text: str, said: set[str]) -> bool:
+    if text in said:
+        return True
+    return len(words(text)) > WHOLE_WORDS and any(text in other for other in said)
