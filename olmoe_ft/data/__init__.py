@@ -1,4 +1,4 @@
-"""Rows in any known format -> conversations or preference pairs -> one mixture of token ids; with an audit of all of it.
+"""Rows in any known format -> conversations or preference pairs -> one mixture of token ids; and an audit of it.
 
 What reads what, from a file to a batch:
 

@@ -111,10 +111,12 @@ def _from_dict(values: dict[str, Any]) -> Audit:
 
 
 def _audit(mixture: Mixture, positions: int | None) -> Audit:
-    facts = [prepared.rows.select_columns(["row_hash", "signature"]) for prepared in mixture.sources]
-    readable = np.concatenate([prepared.fact("tokens") > 0 for prepared in mixture.sources])
-    exact, near = (mask & readable for mask in copies(concatenate_datasets(facts)))
-    ends = np.cumsum([len(prepared.rows) for prepared in mixture.sources])[:-1]
+    facts = [
+        prepared.rows.select_columns(["row_hash", "signature"]).select(prepared.kept, keep_in_memory=True)
+        for prepared in mixture.sources
+    ]
+    exact, near = copies(concatenate_datasets(facts))
+    ends = np.cumsum([len(prepared.kept) for prepared in mixture.sources])[:-1]
     split = zip(mixture.sources, np.split(exact, ends), np.split(near, ends), strict=True)
     found = [_audit_source(*parts, mixture.held_out, positions) for parts in split]
     return Audit(found, mixture.held_out.groups(), positions)
@@ -152,8 +154,8 @@ def _audit_source(
         without_eos=int((~fact("ends_with_eos")[kept]).sum()),
         double_bos=int(fact("double_bos")[kept].sum()),
         special_tokens=int(fact("special_tokens")[kept].sum()),
-        exact_copies=int(exact[kept].sum()),
-        near_copies=int(near[kept].sum()),
+        exact_copies=int(exact.sum()),
+        near_copies=int(near.sum()),
         same_answers=int(fact("same_answers")[kept].sum()),
         overlaps=_overlaps(overlapping, held_out),
         overlapping=[

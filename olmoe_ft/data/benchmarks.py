@@ -26,9 +26,14 @@ def load_benchmark(benchmark: Benchmark) -> list[Prompt]:
     """
     split = benchmark.split or ("train" if Path(benchmark.path).is_file() else "test")
     rows = read_rows(benchmark.path, split, benchmark.config, benchmark.revision)
-    questions = [Prompt(_question(row, benchmark, place), benchmark.path, place) for place, row in rows]
+    questions, unseen = [], set(benchmark.columns)
+    for place, row in rows:
+        unseen -= set(row) if isinstance(row, Mapping) else set()
+        questions.append(Prompt(_question(row, benchmark, place), benchmark.path, place))
     if not questions:
         raise RecipeError(f"{benchmark.path}: the benchmark is empty; give one with at least one question")
+    if unseen:
+        raise RecipeError(f"{benchmark.path}: no row has {shown_keys(sorted(unseen))}, which `columns` renames")
     return questions
 
 
@@ -36,8 +41,10 @@ def _question(row: Any, benchmark: Benchmark, place: str) -> list[str]:
     """What is asked in a row, turn after turn."""
     try:
         reader = row_reader(row, USUAL)
-        named = {benchmark.columns.get(key, key): value for key, value in reader.row.items()}
-        filled = [key for key in QUESTION_KEYS if not is_blank(named.get(key))]
+        renamed = {new: reader.row[old] for old, new in benchmark.columns.items() if old in reader.row}
+        named = {**reader.row, **renamed}
+        chosen = [key for key in renamed if key in QUESTION_KEYS]  # what the recipe names stands before all others
+        filled = [key for key in (*chosen, *QUESTION_KEYS) if not is_blank(named.get(key))]
         if filled[:1] == ["instruction"] and "input" in filled:  # Alpaca's question stands in both
             return [f"{named['instruction']}\n\n{named['input']}"]
         if filled:

@@ -42,6 +42,8 @@ def joined(value: Any, where: str, row: RowReader) -> Any:
 def _part(part: Mapping[str, Any], where: str, row: RowReader) -> str:
     """One part of a content, as in OpenAI's `{"type": "text", "text": …}`."""
     part = row.without_ignored(part, "content[].")
+    if "role" in part or "from" in part:
+        raise RowError(f"{where} is a message with a role where a text is needed; put it into a list")
     named = [key for key in PART_TEXTS if part.get(key) is not None]
     if part.get("type") not in PART_TYPES or len(named) != 1 or not isinstance(part[named[0]], str):
         kind = f"of type {shown(part['type'])}" if part.get("type") is not None else f"with {shown_keys(part)}"

@@ -30,8 +30,8 @@ FACTS: dict[str, Any] = {
     "tokens": Value("int32"),  # before truncation; of a pair those of prompt and both answers
     "length": Value("int32"),  # before truncation; of a pair that of the longer side
     "supervised": Value("int32"),  # after truncation; of a pair both sides
-    "cut_prompt": Value("int32"),  # tokens that truncation took from what is not the last answer
-    "cut_answer": Value("int32"),  # and from that, of a pair from both
+    "cut_prompt": Value("int32"),  # tokens that truncation took from what is not learned
+    "cut_answer": Value("int32"),  # and those that are not learned for it, of a pair of both answers
     "ends_with_eos": Value("bool"),  # all that is learned, turn by turn, before truncation
     "double_bos": Value("bool"),
     "special_tokens": Value("bool"),  # EOS or another special token written out in the text
@@ -109,10 +109,9 @@ def _conversation(whole: Tokens | RowError, length: Length, tokenizer: PreTraine
         return facts | {"dropped": TOO_LONG, "problem": cut}
     if not cut.supervised:
         return facts | _cut_away(length, whole.answer_start)
-    answer = len(whole.input_ids[whole.answer_start : whole.answer_end])
     if len(cut.input_ids) < size:
-        facts["cut_answer"] = answer - (len(cut.input_ids) - cut.answer_start)
-        facts["cut_prompt"] = size - len(cut.input_ids) - facts["cut_answer"]
+        facts["cut_answer"] = whole.supervised - cut.supervised
+        facts["cut_prompt"] = max(0, size - len(cut.input_ids) - facts["cut_answer"])
     return facts | {"supervised": cut.supervised, "input_ids": cut.input_ids, "labels": cut.labels}
 
 

@@ -12,7 +12,7 @@ from olmoe_ft.data.prompts import read_prompt, with_system
 from olmoe_ft.data.reader import RowReader
 from olmoe_ft.data.rows import USUAL, Reading, RowError, Unreadable, shown, shown_keys, texts_in
 from olmoe_ft.data.suggest import shape_hint, with_columns
-from olmoe_ft.data.turns import Turn, is_transcript, read_turns, with_lists
+from olmoe_ft.data.turns import Turn, is_transcript, is_turn, read_turns, with_lists
 
 Example = dict[str, Any]
 
@@ -68,7 +68,7 @@ def _example(reader: RowReader, format: str | None) -> Example:
     return {
         "messages": messages(read.turns),
         "learned": _learned(read, form, reader.reading),
-        "form": form + (" (transcript)" if read.transcript else ""),
+        "form": form + (" (transcript)" if read.transcript else "") + (" (as JSON text)" if reader.as_text else ""),
         **reader.unread(turn.content for turn in read.turns),
     }
 
@@ -97,7 +97,10 @@ def row_reader(row: Any, reading: Reading) -> RowReader:
         raise RowError(row.reason)
     if not isinstance(row, Mapping):
         raise RowError(f"a row must be an object with named fields, found {shown(row)}")
-    return RowReader(with_lists(row), reading)
+    listed = with_lists(row)
+    reader = RowReader(listed, reading)
+    reader.as_text = any(isinstance(row[key], str) and listed[key] is not row[key] for key in row)
+    return reader
 
 
 def messages(turns: list[Turn]) -> list[dict[str, str]]:
@@ -161,7 +164,7 @@ def _sharegpt(row: RowReader) -> Read:
 
 def _prompt_completion(row: RowReader) -> Read:
     prompt, completion = _question(row, "prompt"), row.get("completion")
-    if isinstance(completion, list):
+    if isinstance(completion, list) or is_turn(completion):
         answer = read_turns(row, "completion")
     else:
         answer = [Turn("assistant", text(completion, "`completion`", row))]

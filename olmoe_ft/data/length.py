@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from olmoe_ft.data.tokens import Ids, Tokens
+from olmoe_ft.data.tokens import IGNORED, Ids, Tokens
+
+LEAST_PROMPT = 16  # tokens that keep_end leaves of a prompt, and of a row its share
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Length:
         prompt, [answer] = kept
         positions = [*prompt, *(start + position for position in answer)]
         ids, labels = ([row[position] for position in positions] for row in (tokens.input_ids, tokens.labels))
-        return Tokens(ids, labels, len(prompt), len(ids))
+        return Tokens(ids, _without_a_cut_answer(labels, tokens.labels, prompt), len(prompt), len(ids))
 
     def pair(self, prompt: Ids, chosen: Ids, rejected: Ids, bos: int) -> tuple[Ids, Ids, Ids] | str:
         """A preference pair cut to length; why the policy drops it. Both answers see the same prompt."""
@@ -64,11 +66,21 @@ class Length:
         return positions, [_side(answer, room, self.long_answers) for answer in answers]
 
     def _prompt_room(self, answer: int) -> int:
-        """Tokens that may stay of a prompt before an answer of this length; at least one, which predicts its first."""
+        """Tokens that may stay of a prompt before an answer of this length; at least what begins an answer's turn."""
         assert self.max_length is not None
         if self.max_prompt_length is not None:
             return self.max_prompt_length
-        return max(1, self.max_length - answer) if self.long_prompts == "keep_end" else self.max_length
+        least = max(1, min(LEAST_PROMPT, self.max_length // LEAST_PROMPT))
+        return max(least, self.max_length - answer) if self.long_prompts == "keep_end" else self.max_length
+
+
+def _without_a_cut_answer(labels: Ids, before: Ids, prompt: Sequence[int]) -> Ids:
+    """The labels without those of an earlier answer whose beginning was cut: what is left of it answers nothing."""
+    start = next((place for place in range(1, len(prompt)) if prompt[place] != prompt[place - 1] + 1), None)
+    if start is None or before[prompt[start]] == IGNORED:
+        return labels
+    end = next((place for place in range(start, len(labels)) if labels[place] == IGNORED), len(labels))
+    return [*labels[:start], *[IGNORED] * (end - start), *labels[end:]]
 
 
 def _side(length: int, room: int, side: str) -> range:

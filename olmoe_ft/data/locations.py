@@ -1,17 +1,20 @@
 """What the path of a source names: a file, a folder or a Hub data set. Its rows, and a hash of what it holds."""
 
 import os
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import xxhash
+from huggingface_hub import metadata_load
 
 from olmoe_ft.data.files import READABLE, READERS, Rows, file_rows, is_readable, kind_of
 from olmoe_ft.recipe import RecipeError, Unreachable
 
 BLOCK = 1 << 22  # bytes hashed at once
+OTHER_SPLIT = re.compile(r"(^|[-._ ])(test|testing|valid|validation|dev|eval|evaluation)([-._ 0-9])", re.IGNORECASE)
 
 
 def read_rows(path: str, split: str = "train", config: str | None = None, revision: str | None = None) -> Rows:
@@ -79,6 +82,8 @@ def _refuse_missing(path: str) -> None:
 def _folder_rows(folder: Path, split: str, config: str | None, revision: str | None) -> Rows:
     """A folder's rows by the same readers as those of single files; one written by `save_to_disk` as it was saved."""
     if _is_saved(folder):
+        if config or revision:
+            raise RecipeError(f"{folder} was written by save_to_disk, which has no config or revision; take them out")
         for index, row in enumerate(_saved(folder, split), 1):
             yield f"{folder}, row {index}", row
         return
@@ -101,6 +106,8 @@ def _saved(folder: Path, split: str) -> Iterator[Any]:
         if split not in found:
             raise RecipeError(f"{folder} has no split {split}; it has {', '.join(found)}")
         found = found[split]
+    elif split != str(found.split or "train"):
+        raise RecipeError(f"{folder} has no splits; take `split` out of the recipe")
     return iter(_undecoded(found))
 
 
@@ -135,9 +142,14 @@ def _files_of(folder: Path, split: str, config: str | None, revision: str | None
     files = splits[split]
     if other := next((file for file in files if not is_readable(file)), None):
         raise RecipeError(f"{folder} holds no data set that can be loaded: {other.name} is no file of rows; {READABLE}")
-    by_card = (folder / "README.md").exists() and "data_files" in (folder / "README.md").read_text(errors="replace")
-    if not by_card:
+    card = folder / "README.md"
+    if not (card.exists() and "configs" in (metadata_load(card) or {})):
         _refuse_left_out(folder, [file for files in splits.values() for file in files])
+        if split == "train" and (other := next((file for file in files if OTHER_SPLIT.search(file.name)), None)):
+            raise RecipeError(
+                f"{folder}: {other.name} would be read with the training rows; call it test.jsonl or the like, in "
+                "small letters, or name the files one by one as sources"
+            )
     return files
 
 
@@ -175,4 +187,4 @@ def _attempt(name: str | Path, load: Any) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return " ".join((str(error) or type(error).__name__).splitlines()[:2])

@@ -1,15 +1,14 @@
 """A row with a better and a worse answer -> a preference pair: prompt, chosen and rejected, each a list of messages."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from olmoe_ft.data.content import text
-from olmoe_ft.data.formats import Example, messages, row_reader
+from olmoe_ft.data.formats import Example, UnknownForm, messages, row_reader
 from olmoe_ft.data.prompts import read_prompt, with_system
 from olmoe_ft.data.reader import RowReader
 from olmoe_ft.data.rows import USUAL, Reading, RowError, shown_keys
 from olmoe_ft.data.suggest import pair_columns, shape_hint
-from olmoe_ft.data.turns import Turn, is_transcript, read_turns, transcript, turns_of
+from olmoe_ft.data.turns import Turn, is_transcript, is_turn, read_turns, transcript
 
 
 def preference_pair(row: Any, format: str | None = None, reading: Reading = USUAL) -> Example:
@@ -25,14 +24,21 @@ def preference_pair(row: Any, format: str | None = None, reading: Reading = USUA
     Raises:
         RowError: if an answer or the prompt is missing, or what follows the prompt is not one answer each.
     """
-    reader = row_reader(row, reading)
     if format not in (None, "preference"):
         raise RowError(f"format {format!r} gives no preference pairs: use 'preference'")
+    reader = row_reader(row, reading)
+    try:
+        return _pair(reader)
+    except UnknownForm as error:
+        hint = pair_columns(reader.row, lambda renamed: _pair(row_reader(renamed, USUAL)))
+        raise RowError(f"{error}{hint or shape_hint(reader.row) or error.advice}") from None
+
+
+def _pair(reader: RowReader) -> Example:
     if not {"chosen", "rejected"} <= reader.row.keys():
-        hint = pair_columns(reader.row, preference_pair) or shape_hint(reader.row)
-        raise RowError(
-            f"has {shown_keys(reader.row)}; a preference pair needs `chosen` and `rejected`"
-            f"{hint or ' (rename keys with `columns`)'}"
+        raise UnknownForm(
+            f"has {shown_keys(reader.row)}; a preference pair needs `chosen` and `rejected`",
+            " (rename keys with `columns`, the better answer to `chosen`)",
         )
     chosen, rejected = (_answer(reader, key) for key in ("chosen", "rejected"))
     if len(chosen) > 1 and len(rejected) > 1:
@@ -43,25 +49,23 @@ def preference_pair(row: Any, format: str | None = None, reading: Reading = USUA
         form = "prompt and two answers"
         prompt = read_prompt(reader)
     if not prompt or prompt[-1].role != "user":
-        raise RowError(
-            "has no prompt that ends with a user turn: give `prompt`, or transcripts that start with the same turns"
-        )
+        missing = "has no prompt that ends with a user turn"
+        advice = ": give `prompt`, or transcripts that start with the same turns"
+        raise RowError(missing + advice) if prompt else UnknownForm(missing, advice)
     for name, answer in (("chosen", chosen), ("rejected", rejected)):
         if [turn.role for turn in answer] != ["assistant"]:
             raise RowError(f"`{name}` must add one assistant turn to the prompt, and it adds {len(answer)} turns")
     parts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     return {
         **{name: messages(turns) for name, turns in parts.items()},
-        "form": form,
+        "form": form + (" (as JSON text)" if reader.as_text else ""),
         **reader.unread(turn.content for turns in parts.values() for turn in turns),
     }
 
 
 def _answer(row: RowReader, key: str) -> list[Turn]:
     answer = row.get(key)
-    if isinstance(answer, Mapping):
-        return turns_of(row, [answer], key)
-    if isinstance(answer, list):
+    if isinstance(answer, list) or is_turn(answer):
         return read_turns(row, key)
     if is_transcript(answer):
         return transcript(row, answer, f"`{key}`")

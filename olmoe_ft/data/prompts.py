@@ -1,5 +1,7 @@
 """The prompt of a row: what stands before the answer, in whichever key it is."""
 
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -7,8 +9,10 @@ from olmoe_ft.data.content import text
 from olmoe_ft.data.json_rows import DECODER
 from olmoe_ft.data.reader import RowReader
 from olmoe_ft.data.rows import RowError, is_blank, says_nothing, shown
-from olmoe_ft.data.turns import Turn, is_transcript, read_turns, transcript
+from olmoe_ft.data.turns import Turn, is_transcript, is_turn, transcript, turns_of
+from olmoe_ft.data.unread import refuse_parts
 
+HALF_A_TRANSCRIPT = re.compile(r"(^|\n)Human: .*\n+Assistant:", re.DOTALL)
 PROMPT_KEYS = ("prompt", "instruction", "question", "conversations", "messages")
 
 
@@ -26,10 +30,17 @@ def read_prompt(row: RowReader, keys: tuple[str, ...] = PROMPT_KEYS) -> list[Tur
         return []
     key = (filled or present)[0]
     value = row.get(key)
-    if isinstance(value, list):
-        return with_system(row, read_turns(row, key))
+    if isinstance(value, list) or is_turn(value):
+        return with_system(row, turns_of(row, value, key))
+    if isinstance(value, Mapping) and isinstance(value.get("messages"), list):  # OpenAI's preference files
+        rest = {name: one for name, one in value.items() if name != "messages" and not says_nothing(one)}
+        refuse_parts(rest, f"`{key}`")
+        row.note_unread(f"{key}.", rest)
+        return with_system(row, turns_of(row, value["messages"], f"{key}.messages"))
     if is_transcript(value):
         return with_system(row, transcript(row, value, f"`{key}`", prompt=True))
+    if isinstance(value, str) and HALF_A_TRANSCRIPT.search(value):
+        row.note_doubt(f"{key} (holds a transcript, read as one turn)")
     asked = _instruction(row) if key == "instruction" else text(value, f"`{key}`", row)
     return with_system(row, [*_history(row), Turn("user", asked)])
 

@@ -12,6 +12,8 @@ class RowReader:
 
     def __init__(self, row: Mapping[str, Any], reading: Reading) -> None:
         self.reading = reading
+        self.as_text = False
+        """Whether turns of it stood as JSON text."""
         self._read: set[str] = set()
         self._unread: dict[str, bool] = {}  # names of unread keys in the order met, and whether they may matter
         self.row = self.without_ignored(row)
@@ -37,6 +39,10 @@ class RowReader:
         for key, value in keys.items():
             name = place + key_name(key)
             self._unread[name] = self._unread.get(name, False) or may_matter(key, value, set())
+
+    def note_doubt(self, what: str) -> None:
+        """Say that something may have been meant otherwise than it was read."""
+        self._unread[what] = True
 
     def unread(self, said: Iterable[str]) -> dict[str, list[str]]:
         """The keys that were not read, and which of them may matter (`doubtful`).

@@ -13,6 +13,8 @@ from olmoe_ft.data.formats import training_example
 from olmoe_ft.data.locations import content_hash, read_rows
 from olmoe_ft.data.pairs import preference_pair
 from olmoe_ft.data.rows import Reading, RowError, key_name, says_nothing, shown_keys
+from olmoe_ft.data.unread import may_matter
+from olmoe_ft.data.words import row_turns
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Data, Source
 
@@ -69,7 +71,7 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
         unseen -= set(keys)
         try:
             example = convert(_renamed(row, source.columns), source.format, reading)
-            example["unread"] += _displaced(row, source.columns)
+            _note_displaced(example, row, source.columns)
             yield empty | example | {"place": where}
         except (RowError, RecursionError) as error:
             said = str(error) if isinstance(error, RowError) else "nested too deeply"
@@ -94,7 +96,12 @@ def _renamed(row: Any, names: Any) -> Any:
     return others | {names[key]: value for key, value in row.items() if key in names}
 
 
-def _displaced(row: dict[str, Any], names: Any) -> list[str]:
-    """The keys that gave way to a renamed one."""
+def _note_displaced(example: dict[str, Any], row: dict[str, Any], names: Any) -> None:
+    """Note the keys that gave way to a renamed one among those that were not read."""
     taken = {new for old, new in names.items() if old in row}
-    return [key_name(key) for key in row if key in taken and key not in names and not says_nothing(row[key])]
+    said = {text.strip() for _, text in row_turns(example)}
+    for key, value in row.items():
+        if key in taken and key not in names and not says_nothing(value):
+            example["unread"].append(key_name(key))
+            if may_matter(key, value, said):
+                example["doubtful"].append(key_name(key))

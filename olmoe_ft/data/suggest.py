@@ -3,15 +3,20 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from olmoe_ft.data.rows import RowError
+from olmoe_ft.data.rows import RowError, is_blank
 
 # What data sets call the two sides of a conversation, the usual names first.
-ASKED = ("prompt", "question", "query", "problem", "instruction", "input", "user", "human", "request")
-ANSWERED = ("completion", "answer", "response", "solution", "output", "assistant", "target", "reply")
+ASKED = tuple(
+    "prompt question query problem instruction input user human request inputs inputs_pretokenized input_text source "
+    "trajectory".split()
+)
+ANSWERED = tuple(
+    "completion response solution generated_solution output answer assistant target targets targets_pretokenized "
+    "output_text reply".split()
+)
 LISTS = ("conversation", "dialogue", "dialog", "turns", "chat")
-BETTER = ("chosen", "preferred", "chosen_response", "response_chosen", "accepted", "better", "win", "positive")
-WORSE = ("rejected", "dispreferred", "rejected_response", "response_rejected", "declined", "worse", "lose", "negative")
-
+BETTERS = "chosen preferred chosen_response response_chosen preferred_output accepted better win positive"
+WORSES = "rejected dispreferred rejected_response response_rejected non_preferred_output declined worse lose negative"
 WRAPPED = 4  # keys that an object around rows may have
 
 Names = dict[str, str]  # from a key of the row to the format's
@@ -30,35 +35,43 @@ def pair_columns(row: Mapping[str, Any], read: Read) -> str:
 
 def shape_hint(row: Mapping[str, Any]) -> str:
     """What to do with files that are laid out in another way: message trees, rows within another object."""
-    lists = [
-        key
-        for key, value in row.items()
-        if isinstance(value, list) and len(value) > 1 and isinstance(value[0], Mapping)
-    ]
+    marks = [key for key in ("parent_id", "replies", "message_tree_id") if key in row]
+    if marks:
+        return (
+            f". It looks like a part of a message tree (`{marks[0]}`): write each path from a first message to a last "
+            "one as one row of `messages`"
+        )
+    lists = [key for key, value in row.items() if isinstance(value, list) and len(value) > 1 and _are_rows(value)]
     if len(lists) == 1 and len(row) <= WRAPPED:
         return f". It holds a list in `{lists[0]}`: if these are the rows, write them as a file of their own"
-    marks = [key for key in ("parent_id", "replies", "message_tree_id") if key in row]
-    if not marks:
-        return ""
-    return (
-        f". It looks like a part of a message tree (`{marks[0]}`): write each path from a first message to a last one "
-        "as one row of `messages`"
-    )
+    return ""
+
+
+def _are_rows(values: list[Any]) -> bool:
+    """Whether the items of a list may be rows, and are not turns of one."""
+    turns = {"role", "from", "speaker", "author", "value", "content"}
+    return all(isinstance(value, Mapping) and not turns & value.keys() for value in values)
 
 
 def _first_that_reads(row: Mapping[str, Any], candidates: Iterator[Names], read: Read) -> str:
-    """The renaming after which the row is read; else the first, for this row may be an odd one of its file."""
+    """The renaming after which the row is read; else the first, where this row only lacks a text."""
     others = [names for names in candidates if any(old != new for old, new in names.items())]
+    others = [names for names in others if not any(_displaces(row, names, new) for new in names.values())]
     for names in others:
-        kept = {key: value for key, value in row.items() if key not in names and key not in names.values()}
         try:
-            read({**kept, **{new: row[old] for old, new in names.items()}})
+            read({**row, **{new: row[old] for old, new in names.items()}})
         except RowError:
             continue
         return f". It can be read with   {_written(names)}   beside the source's `path`"
-    return (
-        f". Rows with these keys are read with   {_written(others[0])}   beside the source's `path`" if others else ""
-    )
+    for names in others:
+        if all(row[old] is None or isinstance(row[old], str) for old in names):
+            return f". Rows with these keys are read with   {_written(names)}   beside the source's `path`"
+    return ""
+
+
+def _displaces(row: Mapping[str, Any], names: Names, new: str) -> bool:
+    """Whether a renaming would take the place of something else."""
+    return new not in names and not is_blank(row.get(new))
 
 
 def _written(names: Names) -> str:
@@ -66,24 +79,32 @@ def _written(names: Names) -> str:
 
 
 def _conversations(row: Mapping[str, Any]) -> Iterator[Names]:
-    for key in LISTS:
-        if isinstance(row.get(key), list):
-            yield {key: "messages"}
-    if "instruction" in row:  # Alpaca's, whose question may stand in two keys
-        context = {key: "input" for key in ("input", "context") if key in row}
-        for answer in ANSWERED:
-            if answer in row:
-                yield {"instruction": "instruction", **context, answer: "output"}
+    keys = _by_small_letters(row)
+    for name in LISTS:
+        if isinstance(row.get(keys.get(name, name)), list):
+            yield {keys[name]: "messages"}
+    if (instruction := keys.get("instruction")) is not None:  # Alpaca's, whose question may stand in two keys
+        rest = {keys[name]: "input" for name in ("context", "input") if name in keys}
+        for context in [{key: new} for key, new in rest.items()] or [{}]:
+            for answer in ANSWERED:
+                if answer in keys:
+                    yield {instruction: "instruction", **context, keys[answer]: "output"}
     for asked in ASKED:
         for answer in ANSWERED:
-            if asked in row and answer in row and asked != answer:
-                yield {asked: "prompt", answer: "completion"}
+            if asked in keys and answer in keys and asked != answer:
+                yield {keys[asked]: "prompt", keys[answer]: "completion"}
 
 
 def _pairs(row: Mapping[str, Any]) -> Iterator[Names]:
-    for better, worse in zip(BETTER, WORSE, strict=True):
-        if better in row and worse in row:
-            yield {better: "chosen", worse: "rejected"}
+    keys = _by_small_letters(row)
+    for better, worse in zip(BETTERS.split(), WORSES.split(), strict=True):
+        if better in keys and worse in keys:
+            answers = {keys[better]: "chosen", keys[worse]: "rejected"}
+            yield answers
             for asked in ASKED:
-                if asked in row:
-                    yield {better: "chosen", worse: "rejected", asked: "prompt"}
+                if asked in keys:
+                    yield {**answers, keys[asked]: "prompt"}
+
+
+def _by_small_letters(row: Mapping[str, Any]) -> dict[str, str]:
+    return {key.lower(): key for key in reversed(list(row)) if isinstance(key, str)}

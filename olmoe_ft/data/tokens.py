@@ -114,4 +114,4 @@ def _tokens(
 def _text(ids: Ids, tokenizer: PreTrainedTokenizerBase) -> Tokens:
     """As in pretraining: a document between two ends of text."""
     ids = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
-    return Tokens(ids, [IGNORED, *ids[1:]], 0, len(ids), True)
+    return Tokens(ids, [IGNORED, *ids[1:]], 1, len(ids), True)

@@ -16,19 +16,25 @@ from olmoe_ft.data.unread import MARKS, leave_out, refuse_marks, refuse_parts
 
 ROLES = {
     "system": "system",
+    "developer": "system",
     "user": "user",
     "human": "user",
     "prompter": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "chatbot": "assistant",
     "bot": "assistant",
     "model": "assistant",
     "ai": "assistant",
 }
 TOOL_ROLES = {"tool", "tool_call", "tool_response", "function", "function_call", "function_response", "observation"}
-UNSAID = ("tool_calls", "function_call", "reasoning_content", "thinking")  # of a message, beside its content
-OBJECTS = re.compile(r"\s*\[?\s*\{")  # what may be turns as JSON text
+# Of a message, beside its content: what is said in another way than to the user.
+UNSAID = tuple(
+    "tool_calls function_call reasoning reasoning_content thinking thought recipient attachments files".split()
+)
+CHANNELS = ("final", "")  # of Harmony's messages, those that the user sees
+OBJECTS = re.compile(r"\s*\[\s*\{")  # what may be turns as JSON text
 LISTED = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")  # what must be
 MAY_BE_LISTED = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
 TRANSCRIPT = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
@@ -48,13 +54,15 @@ class Turn(NamedTuple):
         return self.role, self.content
 
 
-def with_lists(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row with those turns as lists that a table without lists, such as CSV, holds as JSON text.
+def with_lists(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with those turns as a list of objects that tables hold otherwise.
+
+    That is as JSON text, as in CSV files, or as one object with a list for each key, as in some Parquet files.
 
     Raises:
         RowError: such a text is no JSON.
     """
-    return {**row, **{key: _listed(row[key], key) for key in MAY_BE_LISTED if isinstance(row.get(key), str)}}
+    return {**row, **{key: _listed(row[key], key) for key in MAY_BE_LISTED if key in row}}
 
 
 def read_turns(row: RowReader, key: str) -> list[Turn]:
@@ -68,6 +76,7 @@ def read_turns(row: RowReader, key: str) -> list[Turn]:
 
 def turns_of(row: RowReader, found: Any, key: str) -> list[Turn]:
     """As `read_turns`, of a list that has been read."""
+    found = [found] if is_turn(found) else found
     if not isinstance(found, list) or not found:
         raise RowError(f"`{key}` must be a list of turns, found {shown(found)}")
     turns = [_turn(row, turn, f"`{key}[{index}]`", key) for index, turn in enumerate(found)]
@@ -94,9 +103,11 @@ def transcript(row: RowReader, value: str, where: str, prompt: bool = False) -> 
     ]
 
 
-def _listed(value: str, key: str) -> Any:
-    """Turns that stand as JSON text, alone or in a list; any other text as it is."""
-    if not OBJECTS.match(value):
+def _listed(value: Any, key: str) -> Any:
+    """Turns that stand in another way than as a list of objects, as such a list; anything else as it is."""
+    if isinstance(value, Mapping) and all(isinstance(one, list) for one in value.values()) and is_turn(value):
+        return [dict(zip(value, turn, strict=False)) for turn in zip(*value.values(), strict=False)]
+    if not isinstance(value, str) or not OBJECTS.match(value):
         return value
     try:
         found = DECODER.decode(value)
@@ -104,11 +115,11 @@ def _listed(value: str, key: str) -> Any:
         if not LISTED.match(value):
             return value
         raise RowError(f"`{key}` is a list of turns as text, but not valid JSON ({json_reason(error)})") from None
-    listed = found if isinstance(found, list) else [found]
-    return listed if all(map(_is_turn, listed)) else value
+    return found if all(map(is_turn, found)) else value
 
 
-def _is_turn(value: Any) -> bool:
+def is_turn(value: Any) -> bool:
+    """Whether a value is one turn: an object that says who speaks and what."""
     return isinstance(value, Mapping) and ({"role", "content"} <= value.keys() or {"from", "value"} <= value.keys())
 
 
@@ -126,7 +137,7 @@ def _turn(row: RowReader, turn: Any, where: str, key: str) -> Turn | None:
 
 def _role(turn: Mapping[str, Any], where: str) -> str:
     named = _either(turn, "role", "from", where)
-    role = named.lower() if isinstance(named, str) else ""
+    role = named.strip().lower() if isinstance(named, str) else ""
     if role in TOOL_ROLES:
         raise RowError(f"{where} is a tool turn ({role}), {WITHOUT_TOOLS}")
     if role not in ROLES:
@@ -149,6 +160,8 @@ def _note_rest(row: RowReader, turn: Mapping[str, Any], where: str, key: str) ->
     for name in UNSAID:
         if rest.get(name):
             raise RowError(f"{where} has `{name}`, {WITHOUT_TOOLS}")
+    if rest.get("channel", "") not in CHANNELS:
+        raise RowError(f"{where} is said in the channel {shown(rest['channel'])}, {WITHOUT_TOOLS}")
     refuse_parts(rest, where)
     refuse_marks(rest, where)
     row.note_unread(f"{key}[].", rest)

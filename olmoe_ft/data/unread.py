@@ -6,6 +6,7 @@ There are too many names for each of these to know them all, so values are looke
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from olmoe_ft.data.rows import RowError, key_name, says_nothing, shown, shown_keys, texts_in
@@ -17,13 +18,14 @@ WHOLE_WORDS = 4  # up to which a text must stand alone to be a repetition, and n
 # A picture, a video, a sound: by a word of the key, or by a file's name as its value.
 MEDIA_KEY = re.compile(r"(^|_)(images?|img|pictures?|photos?|screenshots?|videos?|audios?|pixel)(_|$)")
 MEDIA_FILE = re.compile(
-    r"\.(jpe?g|png|gif|webp|bmp|tiff?|mp4|mov|webm|avi|mkv|wav|mp3|flac|ogg|m4a)(\?\S*)?$", re.IGNORECASE
+    r"^data:(image|audio|video)/|\.(jpe?g|png|gif|webp|bmp|tiff?|mp4|mov|webm|avi|mkv|wav|mp3|flac|ogg|m4a)(\?\S*)?$",
+    re.IGNORECASE,
 )
 WORD_STARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|-")
 TOOLS = ("tools", "functions", "available_tools", "tool_calls", "function_call")
-JUDGEMENTS = ("label", "kto_tag")
+JUDGEMENTS = ("label", "labels", "kto_tag", "preference", "winner", "better_response_id", "safer_response_id")
 MARKS = ("train", "trainable", "loss", "loss_mask", "weight", "loss_weight")  # whether a turn is learned
-NO = ("0", "0.0", "false", "no")  # as a table without types writes it
+WORDS_OF_MARKS = ("true", "false", "yes", "no")  # as a table without types writes them
 # Keys of the formats we know, and of their near relatives. One that is not read may hold another version of the row.
 FORMAT_KEYS = frozenset(
     "messages conversations conversation prompt completion instruction input output history system system_prompt text "
@@ -47,12 +49,12 @@ def refuse_parts(keys: Mapping[str, Any], where: str) -> None:
 
 
 def refuse_marks(keys: Mapping[str, Any], where: str) -> None:
-    """Refuse keys of a turn or a part that nobody knows and whose value is a number, true or false.
+    """Refuse keys of a turn or a part that nobody knows and whose value is a number, true or false, or holds these two.
 
     Raises:
         RowError: one is there.
     """
-    marks = {key: value for key, value in keys.items() if isinstance(value, bool | int | float)}
+    marks = {key: value for key, value in keys.items() if isinstance(value, int | float) or _holds_a_mark(value)}
     if marks:
         named = ", ".join(f"`{key_name(key)}`: {shown(value)}" for key, value in list(marks.items())[:3])
         raise RowError(f"{where} has {named}, which may say how to learn it and is not understood; {leave_out(*marks)}")
@@ -65,11 +67,15 @@ def refuse_marks_of_the_row(keys: Mapping[str, Any]) -> None:
         RowError: one is there.
     """
     for key in MARKS:
-        value = keys.get(key, 1)
-        is_number = isinstance(value, bool | int | float)
-        is_no = (is_number and value == 0) or (isinstance(value, str) and value.strip().lower() in NO)
-        if isinstance(value, list | tuple) or is_no or (is_number and "weight" in key and value != 1):
-            raise RowError(f"the row has `{key}` {shown(value)}, which this stage does not obey; {leave_out(key)}")
+        number = _number(keys.get(key, 1))
+        is_no = number == 0 or (number is not None and "weight" in key and number != 1)
+        if is_no or isinstance(keys.get(key), list | tuple):
+            raise RowError(f"the row has `{key}` {shown(keys[key])}, which this stage does not obey; {leave_out(key)}")
+    for key, value in keys.items():
+        if isinstance(value, list | tuple) and len(value) > 1 and all(one in (0, 1) for one in value):
+            raise RowError(
+                f"the row has `{key_name(key)}` {shown(value)}, which may say what of it to learn; {leave_out(key)}"
+            )
 
 
 def may_matter(key: str, value: Any, said: set[str]) -> bool:
@@ -81,11 +87,32 @@ def may_matter(key: str, value: Any, said: set[str]) -> bool:
     Args:
         said: the texts that were read.
     """
-    if isinstance(value, bool):
+    if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in WORDS_OF_MARKS):
+        return True
+    if value in (0, 1) and key.lower().startswith(("is_", "has_", "correct", "accepted", "valid", "good")):
         return True
     texts = texts_in(value)
     is_content = key in FORMAT_KEYS or sum(len(words(text)) for text in texts) >= CONTENT_WORDS
     return is_content and not (texts and all(_repeats(text.strip(), said) for text in texts if _is_said(text, value)))
+
+
+def _number(value: Any) -> float | None:
+    """A number, true or false, or the text of one."""
+    if isinstance(value, str):
+        words_of_numbers = {"true": "1", "yes": "1", "false": "0", "no": "0"}
+        with suppress(ValueError):
+            return float(words_of_numbers.get(value.strip().lower(), value))
+        return None
+    return float(value) if isinstance(value, bool | int | float) else None
+
+
+def _holds_a_mark(value: Any) -> bool:
+    """Whether it is true or false, or holds one of these at any depth."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return any(_holds_a_mark(one) for one in value)
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in WORDS_OF_MARKS)
 
 
 def leave_out(*keys: str) -> str:

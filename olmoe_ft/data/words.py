@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from unicodedata import normalize
 
 # Scripts without spaces between words (Thai to Khmer, kana, ideographs, Hangul): each character is a word.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
@@ -23,8 +24,8 @@ def asked(turns: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
-    return WORD.findall(text.lower())
+    """Lower-case words without punctuation, their characters composed (NFC)."""
+    return WORD.findall((text if text.isascii() else normalize("NFC", text)).lower())
 
 
 def ngrams(sequence: list[str], length: int) -> list[str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.audit import Audit, audit
@@ -11,6 +12,7 @@ from olmoe_ft.data.questions import Question, load_questions
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.training_fields import default_of
 from olmoe_ft.training.model_files import stage_tokenizer
+from olmoe_ft.training.packing import trainer_rows
 
 if TYPE_CHECKING:
     from olmoe_ft.model import OlmoeConfig
@@ -23,6 +25,9 @@ class Inputs:
     tokenizer: PreTrainedTokenizerBase
     train: Mixture
     evaluation: Mixture | None
+    train_rows: Dataset
+    """What the trainer takes of the mixture, packed where the recipe packs."""
+    evaluation_rows: Dataset | None
     questions: list[Question] | None
     audit: Audit
     """What is in the training rows."""
@@ -48,4 +53,7 @@ def read_inputs(recipe: Recipe, config: "OlmoeConfig") -> Inputs:
     positions = config.max_position_embeddings
     audits = [audit(mixture, positions) if mixture else None for mixture in (train, evaluation)]
     assert audits[0] is not None
-    return Inputs(tokenizer, train, evaluation, questions, audits[0], audits[1], train.fingerprints())
+    rows = trainer_rows(train, recipe)
+    evaluation_rows = trainer_rows(evaluation, recipe, evaluation=True) if evaluation else None
+    fingerprints = train.fingerprints()
+    return Inputs(tokenizer, train, evaluation, rows, evaluation_rows, questions, audits[0], audits[1], fingerprints)

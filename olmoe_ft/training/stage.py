@@ -68,8 +68,8 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
             start,
             run.routing_probe,
             inputs.tokenizer,
-            inputs.train.rows,
-            inputs.evaluation.rows if inputs.evaluation else None,
+            inputs.train_rows,
+            inputs.evaluation_rows,
         )
         summary = _train(recipe, run, trainer, inputs, resume)
     except RecipeError:

@@ -20,6 +20,7 @@ from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.by_length import StepsByLengthMixin
 from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, use_fused_head
+from olmoe_ft.training.packing import pack
 from olmoe_ft.training.performance import PerformanceCallback
 from olmoe_ft.training.progress import ProgressBar
 from olmoe_ft.training.reference import ReferenceCheck
@@ -34,6 +35,17 @@ class OlmoeSFTTrainer(RouterLossMixin, StepsByLengthMixin, SFTTrainer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         use_fused_head(self.network, SFT_OUTPUTS)
+
+    def _prepare_dataset(self, dataset: Dataset, tokenizer: Any, args: SFTConfig, packing: bool, *_: Any) -> Dataset:
+        """Token ids already, cut to length; packed here only where they were not before (`packing.trainer_rows`).
+
+        TRL's would rewrite every row, under an open collective and beside the file that the rows lie in.
+        """
+        seed = args.seed if args.shuffle_dataset else None
+        if packing and "seq_lengths" not in dataset.column_names:
+            assert args.max_length is not None  # the recipe's rules ask for it
+            dataset = pack(dataset, args.max_length, args.packing_strategy, seed)
+        return dataset if seed is None else dataset.shuffle(seed=seed, keep_in_memory=True)
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         if (loss := logs.get("eval_loss")) is not None:  # the task's alone

@@ -107,6 +107,7 @@ def test_pairs_with_the_same_answers_are_seen(write, mixture):
         ("say 5", "Say 5!", True),
         ("say 5", "please say 5 now", False),  # a short prompt must be the whole turn
         ("你好吗", "你好吗？", True),
+        ("Où est-ce ?", "Ou\u0300 est-ce", True),  # the same letters, composed and not
     ],
 )
 def test_what_stands_in_a_row(prompt, row, stands):
@@ -282,3 +283,18 @@ def test_what_stands_behind_the_last_learned_answer_is_no_answer(write, mixture,
         )
         [source] = audit(found).sources
         assert source.truncated_rows == 1 and source.truncated_answer_tokens == 0 and source.dropped == {}
+
+
+def test_a_row_whose_twin_was_dropped_is_no_copy(write, mixture):
+    rows = [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "train": mark}]}
+        for mark in (False, True)
+    ]
+    found = audit(mixture([{"path": write("rows.jsonl", rows)}], turn_marks="obey", max_dropped=0.5)).sources[0]
+    assert (found.dropped, found.exact_copies) == ({"nothing to learn": 1}, 0)
+
+
+def test_a_key_that_gave_way_to_another_may_matter(write, mixture):
+    rows = [{"query": "q", "prompt": "an important one", "completion": "a"}]
+    found = audit(mixture([{"path": write("rows.jsonl", rows), "columns": {"query": "prompt"}}])).sources[0]
+    assert found.unread == found.doubtful == {"prompt": 1}

@@ -6,6 +6,8 @@ from independent import END
 from trl.data_utils import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.packing import trainer_rows
 from olmoe_ft.training.shared_prompts import SharedPromptCollator
 
 ROWS = [
@@ -78,6 +80,30 @@ def test_pairs_share_their_prompt_in_one_row(write, mixture, tokenizer):
     for row in rows:
         prompt = tokenizer.decode(row["prompt_ids"])
         assert prompt.endswith("<|assistant|>\n") and prompt.startswith(END + "<|user|>\n")
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_packs_are_trls(write, mixture, tokenizer, shuffle):
+    """The packs that are kept equal those TRL makes of the same rows, and are kept with the settings."""
+    found = mixture([{"path": write("rows.jsonl", ROWS * 5)}])
+    values = {"packing": True, "max_length": 64, "shuffle_dataset": shuffle, "seed": 3}
+    recipe = Recipe.model_validate(
+        {
+            "name": "x",
+            "stage": "sft",
+            "model": {"path": "a/b"},
+            "router": {"load_balancing_coef": 0, "z_loss_coef": 0, "train": "full"},
+            "data": {"train": [{"path": "x"}]},
+            "training": values,
+        }
+    )
+    expected = pack_dataset(found.rows.shuffle(seed=3) if shuffle else found.rows, 64, "bfd")
+    packed = trainer_rows(found, recipe)
+    assert packed.to_list() == expected.to_list() and trainer_rows(found, recipe).to_list() == packed.to_list()
+    other = recipe.model_copy(update={"training": {**values, "max_length": 128}})
+    assert len(trainer_rows(found, other)) < len(packed)
+    plain = recipe.model_copy(update={"training": {**values, "eval_packing": False}})
+    assert trainer_rows(found, plain, evaluation=True) is found.rows
 
 
 @pytest.mark.parametrize("policy", ["keep_start", "keep_end"])

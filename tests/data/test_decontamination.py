@@ -106,6 +106,11 @@ def test_a_benchmark_whose_question_has_another_name(write):
     ):
         load_benchmark(Benchmark(path=path))
     assert load_benchmark(Benchmark(path=path, columns={"ctx": "question"}))[0].texts == ["q"]
+    row = {"q": "the real question", "question": "Category 3", "statement": "s"}
+    for columns, text in (({"q": "question"}, "the real question"), ({"statement": "prompt"}, "s")):
+        assert load_benchmark(Benchmark(path=write("c.jsonl", [row]), columns=columns))[0].texts == [text]
+    with pytest.raises(RecipeError, match="no row has statment, which `columns` renames"):
+        load_benchmark(Benchmark(path=write("c.jsonl", [row]), columns={"statment": "question"}))
     picture = [{"role": "user", "content": [{"type": "image"}]}]
     with pytest.raises(RecipeError, match="p.jsonl:1: `messages` has a part of type 'image'"):
         load_benchmark(Benchmark(path=write("p.jsonl", [{"messages": picture}])))

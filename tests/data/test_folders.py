@@ -75,6 +75,24 @@ def test_a_file_that_no_split_takes_is_not_lost(folder, files):
         rows(folder(files))
 
 
+def test_a_card_that_only_speaks_of_files_lets_none_be_lost(folder):
+    with pytest.raises(RecipeError, match="more.jsonl belongs to no split"):
+        rows(folder({"README.md": "load_dataset('json', data_files='a')", "train.jsonl": [ROW], "more.jsonl": [ROW]}))
+
+
+def test_rows_of_another_split_are_not_trained_on(folder):
+    """The library's patterns are for small letters: it would take both files for training rows."""
+    with pytest.raises(RecipeError, match="Test.jsonl would be read with the training rows"):
+        rows(folder({"Train.jsonl": [ROW], "Test.jsonl": [ROW]}))
+
+
+def test_a_saved_set_has_no_other_splits_or_configurations(tmp_path):
+    Dataset.from_list([ROW]).save_to_disk(str(tmp_path / "one"))
+    for more in ({"split": "test"}, {"config": "x"}, {"revision": "main"}):
+        with pytest.raises(RecipeError, match="one (has no splits|was written by save_to_disk, which has no config)"):
+            rows(str(tmp_path / "one"), **more)
+
+
 def test_files_beside_the_rows_do_not_matter(folder):
     assert rows(folder({"train.jsonl": [ROW], "README.md": "hello", "notes.txt": "x", ".hidden.jsonl": [ROW]})) == [ROW]
 

@@ -71,6 +71,23 @@ def test_what_stands_behind_the_last_learned_answer_goes_first(policy):
     assert Length(12, **policy).conversation(row, BOS) is row
 
 
+def test_what_is_left_of_a_cut_answer_is_not_learned():
+    """BOS, an earlier answer of tokens 1 to 4, a question 5, the last answer 6 7; four of them fit beside BOS.
+
+    The prompt keeps BOS and 4 5: the end of the earlier answer without its beginning, which answers nothing.
+    """
+    row = Tokens([0, 1, 2, 3, 4, 5, 6, 7], [IGNORED, 1, 2, 3, 4, IGNORED, 6, 7], 6, 8)
+    cut = Length(5, long_prompts="keep_end").conversation(row, BOS)
+    assert (cut.input_ids, cut.labels) == ([0, 4, 5, 6, 7], [IGNORED, IGNORED, IGNORED, 6, 7])
+
+
+def test_keep_end_leaves_what_begins_the_answers_turn():
+    """Of 320 tokens a sixteenth's share, at most 16, stays of the prompt, however long the answer is."""
+    row = Tokens([0] * 100 + [1] * 400, [IGNORED] * 100 + [1] * 400, 100, 500)
+    cut = Length(320, long_prompts="keep_end").conversation(row, BOS)
+    assert (cut.answer_start, len(cut.input_ids)) == (16, 320)
+
+
 def test_without_a_bos_the_end_is_the_end():
     row = Tokens([9, 1, 2, 3], [IGNORED] * 3 + [3], 3)
     found = Length(3, 2, "keep_end").conversation(row, BOS)

@@ -1,5 +1,8 @@
 """A row is never read as something else in silence: keys that nobody reads, marks of turns, nearly known forms."""
 
+import json
+import re
+
 import pytest
 
 from olmoe_ft.data.formats import training_example
@@ -64,6 +67,7 @@ def test_what_a_pair_was_read_as():
         ({"rounds": ["one two three four five"] * 4}, ["rounds"], ["rounds"]),
         ({"answer": 42}, ["answer"], ["answer"]),
         ({"output": "no"}, ["output"], ["output"]),
+        ({"is_correct": "False", "correct": 0}, ["is_correct", "correct"], ["is_correct", "correct"]),  # of a CSV
         ({"image_width": 3, "num_images": 0}, ["image_width", "num_images"], []),
         ({"\ud800k": "x"}, ["\\ud800k"], []),
         ({"weight": 1, "train": True}, ["weight", "train"], ["train"]),  # says what is done anyway
@@ -114,6 +118,12 @@ def test_a_key_that_carries_a_part_of_the_example_is_an_error(key, value):
         ("shot", "https://x/a.jpg?w=1", "has `shot`, which"),
         ("media", {"image": "x"}, "has `media`, which"),
         ("weight", "0", "has `weight` '0', which"),
+        ("weight", "0.5", "has `weight` '0.5', which"),
+        ("mask", [0, 0, 1], r"has `mask` \[0, 0, 1\], which may say what of it to learn"),
+        ("train_turns", [False, True], "has `train_turns`"),
+        ("labels", 0, "has `labels`, a judgement"),
+        ("winner", "model_b", "has `winner`, a judgement"),
+        ("picture", "data:image/png;base64,xx", "has `picture`"),
         ("train", "False", "has `train` 'False', which"),
         ("file", "cat.JPG", "has `file`, which OLMoE's chat format cannot express"),
         ("scene", ["a/b.mp4"], "has `scene`, which"),
@@ -136,6 +146,13 @@ def test_what_a_row_holds_is_known_by_its_value_too(key, value, said):
         (assistant("a", toxic=False), "has `toxic`: False, which may say how to learn it"),
         (assistant("a", toxic=True, score=0.5), "has `toxic`: True, `score`: 0.5, .*`ignore: .toxic, score.`"),
         (assistant("a", images=["a.jpg"]), "has `images`"),
+        (assistant("a", train_detail=[{"begin_offset": 0, "train": False}]), "has `train_detail`"),
+        (assistant("a", metadata={"train": False}), "has `metadata`"),
+        (assistant("a", masked="true"), "has `masked`: 'true'"),
+        (assistant("a", reasoning="hm"), "has `reasoning`"),
+        (assistant("a", channel="analysis"), "is said in the channel 'analysis'"),
+        (assistant("a", recipient="functions.f"), "has `recipient`"),
+        (assistant([{"role": "user", "content": "a"}]), "is a message with a role where a text is needed"),
         (assistant([{"type": "text", "text": "a", "train": False}]), "a part of .* has `train`: False"),
         (assistant([{"type": "text", "text": "a", "image": "a.jpg"}]), "a part of .* has `image`"),
         (assistant([{"type": "text"}]), "has a part of type 'text'"),
@@ -195,6 +212,41 @@ def test_a_prompt_that_ends_with_an_answer_has_no_second_one():
         training_example({"prompt": "\n\nHuman: q\n\nAssistant: Let me", "completion": " see"})
 
 
+def test_a_message_in_the_place_of_a_text_keeps_its_role():
+    system = {"role": "system", "content": "x"}
+    assert training_example({"prompt": system, "completion": "c"})["messages"] == [system, assistant("c")]
+    assert training_example({"prompt": user("q"), "completion": assistant("a")})["messages"] == TURNS
+    with pytest.raises(RowError, match="has no assistant turn"):
+        training_example({"prompt": user("q"), "completion": user("x")})
+    with pytest.raises(RowError, match="is a message with a role"):
+        training_example({"instruction": "q", "output": {"from": "human", "value": "x"}})
+
+
+def test_turns_in_columns_and_under_other_roles():
+    columns = {"role": ["developer", "user ", "Chatbot"], "content": ["s", "q", "a"]}  # as some Parquet files hold them
+    assert training_example({"messages": columns})["messages"] == [{"role": "system", "content": "s"}, *TURNS]
+
+
+def test_turns_as_json_text_are_told():
+    found = training_example({"prompt": "q", "completion": json.dumps([assistant("a")])})
+    assert found["form"] == "prompt_completion (as JSON text)"
+
+
+def test_a_transcript_behind_other_text_is_told():
+    found = training_example({"prompt": "You are X.\n\nHuman: q\n\nAssistant:", "completion": "a"})
+    assert found["doubtful"] == ["prompt (holds a transcript, read as one turn)"]
+
+
+def test_openais_preference_files():
+    row = {"input": {"messages": [user("q")], "tools": []}, "preferred_output": [assistant("a")]}
+    row |= {"non_preferred_output": [assistant("b")]}
+    line = "columns: {preferred_output: chosen, non_preferred_output: rejected, input: prompt}"
+    with pytest.raises(RowError, match=re.escape(line)):
+        preference_pair(row)
+    pair = preference_pair({"prompt": row["input"], "chosen": [assistant("a")], "rejected": [assistant("b")]})
+    assert pair["prompt"] == [user("q")]
+
+
 @pytest.mark.parametrize("input", ["{}", "[]", "null"])
 def test_a_question_that_looks_like_nothing_in_json_stays(input):
     row = {"instruction": "Is this JSON?", "input": input, "output": "Yes"}
@@ -205,7 +257,6 @@ def test_a_question_that_looks_like_nothing_in_json_stays(input):
     "completion",
     [
         '[{"id": "1", "role": "assistant", "content": "a"}]',
-        '{"role": "assistant", "content": "a"}',
         '[{"name": null, "from": "gpt", "value": "a"}]',
     ],
 )
@@ -213,7 +264,17 @@ def test_turns_as_json_text_are_turns_whatever_key_is_first(completion):
     assert training_example({"prompt": "q", "completion": completion})["messages"] == TURNS
 
 
-@pytest.mark.parametrize("answer", ['{"a": 1}', '[{"role": "x"}]', "[{", '{"role": "admin", "level": 3}'])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"a": 1}',
+        '{"from": "USD", "value": "5"}',
+        '{"role": "assistant", "content": "a"}',
+        '[{"role": "x"}]',
+        "[{",
+        '{"role": "admin", "level": 3}',
+    ],
+)
 def test_an_answer_in_json_stays_an_answer(answer):
     assert training_example({"prompt": "q", "completion": answer})["messages"][1] == assistant(answer)
 
@@ -287,6 +348,10 @@ def test_forms_that_people_have(row, messages):
         ({"input": "q", "output": "a"}, "{input: prompt, output: completion}"),
         ({"input": "q", "output": "a", "text": "q a"}, "{input: prompt, output: completion}"),
         ({"conversation": TURNS}, "{conversation: messages}"),
+        ({"Question": "q", "Answer": "a"}, "{Question: prompt, Answer: completion}"),
+        ({"inputs": "q", "targets": "a"}, "{inputs: prompt, targets: completion}"),
+        ({"problem": "q", "solution": "because, 1", "answer": "1"}, "{problem: prompt, solution: completion}"),
+        ({"instruction": "q", "input": "i", "context": "c", "response": "a"}, "{response: output}"),
         ({"instruction": "q", "context": "", "response": "a"}, "{context: input, response: output}"),
     ],
 )
@@ -326,6 +391,26 @@ def test_text_wins_only_where_no_other_key_holds_text(row, said):
         training_example(row)
     if "text" in row:
         assert training_example(row, "text")["text"] == row["text"]
+
+
+def test_a_pair_whose_prompt_has_another_name_comes_with_the_line():
+    with pytest.raises(RowError, match="columns: {input: prompt}"):
+        preference_pair({"input": "q", "chosen": "a", "rejected": "b"})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversation": [{"input": "q", "output": "a"}]},
+        {"dialog": ["q", "a"]},
+        {"question": "q", "choices": ["a", "b"], "answer": 1},
+        {"items": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+    ],
+)
+def test_no_line_is_printed_that_would_not_read_the_rows(row):
+    with pytest.raises(RowError) as error:
+        training_example(row)
+    assert "columns:" not in str(error.value) and "if these are the rows" not in str(error.value)
 
 
 def test_messages_are_bounded_and_escaped():

@@ -61,8 +61,8 @@ def workspace(tmp_path_factory) -> Path:
 
 
 def entries(folder: Path) -> dict[str, int]:
-    """The files of a cache's entries, with the times at which they were made; without what TRL packs beside them."""
-    names = ("rows.arrow", "tokens.arrow", "audit.json")
+    """The files of a cache's entries, with the times at which they were made."""
+    names = ("rows.arrow", "tokens.arrow", "packed.arrow", "audit.json")
     files = [file for name in names for file in folder.glob(f"*/{name}")]
     return {f"{file.parent.name}/{file.name}": file.stat().st_mtime_ns for file in files}
 
@@ -74,11 +74,13 @@ def test_rows_are_prepared_once_for_all_stages_and_launches(workspace):
     assert "16 rows are prepared in kept" in done.stdout and "read as messages (16)" in done.stdout
     assert "read as prompt and two answers (16)" in done.stdout
     made = entries(workspace / "kept")
-    assert sorted(name.split("-")[0] for name in made) == ["audit"] * 2 + ["rows"] * 2 + ["tokens"] * 2
+    assert sorted(name.split("-")[0] for name in made) == ["audit"] * 2 + ["packed"] + ["rows"] * 2 + ["tokens"] * 2
     assert not (workspace / "runs").exists()
 
     output = launch(workspace, CONFIGS["zero2"], "x.yaml", "data.cache=kept", "name=two")
-    assert entries(workspace / "kept") == made and "Tokenizing" not in output
+    assert entries(workspace / "kept") == made
+    for work in ("Tokenizing", "Packing", "Truncating", "Map"):
+        assert work not in output
     for stage in ("sft", "dpo"):
         assert json.loads((workspace / f"runs/two/{stage}/summary.json").read_text())["steps"] == 2
 
