@@ -98,7 +98,9 @@ def audit(mixture: Mixture, positions: int | None = None) -> Audit:
     def make(folder: Path) -> None:
         (folder / "audit.json").write_text(json.dumps(_audit(mixture, positions).as_dict()), encoding="utf-8")
 
-    entry = mixture.cache.entry("audit", [mixture.key, positions, LISTED_ROWS], make)
+    # names that an audit shows, and rows do not depend on
+    names = [[prepared.source.path for prepared in mixture.sources], mixture.held_out.key_with_places]
+    entry = mixture.cache.entry("audit", [mixture.key, names, positions, LISTED_ROWS], make)
     return _from_dict(json.loads((entry / "audit.json").read_text(encoding="utf-8")))
 
 
@@ -183,7 +185,12 @@ def _overlapping(prepared: Prepared, held_out: HeldOut) -> Iterator[dict[str, An
         for index in row["held_out"]:
             by_group.setdefault(held_out.prompts[index].group, []).append(index)
         for group, prompts in by_group.items():
-            yield {"row": row["place"], "group": group, "kept": not row["dropped"], "prompts": prompts}
+            yield {
+                "row": prepared.source.path + row["place"],
+                "group": group,
+                "kept": not row["dropped"],
+                "prompts": prompts,
+            }
 
 
 def _overlaps(overlapping: list[dict[str, Any]], held_out: HeldOut) -> dict[str, dict[str, int]]:

@@ -33,7 +33,7 @@ def problems(prepared: Prepared) -> list[Problem]:
     )
     found: dict[tuple[str, str], Problem] = {}
     for row in _rows(dropped):
-        reason, problem, place = row["dropped"], row["problem"] or row["dropped"], row["place"]
+        reason, problem, place = row["dropped"], row["problem"] or row["dropped"], prepared.source.path + row["place"]
         kind = reason, VARYING.sub("…", problem)
         if kind not in found and len(found) >= KINDS:
             kind, problem = (reason, ""), "other problems"

@@ -6,7 +6,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from olmoe_ft.data.words import ngrams, words
 
@@ -35,7 +35,9 @@ class HeldOut:
 
     def __init__(self, prompts: Iterable[Prompt] = ()) -> None:
         self.prompts = list(prompts)
-        self.key = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()  # of what is cached with it
+        # what rows that are searched for them depend on, and what an audit that names them does
+        self.key = _hash([[prompt.texts, prompt.group == OWN] for prompt in self.prompts])
+        self.key_with_places = _hash(self.prompts)
         self._long: dict[str, list[int]] = defaultdict(list)  # a run of 13 words -> the prompts that have it
         self._short: dict[str, list[int]] = defaultdict(list)  # a whole short text -> the prompts that have it
         for index, prompt in enumerate(self.prompts):
@@ -67,3 +69,7 @@ class HeldOut:
             whole = [*(text for role, text in said if role != "user"), *starts[-1:]]
             found |= {prompt for text in whole for run in ngrams(text, NGRAM) for prompt in self._long.get(run, ())}
         return sorted(found)
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -145,7 +145,8 @@ def _drawn(prepared: Prepared, seed: int) -> Dataset:
 def _asked(source: Source, stage: str, data: Data) -> list[Prompt]:
     """What is asked in each evaluation row."""
     rows, _ = load_source(source, stage, data)
-    return [Prompt(asked(row_turns(row)), place=row["place"]) for row in rows if row["problem"] is None]
+    readable = (row for row in rows if row["problem"] is None)
+    return [Prompt(asked(row_turns(row)), place=source.path + row["place"]) for row in readable]
 
 
 def _check_lost(prepared: Prepared, data: Data) -> None:

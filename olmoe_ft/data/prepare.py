@@ -49,7 +49,7 @@ class Prepared:
     def first(self, reason: str) -> str:
         """Place and problem of the first row that was dropped for a reason."""
         row = self.rows[int(np.argmax(self.fact("dropped") == reason))]
-        return f"{row['place']}: {row['problem'] or reason}"
+        return f"{self.source.path}{row['place']}: {row['problem'] or reason}"
 
 
 def prepare(

@@ -20,7 +20,7 @@ from olmoe_ft.recipe.schema import Data, Source
 
 MESSAGES = [{"role": Value("string"), "content": Value("string")}]
 COMMON: dict[str, Any] = {  # what is known of every row, whatever it is
-    "place": Value("string"),  # where the row stands: "file.jsonl:12"
+    "place": Value("string"),  # where the row stands, behind the source's path: ":12" of a file
     "problem": Value("string"),  # why it cannot be read, null for one that can
     "form": Value("string"),  # the format it was read as
     "unread": List(Value("string")),  # its keys that were not read
@@ -46,7 +46,7 @@ def load_source(source: Source, stage: str, data: Data) -> tuple[Dataset, str]:
     """
     place = (source.path, source.split, source.config, source.revision)
     settings = {
-        "source": source.model_dump(mode="json", exclude={"weight", "repeat"}),
+        "source": source.model_dump(mode="json", exclude={"path", "weight", "repeat"}),
         "stage": stage,
         "malformed": data.malformed,
         "learn": data.learn,
@@ -72,7 +72,7 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
         try:
             example = convert(_renamed(row, source.columns), source.format, reading)
             _note_displaced(example, row, source.columns)
-            yield empty | example | {"place": where}
+            yield empty | example | {"place": _behind(source.path, where)}
         except (RowError, RecursionError) as error:
             said = str(error) if isinstance(error, RowError) else "nested too deeply"
             problem = said.encode(errors="backslashreplace").decode()  # it may quote half a character
@@ -80,12 +80,20 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
                 told = "data.malformed" in problem or "columns:" in problem
                 mend = "" if told else "; mend the row, or set data.malformed to drop"
                 raise RecipeError(f"{where}: {problem}{mend}") from None
-            yield empty | {"place": where, "problem": problem}
+            yield empty | {"place": _behind(source.path, where), "problem": problem}
     if keys is None:
         raise RecipeError(f"{source.path}: the data set is empty; give one with at least one row")
     if unseen:
         absent, known = shown_keys(sorted(unseen)), shown_keys(keys)
         raise RecipeError(f"{source.path}: no row has {absent}, which `columns` renames; the last has {known}")
+
+
+def _behind(path: str, where: str) -> str:
+    """A place without the path of its source, which may lie elsewhere the next time."""
+    for start in (str(Path(path)), str(Path(path).absolute()), str(Path(path).resolve())):
+        if where.startswith(start):
+            return where.removeprefix(start)
+    return f" ({where})"  # a file that a folder's card names elsewhere
 
 
 def _renamed(row: Any, names: Any) -> Any:

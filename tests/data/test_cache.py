@@ -27,7 +27,7 @@ ROWS = [
 ]
 PAIR = {"prompt": "q", "chosen": "\n\nyes", "rejected": " no"}
 # What VERSION makes of these rows. A change that alters this needs a new VERSION, and then the new hash here.
-VERSION, MADE = 1, {"tiny": "40dc1e9be1f8d976", "olmoe": "24faa2470597179a"}
+VERSION, MADE = 1, {"tiny": "543fd7426201c106", "olmoe": "d7350b0f28ab98a3"}
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -134,15 +134,22 @@ print(len(made), path.is_dir())
     assert time.monotonic() - start > 1
 
 
-def test_the_rows_of_a_file_with_another_time_are_not_prepared_again(write, mixture, monkeypatch):
-    path = write("rows.jsonl", ROWS[:2])
-    first = mixture([{"path": path}])
-    os.utime(path, (1, 1))
-    monkeypatch.setattr(Cache, "_make", None)  # would be an error if it were called
-    again = mixture([{"path": path}])
+def test_the_rows_of_a_moved_file_are_not_prepared_again(write, mixture, monkeypatch, tmp_path):
+    """By content, not by name or time; and each is told by the place where it lies now."""
+    path = write("rows.jsonl", [*ROWS[:2], {"prompt": "x"}])
+    settings = {"malformed": "drop", "max_dropped": 0.5}
+    first = mixture([{"path": path}], **settings)
+    moved = os.rename(path, tmp_path / "moved.jsonl") or str(tmp_path / "moved.jsonl")
+    os.utime(moved, (1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Cache, "_make", None)  # would be an error if it were called
+        again = mixture([{"path": moved}], **settings)
+        with pytest.raises(TypeError):
+            mixture([{"path": moved, "max_rows": 1}], **settings)
     assert again.sources[0].entry == first.sources[0].entry
-    with pytest.raises(TypeError):
-        mixture([{"path": path, "max_rows": 1}])
+    for found, file in ((first, path), (again, moved)):
+        assert found.sources[0].first("malformed").startswith(f"{file}:3: has prompt")
+        assert audit(found).sources[0].problems[0].places == [f"{file}:3"]
 
 
 def test_weights_need_no_new_rows(write, mixture):

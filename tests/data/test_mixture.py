@@ -125,18 +125,21 @@ def test_held_out_prompts_are_found_and_can_be_left_out(write, mixture, mixtures
     assert len(cleaned.rows) == 8 and cleaned.sources[0].dropped == {"held-out prompt": 2}
 
 
-def test_rows_are_the_same_however_many_processes_tokenize(write, mixture, tokenizer):
+def test_rows_are_the_same_however_many_processes_tokenize(write, mixture, tokenizer, tmp_path):
     sources = [{"path": write("rows.jsonl", ROWS)}]
-    one, two = mixture(sources), mixture(sources, training={"dataset_num_proc": 2})
+    one = mixture(sources, cache=str(tmp_path / "one"))
+    two = mixture(sources, cache=str(tmp_path / "two"), training={"dataset_num_proc": 2})
+    assert (len(one.sources[0].rows.cache_files), len(two.sources[0].rows.cache_files)) == (1, 2)
     assert texts(tokenizer, one) == texts(tokenizer, two) and one.fingerprints() == two.fingerprints()
 
 
-def test_many_rows_are_tokenized_by_several_processes(write, monkeypatch, mixture, tokenizer):
+def test_many_rows_are_tokenized_by_several_processes(write, monkeypatch, mixture, tokenizer, tmp_path):
     """Ten rows, and one process for every five of them; each writes a file of the cache."""
     monkeypatch.setattr("olmoe_ft.data.prepare.ROWS_A_PROCESS", 5)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    several = mixture([{"path": write("many.jsonl", ROWS)}])
+    path = write("many.jsonl", ROWS)
+    several = mixture([{"path": path}], cache=str(tmp_path / "several"))
     assert len(several.sources[0].rows.cache_files) == 2
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    alone = mixture([{"path": write("again.jsonl", ROWS)}])
+    alone = mixture([{"path": path}], cache=str(tmp_path / "alone"))
     assert len(alone.sources[0].rows.cache_files) == 1 and texts(tokenizer, alone) == texts(tokenizer, several)
