@@ -87,10 +87,11 @@ def rows_with_facts(
 
 
 def _conversations(examples: list[Any], length: Length, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-    return [_conversation(whole, length, tokenizer) for whole in tokenize(examples, tokenizer)]
+    bos = tokenizer.bos_token_id
+    return [_conversation(whole, length, bos) for whole in tokenize(examples, tokenizer)]
 
 
-def _conversation(whole: Tokens | RowError, length: Length, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _conversation(whole: Tokens | RowError, length: Length, bos: int) -> dict[str, Any]:
     if isinstance(whole, RowError):
         return _refused(whole)
     size = len(whole.input_ids)
@@ -99,12 +100,12 @@ def _conversation(whole: Tokens | RowError, length: Length, tokenizer: PreTraine
         "length": size,
         "dropped": "",
         "ends_with_eos": whole.ends_with_eos,
-        "double_bos": whole.input_ids[:2] == [tokenizer.bos_token_id] * 2,
+        "double_bos": whole.input_ids[:2] == [bos] * 2,
     }
     if not whole.supervised:
         problem = "no turn of it is to be learned (its own marks, or data.learn, leave none)"
         return facts | {"dropped": UNLEARNED, "problem": problem}
-    cut = length.conversation(whole, tokenizer.bos_token_id)
+    cut = length.conversation(whole, bos)
     if isinstance(cut, str):
         return facts | {"dropped": TOO_LONG, "problem": cut}
     if not cut.supervised:
@@ -122,7 +123,8 @@ def _refused(error: RowError) -> dict[str, Any]:
 
 def _pairs(examples: list[Any], length: Length, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     sides = (tokenize([_side(example, side) for example in examples], tokenizer) for side in ("chosen", "rejected"))
-    return [_pair(chosen, rejected, length, tokenizer) for chosen, rejected in zip(*sides, strict=True)]
+    bos = tokenizer.bos_token_id
+    return [_pair(chosen, rejected, length, bos) for chosen, rejected in zip(*sides, strict=True)]
 
 
 def _side(example: dict[str, Any], side: str) -> dict[str, Any]:
@@ -131,9 +133,7 @@ def _side(example: dict[str, Any], side: str) -> dict[str, Any]:
     return {"messages": messages, "learned": [index == len(messages) - 1 for index in range(len(messages))]}
 
 
-def _pair(
-    chosen: Tokens | RowError, rejected: Tokens | RowError, length: Length, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Any]:
+def _pair(chosen: Tokens | RowError, rejected: Tokens | RowError, length: Length, bos: int) -> dict[str, Any]:
     for side in (chosen, rejected):
         if isinstance(side, RowError):
             return _refused(side)
@@ -147,10 +147,10 @@ def _pair(
         "length": sizes[0] + max(sizes[1:]),
         "dropped": "",
         "ends_with_eos": chosen.ends_with_eos and rejected.ends_with_eos,
-        "double_bos": chosen.input_ids[:2] == [tokenizer.bos_token_id] * 2,
+        "double_bos": chosen.input_ids[:2] == [bos] * 2,
         "same_answers": whole[1] == whole[2],
     }
-    cut = length.pair(*whole, tokenizer.bos_token_id)
+    cut = length.pair(*whole, bos)
     if isinstance(cut, str):
         return facts | {"dropped": TOO_LONG, "problem": cut}
     if not (cut[1] and cut[2]):

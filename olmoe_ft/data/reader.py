@@ -53,6 +53,8 @@ class RowReader:
             RowError: one holds a part of the example.
         """
         left = {key: value for key, value in self.row.items() if key not in self._read and not says_nothing(value)}
+        if not left and not self._unread:
+            return {"unread": [], "doubtful": []}
         refuse_parts(left, "the row")
         refuse_marks_of_the_row(left)
         texts = {text.strip() for text in said}

@@ -65,6 +65,7 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
     convert = preference_pair if stage == "dpo" else training_example
     reading = Reading(data.learn, data.turn_marks == "obey", frozenset(source.ignore))
     empty = dict.fromkeys(FEATURES[stage])
+    starts = _starts(source.path)
     unseen, keys = {*source.columns}, None
     for where, row in islice(read_rows(source.path, source.split, source.config, source.revision), source.max_rows):
         keys = list(row) if isinstance(row, dict) else []
@@ -72,7 +73,7 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
         try:
             example = convert(_renamed(row, source.columns), source.format, reading)
             _note_displaced(example, row, source.columns)
-            yield empty | example | {"place": _behind(source.path, where)}
+            yield empty | example | {"place": _behind(starts, where)}
         except (RowError, RecursionError) as error:
             said = str(error) if isinstance(error, RowError) else "nested too deeply"
             problem = said.encode(errors="backslashreplace").decode()  # it may quote half a character
@@ -80,7 +81,7 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
                 told = "data.malformed" in problem or "columns:" in problem
                 mend = "" if told else "; mend the row, or set data.malformed to drop"
                 raise RecipeError(f"{where}: {problem}{mend}") from None
-            yield empty | {"place": _behind(source.path, where), "problem": problem}
+            yield empty | {"place": _behind(starts, where), "problem": problem}
     if keys is None:
         raise RecipeError(f"{source.path}: the data set is empty; give one with at least one row")
     if unseen:
@@ -88,9 +89,14 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
         raise RecipeError(f"{source.path}: no row has {absent}, which `columns` renames; the last has {known}")
 
 
-def _behind(path: str, where: str) -> str:
+def _starts(path: str) -> list[str]:
+    """How the place of a row in a source may begin."""
+    return [str(Path(path)), str(Path(path).absolute()), str(Path(path).resolve())]
+
+
+def _behind(starts: list[str], where: str) -> str:
     """A place without the path of its source, which may lie elsewhere the next time."""
-    for start in (str(Path(path)), str(Path(path).absolute()), str(Path(path).resolve())):
+    for start in starts:
         if where.startswith(start):
             return where.removeprefix(start)
     return f" ({where})"  # a file that a folder's card names elsewhere
@@ -107,6 +113,8 @@ def _renamed(row: Any, names: Any) -> Any:
 def _note_displaced(example: dict[str, Any], row: dict[str, Any], names: Any) -> None:
     """Note the keys that gave way to a renamed one among those that were not read."""
     taken = {new for old, new in names.items() if old in row}
+    if not taken:
+        return
     said = {text.strip() for _, text in row_turns(example)}
     for key, value in row.items():
         if key in taken and key not in names and not says_nothing(value):

@@ -51,7 +51,11 @@ def render(conversations: Sequence[Messages], tokenizer: PreTrainedTokenizerBase
     """
     template, special = str(tokenizer.chat_template), special_tokens(tokenizer)
     endings = answer_endings(template, special)
-    return [_checked(messages, endings, template, special) for messages in conversations]
+    try:
+        found: Sequence[Rendered | RowError] = written(conversations, template, special)
+    except TemplateError:  # of one of them: find out which
+        found = [_one(messages, template, special) for messages in conversations]
+    return [_checked(*row, endings) for row in zip(conversations, found, strict=True)]
 
 
 def written(conversations: Sequence[Messages], template: str, special: Specials) -> list[Rendered]:
@@ -90,11 +94,16 @@ def answer_endings(template: str, special: Specials) -> frozenset[str]:
     return frozenset(endings)
 
 
-def _checked(messages: Messages, endings: frozenset[str], template: str, special: Specials) -> Rendered | RowError:
+def _one(messages: Messages, template: str, special: Specials) -> Rendered | RowError:
     try:
-        [rendered] = written([messages], template, special)
+        return written([messages], template, special)[0]
     except TemplateError as error:
         return RowError(f"the tokenizer's chat template refuses it ({str(error)[:200]})")
+
+
+def _checked(messages: Messages, rendered: Rendered | RowError, endings: frozenset[str]) -> Rendered | RowError:
+    if isinstance(rendered, RowError):
+        return rendered
     text, marks = rendered
     answers = [index for index, turn in enumerate(messages) if turn["role"] == "assistant"]
     if len(marks) != len(answers):

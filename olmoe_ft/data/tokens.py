@@ -10,6 +10,7 @@ prompt has the tokens that it has when the model is asked to answer it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -32,10 +33,10 @@ class Tokens:
     ends_with_eos: bool = False
     """Whether all that is learned ends with EOS, turn by turn."""
 
-    @property
+    @cached_property
     def supervised(self) -> int:
         """Tokens that a loss is taken of; the first of a row is predicted by none."""
-        return sum(label != IGNORED for label in self.labels[1:])
+        return len(self.labels[1:]) - self.labels[1:].count(IGNORED)
 
 
 def tokenize(examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> list[Tokens | RowError]:
@@ -48,9 +49,9 @@ def tokenize(examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerB
         next(rendered) if example["messages"] else Rendered(example["text"], []) for example in examples
     ]
     pieces = [piece for row in rows if isinstance(row, Rendered) for piece, _ in row.pieces()]
-    encoded = _encoded(pieces, tokenizer)
+    encoded, ends = _encoded(pieces, tokenizer), (tokenizer.bos_token_id, tokenizer.eos_token_id)
     return [
-        row if isinstance(row, RowError) else _tokens(row, example, encoded, tokenizer)
+        row if isinstance(row, RowError) else _tokens(row, example, encoded, *ends)
         for row, example in zip(rows, examples, strict=True)
     ]
 
@@ -76,7 +77,7 @@ def _encoded(pieces: list[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[
 
 
 def _tokens(
-    row: Rendered, example: dict[str, Any], encoded: Iterator[Ids | RowError], tokenizer: PreTrainedTokenizerBase
+    row: Rendered, example: dict[str, Any], encoded: Iterator[Ids | RowError], bos: int, eos: int
 ) -> Tokens | RowError:
     parts: list[tuple[Ids, int | None]] = []
     error: RowError | None = None
@@ -89,7 +90,7 @@ def _tokens(
         return error
     if not example["messages"]:
         [(ids, _)] = parts
-        return _text(ids, tokenizer)
+        return _text(ids, bos, eos)
     learned = [
         is_learned
         for turn, is_learned in zip(example["messages"], example["learned"], strict=True)
@@ -103,7 +104,7 @@ def _tokens(
         is_learned = number is not None and learned[number]
         if is_learned:
             start, end = len(input_ids), len(input_ids) + len(ids)
-            complete = complete and ids[-1:] == [tokenizer.eos_token_id]
+            complete = complete and ids[-1:] == [eos]
         input_ids += ids
         labels += ids if is_learned else [IGNORED] * len(ids)
     if start is None:
@@ -111,7 +112,7 @@ def _tokens(
     return Tokens(input_ids, labels, start, end, complete and end is not None)
 
 
-def _text(ids: Ids, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+def _text(ids: Ids, bos: int, eos: int) -> Tokens:
     """As in pretraining: a document between two ends of text."""
-    ids = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
+    ids = [bos, *ids, eos]
     return Tokens(ids, [IGNORED, *ids[1:]], 1, len(ids), True)
