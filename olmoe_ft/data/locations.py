@@ -106,7 +106,7 @@ def _saved(folder: Path, split: str) -> Iterator[Any]:
         if split not in found:
             raise RecipeError(f"{folder} has no split {split}; it has {', '.join(found)}")
         found = found[split]
-    elif split != str(found.split or "train"):
+    elif split not in ("train", str(found.split)):  # "train" is what a recipe says that names none
         raise RecipeError(f"{folder} has no splits; take `split` out of the recipe")
     return iter(_undecoded(found))
 

@@ -88,6 +88,8 @@ def test_rows_of_another_split_are_not_trained_on(folder):
 
 def test_a_saved_set_has_no_other_splits_or_configurations(tmp_path):
     Dataset.from_list([ROW]).save_to_disk(str(tmp_path / "one"))
+    Dataset.from_list([ROW], split="test").save_to_disk(str(tmp_path / "test"))
+    assert rows(str(tmp_path / "test")) == rows(str(tmp_path / "test"), split="test") == [ROW]
     for more in ({"split": "test"}, {"config": "x"}, {"revision": "main"}):
         with pytest.raises(RecipeError, match="one (has no splits|was written by save_to_disk, which has no config)"):
             rows(str(tmp_path / "one"), **more)
