@@ -1,0 +1,60 @@
+"""The bits that the optimizer keeps for a bf16 weight, in 4 bytes: what the PyTorch step and the Triton kernel share.
+
+- weight (bf16) and `remainder` (int16): together the fp32 word of the weight, exactly. The weight is its upper half,
+  rounded to nearest; the remainder is what rounding left, -32768 to 32767 last bits.
+- `moments` (int16): both averages of Adam, bias-corrected. The upper 10 bits are v, a float of 5 bits of exponent and 5
+  of mantissa; 0 is 0. The lower 6 are m / sqrt(v): a sign, and 5 bits of log2(1 + 2 |m| / sqrt(v)), linear between
+  powers of two, up to 6.8 (it cannot pass 7.3, with the usual betas).
+- `exponents` (uint8): of each block of 1,024 weights, the exponent that v's codes count down from: of its largest v,
+  and one more for it to grow.
+
+A weight takes 2 + 2 + 2 + 1/1024 bytes, and 2 for its gradient.
+
+All three are functions of the bits of fp32 numbers: adding an offset and shifting rounds, no logarithm is taken. The
+offset for v and m is a Weyl sequence (Weyl 1916) over steps and places, by the golden ratio: over time every fraction
+rounds up as often as it should, and more evenly than random numbers would, so that changes of v by a thousandth, far
+below its last bit, add up to what they are. The same step has the same offsets in every run.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+BLOCK = 1024  # weights that share an exponent
+
+V_BITS, V_EXPONENT, V_MANTISSA = 10, 5, 5
+M_BITS, M_MANTISSA = 5, 3  # beside the sign
+V_SHIFT, M_SHIFT = 23 - V_MANTISSA, 23 - M_MANTISSA
+V_MOST, M_MOST = 2**V_BITS - 1, 2**M_BITS - 1
+OCTAVES = 2**V_EXPONENT - 1  # between the smallest exponent of a block and its largest
+OFFSET = 0.5  # of m / sqrt(v), below which its code is linear
+OFFSET_BITS = 0x3F000000  # of 0.5
+
+BY_STEP, BY_PLACE, FOR_M = 0x9E3779B9, 0x61C88647, 0x7F4A7C15  # 2^32 / golden ratio, its negative, another phase
+
+
+class Step(NamedTuple):
+    """One step's numbers, the same for all weights of a group."""
+
+    number: int
+    """From 1."""
+    lr: float
+    decay: float
+    """`1 - lr * weight_decay`, what is left of a weight."""
+    eps: float
+    first: float
+    """How much of the bias-corrected average of gradients is the new one: `(1 - beta1) / (1 - beta1^number)`."""
+    second: float
+    """The same of their squares."""
+    later: float
+    """By how much an error in m goes on to count, summed over the steps to come."""
+
+    @classmethod
+    def of(cls, number: int, lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> "Step":
+        """Bias correction makes a running average of each moment: of the first step's value, the first one is all."""
+        (beta1, beta2), known = betas, 1 - betas[0] ** number
+        steps = range(1, 1 + math.ceil(math.log(1e-7) / math.log(beta1))) if beta1 else ()
+        later = sum(beta1**k * known / (1 - beta1 ** (number + k)) for k in steps)
+        factors = lr, 1 - lr * weight_decay, eps, (1 - beta1) / known, (1 - beta2) / (1 - beta2**number), later
+        return cls(number, *(float(np.float32(factor)) for factor in factors))  # as a kernel takes them
