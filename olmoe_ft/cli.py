@@ -46,16 +46,35 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def validate(recipes: Annotated[list[str], typer.Argument(help="Recipes to check.")]) -> None:
+def validate(
+    recipes: Annotated[list[str], typer.Argument(help="Recipes to check.")],
+    accelerate: Annotated[
+        str | None,
+        typer.Option(help="Where they are to run, e.g. configs/accelerate/gpu.yaml.", show_default="anywhere"),
+    ] = None,
+) -> None:
     """Check recipes without loading anything: keys, types, combinations; says all that is wrong at once."""
-    wrong = []
+    from olmoe_ft.planning.machine import read_machine
+    from olmoe_ft.recipe.precision import check_optimizer
+
+    machine = read_machine(accelerate) if accelerate is not None else None
+    wrong: list[str] = []
+    elsewhere: list[str] = []
     for path in recipes:
         try:
-            load_recipe(path)
+            loaded = load_recipe(path)
         except RecipeError as error:
             wrong.append(str(error))
+            continue
+        for stage in loaded.stages or (loaded,):
+            try:
+                check_optimizer(stage, machine is not None and machine.deepspeed, accelerate or "one process")
+            except RecipeError as error:
+                (wrong if machine is not None else elsewhere).append(f"{path}: {error}")
     if wrong:
         raise RecipeError(wrong)
+    for text in elsewhere:  # it is right where DeepSpeed trains
+        print(f"only for DeepSpeed: {text}")
     print(f"{len(recipes)} recipe(s) are right")
 
 

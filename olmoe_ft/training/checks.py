@@ -8,6 +8,7 @@ from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.questions import load_questions
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe.precision import check_optimizer, deepspeed_here
 from olmoe_ft.training.model_files import config_values, model_config, stage_tokenizer, with_start_of
 from olmoe_ft.training.run_directory import RunDirectory
 
@@ -20,8 +21,13 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
     Args:
         into_runs: whether it is to be trained into its run directories.
     Raises:
-        RecipeError: a file is missing, unreadable or malformed, or a run directory holds something else.
+        RecipeError: a file is missing, unreadable or malformed, a run directory holds something else, or the optimizer
+            would lose updates on this machine.
     """
+    if into_runs:
+        deepspeed = deepspeed_here()
+        for stage in recipe.stages or (recipe,):
+            check_optimizer(stage, deepspeed, "this launch (no DeepSpeed)")
     to_come: list[Recipe] = []  # stages that will have written their run directories
     for stage in recipe.stages or (recipe,):
         starts_from_files = stage.model.path not in [str(earlier.run_dir) for earlier in to_come]

@@ -11,6 +11,7 @@ from rich.table import Table
 from olmoe_ft.adapters.matched import adapted_kinds
 from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe.precision import precision
 from olmoe_ft.recipe.schema import Lora
 from olmoe_ft.training.router.guard import reach_of_frozen_routers
 from olmoe_ft.training.run_directory import RunDirectory
@@ -29,6 +30,7 @@ def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, resume: Path | 
         f"into {run.path}/",
         soft_wrap=True,
     )
+    console.print(f"in {precision(recipe, trainer.is_deepspeed_enabled)}", soft_wrap=True, highlight=False)
     if recipe.lora is not None:
         console.print(adapter_table(recipe.lora, trainer.model))
     if (reach := reach_of_frozen_routers(trainer.model, recipe.router)) is not None:

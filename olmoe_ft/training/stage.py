@@ -13,6 +13,7 @@ from olmoe_ft.adapters.quantize import check_quantization
 from olmoe_ft.data.report import data_report, print_audit
 from olmoe_ft.model.grouped import GRADIENTS
 from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe.precision import precision
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.answers import score
 from olmoe_ft.training.inputs import Inputs, read_inputs
@@ -104,6 +105,7 @@ def _train(
             device=str(state.device),
             resumed_from=resume.name if resume else None,
             data=inputs.fingerprints,
+            precision=precision(recipe, trainer.is_deepspeed_enabled)._asdict(),
         )
         print_start(recipe, run, trainer, resume)
     result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)

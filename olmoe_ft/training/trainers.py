@@ -20,6 +20,8 @@ from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.by_length import StepsByLengthMixin
 from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, use_fused_head
+from olmoe_ft.training.optimizer.choice import OptimizerMixin
+from olmoe_ft.training.optimizer.moved import MovedCallback
 from olmoe_ft.training.packing import pack
 from olmoe_ft.training.performance import PerformanceCallback
 from olmoe_ft.training.progress import ProgressBar
@@ -29,7 +31,7 @@ from olmoe_ft.training.router.loss import RouterLossMixin
 from olmoe_ft.training.shared_prompts import SharedPromptCollator, why_not_shared
 
 
-class OlmoeSFTTrainer(RouterLossMixin, StepsByLengthMixin, SFTTrainer):
+class OlmoeSFTTrainer(RouterLossMixin, StepsByLengthMixin, OptimizerMixin, SFTTrainer):
     """Supervised fine-tuning on assistant turns, plus the router objective."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -53,7 +55,7 @@ class OlmoeSFTTrainer(RouterLossMixin, StepsByLengthMixin, SFTTrainer):
         super().log(logs, start_time)
 
 
-class OlmoeDPOTrainer(RouterLossMixin, StepsByLengthMixin, DPOTrainer):
+class OlmoeDPOTrainer(RouterLossMixin, StepsByLengthMixin, OptimizerMixin, DPOTrainer):
     """Direct preference optimisation (Rafailov et al. 2023), plus the router objective on the policy's tokens."""
 
     def __init__(self, *, start: str, **kwargs: Any) -> None:
@@ -145,6 +147,7 @@ def build_trainer(
     dtype = torch.bfloat16 if arguments.bf16 else model.dtype
     processes = trainer.accelerator.num_processes
     trainer.add_callback(PerformanceCallback(config, trainer.accelerator.device, dtype, processes, trainer.work))
+    trainer.add_callback(MovedCallback(trainer))
     trainer.add_callback(ProgressBar())
     return trainer
 

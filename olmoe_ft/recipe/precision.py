@@ -1,0 +1,104 @@
+"""What holds the numbers of training, in which dtype; and whether a recipe and a machine would lose them.
+
+A weight in bf16 has 8 bits: an update smaller than its 2^-9th part rounds to nothing. So something must hold trained
+weights in fp32: DeepSpeed does, and so does olmoe_ft's own optimizer (docs/optimizer.md), which stands in the place of
+transformers' default where DeepSpeed is not.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.schema import Recipe
+from olmoe_ft.recipe.wording import shown
+
+OWN = "olmoe_ft's AdamW"
+
+
+class Precision(NamedTuple):
+    """Of the weights that are trained, in words."""
+
+    weights: str
+    master: str
+    """What the optimizer adds its updates to."""
+    moments: str
+    gradients: str
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self._asdict().items())
+
+
+def trains_bfloat16(recipe: Recipe) -> bool:
+    """Whether weights are trained that only DeepSpeed would hold in fp32: all but PEFT's factors, which are."""
+    return recipe.model.dtype == "bfloat16" and (recipe.lora is None or recipe.router.train == "full")
+
+
+def precision(recipe: Recipe, deepspeed: bool) -> Precision:
+    """Of a recipe on a machine.
+
+    Args:
+        deepspeed: whether DeepSpeed trains; it keeps adapters in bf16 too, and fp32 copies of all that is trained.
+    """
+    moments = f"as {optim} keeps them" if (optim := recipe.training.get("optim")) else "float32"
+    if recipe.model.dtype == "float32" or not (deepspeed or trains_bfloat16(recipe)):
+        return Precision("float32", "float32 (the weights)", moments, "float32")
+    if deepspeed:
+        return Precision("bfloat16", "float32 (DeepSpeed)", moments, "bfloat16, summed in float32")
+    micro_batches = recipe.training.get("gradient_accumulation_steps", 1) > 1
+    gradients = "bfloat16, summed in float32" if micro_batches else "bfloat16"
+    own = Precision("bfloat16", "float32 (its upper half is the weight)", "16 bits for both", gradients)
+    if recipe.lora is None:
+        return own
+    return Precision(*(f"{value} (routers) and float32 (adapters)" for value in own))
+
+
+def check_optimizer(recipe: Recipe, deepspeed: bool, where: str) -> None:
+    """Refuse an optimizer that would round updates of bf16 weights away.
+
+    Args:
+        deepspeed: whether fp32 copies of the trained weights are held by DeepSpeed.
+        where: the machine, for the message.
+    Raises:
+        RecipeError: `training.optim` names one where nothing else holds the weights in fp32.
+    """
+    optim = recipe.training.get("optim")
+    if deepspeed or optim is None or not trains_bfloat16(recipe):
+        return
+    raise RecipeError(
+        f"training.optim: found {shown(optim)} with model.dtype bfloat16 on {where}, where nothing holds the trained "
+        f"weights in float32: it would round most updates away. Remove it, and {OWN} trains, which keeps every "
+        "weight's lower half; or set model.dtype: float32; or launch with configs/accelerate/zero2.yaml or zero3.yaml"
+    )
+
+
+def deepspeed_here(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process was launched under DeepSpeed.
+
+    Raises:
+        RecipeError: under FSDP, or under a DeepSpeed whose configuration keeps no fp32 copies.
+    """
+    if environment.get("ACCELERATE_USE_FSDP") == "true":
+        raise RecipeError(
+            "accelerate: FSDP is not supported (it was never tried here, and would shard weights that the optimizer "
+            "reads whole); launch with configs/accelerate/zero2.yaml or zero3.yaml"
+        )
+    if environment.get("ACCELERATE_USE_DEEPSPEED") != "true":
+        return False
+    if file := environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
+        check_deepspeed(file, json.loads(Path(file).read_text(encoding="utf-8")))
+    return True
+
+
+def check_deepspeed(file: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a DeepSpeed configuration that keeps master weights in half precision.
+
+    Raises:
+        RecipeError: it does.
+    """
+    for section, key in (("bf16", "bf16_master_weights_and_grads"), ("fp16", "fp16_master_weights_and_grads")):
+        found = settings.get(section, {})
+        if isinstance(found, Mapping) and found.get(key):
+            raise RecipeError(f"{file}: {section}.{key} rounds most updates away; remove it, so that they are in fp32")

@@ -1,0 +1,40 @@
+"""The gradients of a step's micro-batches, added up in fp32.
+
+autograd adds each to `.grad` in the weight's dtype: in bf16 every addition rounds, and of 32 micro-batches the last
+ones count for little. Here each is taken out as it comes, and `.grad` is their sum, rounded once.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+
+class GradientSums:
+    """Takes the gradients of some weights until a step's last micro-batch, whose `.grad` is then the sum of all.
+
+    Under data parallelism the sum is there before the processes average it.
+
+    Args:
+        weights: whose gradients are summed.
+        last: whether the micro-batch that is at work is the step's last.
+    """
+
+    def __init__(self, weights: Iterable[Tensor], last: Callable[[], bool]) -> None:
+        self.last = last
+        self.sums: dict[Tensor, Tensor] = {}
+        for weight in weights:
+            weight.register_post_accumulate_grad_hook(self._take)
+
+    def _take(self, weight: Tensor) -> None:
+        gradient = weight.grad
+        assert gradient is not None
+        if (total := self.sums.get(weight)) is not None:
+            total.add_(gradient)
+        if self.last():
+            if total is not None:
+                weight.grad = self.sums.pop(weight).to(weight.dtype)
+            return
+        if total is None:
+            self.sums[weight] = gradient.to(torch.float32, copy=True)
+        weight.grad = None
