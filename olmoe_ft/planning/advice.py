@@ -88,13 +88,22 @@ def _variants(start: Variant) -> Iterator[Variant]:
     if smallest is not start:
         yield smallest
     if start.machine.processes > 1 and start.machine.stage < 3 and not quantized:
-        yield smallest.but("configs/accelerate/zero3.yaml", machine=replace(start.machine, name="zero3", stage=3))
+        yield smallest.but(
+            "configs/accelerate/zero3.yaml", machine=replace(start.machine, name="zero3", stage=3, deepspeed=True)
+        )
     adapted = smallest
     if start.recipe.lora is None:
         yield _adapted(with_reference)
         yield (adapted := _adapted(_one_row(with_reference)))
     if not (start.machine.offload_optimizer and start.machine.offload_weights) and not quantized:
-        offload = replace(start.machine, name="zero3-offload", stage=3, offload_optimizer=True, offload_weights=True)
+        offload = replace(
+            start.machine,
+            name="zero3-offload",
+            stage=3,
+            deepspeed=True,
+            offload_optimizer=True,
+            offload_weights=True,
+        )
         yield start.but("configs/accelerate/zero3-offload.yaml", machine=offload)
         yield smallest.but("configs/accelerate/zero3-offload.yaml", machine=offload)
     if not quantized and start.machine.stage < 3:

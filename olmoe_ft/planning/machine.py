@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe.precision import check_deepspeed
 
 KINDS = {"NO": 0, "MULTI_GPU": 0, "MULTI_CPU": 0, "DEEPSPEED": None}
 
@@ -20,6 +21,7 @@ class Machine:
         stage: of ZeRO (Rajbhandari et al. 2020): 0 shards nothing, 1 optimizer states, 2 gradients too, 3 weights too.
         offload_optimizer, offload_weights: kept in host memory instead.
         gpu: whether the devices are GPUs.
+        deepspeed: whether DeepSpeed trains, and holds what is trained in fp32.
         bucket: elements of a buffer for reducing gradients, 0 where it is too small to count.
         live: elements of weights that ZeRO-3 keeps gathered at most.
     """
@@ -28,6 +30,7 @@ class Machine:
     processes: int
     stage: int = 0
     gpu: bool = True
+    deepspeed: bool = False
     offload_optimizer: bool = False
     offload_weights: bool = False
     bucket: int = 0
@@ -70,7 +73,8 @@ def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Mach
         raise RecipeError(
             f"{file}: deepspeed_config names no deepspeed_config_file; name one, as configs/accelerate do"
         )
-    zero = _read(path, json.loads).get("zero_optimization", {})
+    check_deepspeed(path, settings := _read(path, json.loads))
+    zero = settings.get("zero_optimization", {})
     if (stage := zero.get("stage", 0)) not in range(4):
         raise RecipeError(f"{path}: zero_optimization.stage is {stage!r}; known are 0 to 3")
     bucket = zero.get("reduce_bucket_size", int(5e8))
@@ -80,6 +84,7 @@ def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Mach
         stage=stage,
         offload_optimizer=_offloads(zero, "offload_optimizer"),
         gpu=gpu,
+        deepspeed=True,
         offload_weights=_offloads(zero, "offload_param"),
         bucket=0 if bucket == "auto" else int(bucket),
         live=_number(zero.get("stage3_max_live_parameters"), 10**9),

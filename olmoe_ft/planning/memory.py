@@ -56,14 +56,14 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
         accumulates: whether a step has more than one micro-batch.
     """
     if machine.stage == 0:
-        buckets = step.gradients if machine.processes > 1 else 0
+        buckets = step.itemsize * step.trained if machine.processes > 1 else 0
         return DeviceMemory(
             step.weights, step.adapters, step.gradients, step.optimizer, step.reference, buckets,
             **_working(step), peak=step.peak + buckets, host=0,
         )  # fmt: skip
     shards = machine.processes
     optimizer = FP32 * (step.trained + step.moments) // shards
-    gradients = step.itemsize * step.trained // (1 if machine.stage == 1 else shards)
+    gradients = FP32 * step.trained // (1 if machine.stage == 1 else shards)  # configs/deepspeed: grad_accum_dtype
     fp32_gradients = FP32 * step.trained // shards
     all_weights = step.weights + step.adapters
     sharded = machine.stage == 3

@@ -18,6 +18,7 @@ from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
 from olmoe_ft.planning.step import Batch, measure_step
 from olmoe_ft.planning.steps import Schedule, schedule
 from olmoe_ft.recipe import Recipe, RecipeError, Unreachable
+from olmoe_ft.recipe.precision import check_optimizer, precision
 from olmoe_ft.training.inputs import Inputs, read_inputs
 from olmoe_ft.training.model_files import model_config, with_start_of
 from olmoe_ft.training.run_directory import RunDirectory
@@ -91,9 +92,12 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float) -> None:
 
     Args:
         budget: memory of a device, in GiB.
+    Raises:
+        RecipeError: on the first machine the optimizer would lose updates; others are left out, and named.
     """
     console = Console()
     recipe, inputs = plan.recipe, plan.inputs
+    machines, lossy = machines_that_lose_nothing(recipe, machines)
     console.rule(f"{recipe.name} ({recipe.stage.upper()})")
     for reason in plan.unreachable:
         console.print(f"[yellow]not looked at:[/] {escape(reason)}", highlight=False)
@@ -110,6 +114,8 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float) -> None:
     accumulates = plan.arguments.gradient_accumulation_steps > 1
     memory = {machine: device_memory(steps_by_kind[machine.gpu], machine, accumulates) for machine in machines}
     console.print(_memory_table(memory, budget, bool(plan.arguments.gradient_checkpointing)))
+    for reason in lossy:
+        console.print(f"[yellow]not planned for:[/] {escape(reason)}", highlight=False)
     chosen, needed = next(iter(memory.items()))
     where = f"with {chosen.name} on {chosen.processes} device(s)"
     if needed.fits(budget):
@@ -125,6 +131,25 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float) -> None:
         console.print(text, highlight=False, markup=False)
     if not changes and not beside:
         console.print("no change to this recipe makes it fit; take a device with more memory")
+
+
+def machines_that_lose_nothing(recipe: Recipe, machines: Sequence[Machine]) -> tuple[list[Machine], list[str]]:
+    """The machines whose optimizer keeps the updates of bf16 weights, and why the others are none.
+
+    Raises:
+        RecipeError: the first, which was asked for, is one of the others.
+    """
+    fine, lossy = [], []
+    for machine in machines:
+        try:
+            check_optimizer(recipe, machine.deepspeed, f"configs/accelerate/{machine.name}.yaml")
+        except RecipeError as error:
+            if machine is machines[0]:
+                raise
+            lossy.append(str(error))
+        else:
+            fine.append(machine)
+    return fine, lossy
 
 
 def _with_host(needed: DeviceMemory) -> str:
@@ -165,6 +190,8 @@ def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -
     table.add_row("parameters", f"{all_parameters(plan.config):,}")
     table.add_row("of them multiplied with a token", f"{matrix_parameters_per_token(plan.config):,}")
     table.add_row("devices", f"{machine.processes} ({machine.name})")
+    for name, dtype in precision(plan.recipe, machine.deepspeed)._asdict().items():
+        table.add_row(f"  {name} in", dtype)
     micro = f"{batch.rows} {kind} x {batch.tokens:,} tokens" + (" x 2" if pairs and batch.pair is None else "")
     table.add_row("largest micro-batch", micro)
     step = batch.rows * arguments.gradient_accumulation_steps * machine.processes

@@ -9,17 +9,19 @@ from torch import Tensor, nn
 from trl.kernels import chunked_logprob
 
 from olmoe_ft.model.products import AllExperts
+from olmoe_ft.training.optimizer import adamw
 
 
 @contextmanager
 def as_on_a_gpu() -> Iterator[None]:
     """All experts are multiplied at once, and in TRL's fused head Triton kernels and `addmm` write where their results
-    go, without the CPU's copies. What is computed does not matter here.
+    go, without the CPU's copies; so does the optimizer's. What is computed does not matter here.
     """
     stand_ins: dict[tuple[Any, str], Any] = {
         (chunked_logprob, "_forward_tile"): lambda *args, **kwargs: None,
         (chunked_logprob, "_backward_tile"): lambda *args, **kwargs: None,
         (chunked_logprob, "_addmm_fp32"): lambda total, left, right: None,
+        (adamw, "update"): lambda *args: None,
         (AllExperts, "can"): staticmethod(lambda routes, matrices: True),
     }
     before = {(owner, name): owner.__dict__[name] for owner, name in stand_ins}

@@ -28,6 +28,8 @@ from olmoe_ft.planning.parts import StepMemory, packed_base, total_bytes
 from olmoe_ft.planning.stand_ins import allocate, as_on_a_gpu
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, use_fused_head
+from olmoe_ft.training.optimizer.choice import need_own_adamw, own_adamw
+from olmoe_ft.training.optimizer.sums import GradientSums
 from olmoe_ft.training.router.logits import record_router_logits
 
 
@@ -100,6 +102,7 @@ class _Step:
         self.backbone.layers = nn.ModuleList()
         head = self._working(self._head)
         self.backbone.layers = layers
+        moments = sum(state.numel() for state in _states(self._optimizer(deepspeed=True)))
         states, peak = self._whole_step()
         return StepMemory(
             weights=total_bytes(parameters) - total_bytes(adapters),
@@ -108,9 +111,9 @@ class _Step:
             itemsize=self.dtype.itemsize,
             largest_layer=max(total_bytes(layer.parameters()) for layer in layers),
             largest_gradient=max(weight.nbytes for weight in self.trained),
-            gradients=total_bytes(self.trained),
+            gradients=total_bytes(self._gradients()),
             optimizer=total_bytes(states),
-            moments=sum(state.numel() for state in states),
+            moments=moments,
             reference=total_bytes(self.reference.parameters()) if self.reference else 0,
             working=working,
             working_otherwise=otherwise,
@@ -168,19 +171,16 @@ class _Step:
         return self.live.peak - before
 
     def _whole_step(self) -> tuple[list[Tensor], int]:
-        """The optimizer's states, and the peak of a step that finds them there."""
-        for weight in self.trained:
-            weight.grad = torch.empty_like(weight)
-        try:
-            kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.arguments, self.policy)
-            optimizer = kind(self.trained, **settings)
-            optimizer.step()  # makes the states
-        except Exception as error:  # by libraries of all kinds, each with its own
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            name = OptimizerNames(self.arguments.optim).value
-            mend = "plan with adamw_torch_fused, whose states are as large or larger"
-            raise RecipeError(f"training.optim: {name} cannot be planned with ({reason}); {mend}") from None
-        if self.arguments.gradient_accumulation_steps == 1:  # else a micro-batch finds the gradients of earlier ones
+        """The optimizer's states, and the peak of a step that finds them there; the last of its micro-batches."""
+        optimizer = self._optimizer(deepspeed=False)
+        half = [weight for weight in self.trained if weight.dtype == torch.bfloat16]
+        accumulates = self.arguments.gradient_accumulation_steps > 1
+        if accumulates and need_own_adamw(self.trained, deepspeed=False):
+            sums = GradientSums(half, last=lambda: True)
+            sums.sums = {weight: torch.empty_like(weight, dtype=torch.float32) for weight in half}
+            for weight in half:
+                weight.grad = None
+        elif not accumulates:  # else a micro-batch finds the gradients of earlier ones
             optimizer.zero_grad()
         hooks = [] if self.gpu else self._keep_large_gradients()
         self.live.peak = self.live.now
@@ -188,8 +188,31 @@ class _Step:
         for hook in hooks:
             hook.remove()
         optimizer.step()
-        states = (value for state in optimizer.state.values() for value in state.values())
-        return [value for value in states if isinstance(value, Tensor)], self.live.peak
+        return _states(optimizer), self.live.peak
+
+    def _optimizer(self, deepspeed: bool) -> torch.optim.Optimizer:
+        """What trains here or under DeepSpeed, with its states; every weight has a gradient then."""
+        for weight in self.trained:
+            weight.grad = torch.empty_like(weight)
+        try:
+            own = need_own_adamw(self.trained, deepspeed)
+            kind, settings = (
+                own_adamw(self.arguments) if own else Trainer.get_optimizer_cls_and_kwargs(self.arguments, self.policy)
+            )
+            optimizer = kind(self.trained, **settings)
+            optimizer.step()  # makes the states
+        except Exception as error:  # by libraries of all kinds, each with its own
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            name = OptimizerNames(self.arguments.optim).value
+            mend = "plan with adamw_torch_fused, whose states are as large or larger"
+            raise RecipeError(f"training.optim: {name} cannot be planned with ({reason}); {mend}") from None
+        return optimizer
+
+    def _gradients(self) -> list[Tensor]:
+        """As they lie there between micro-batches, or at the end of a step's only one."""
+        if self.arguments.gradient_accumulation_steps == 1 or not need_own_adamw(self.trained, deepspeed=False):
+            return self.trained
+        return [weight.to(torch.float32) for weight in self.trained]
 
     def _keep_large_gradients(self) -> list[Any]:
         """What a CPU keeps of freed gradients for the next ones (`model/reuse.py`): there until those come."""
@@ -263,6 +286,11 @@ class _Step:
                 reference = self._log_probabilities(model, packed, labels).sum(dim=1)
         chosen, rejected = (policy - reference).chunk(2)
         return -F.logsigmoid(chosen - rejected).mean()
+
+
+def _states(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    states = (value for state in optimizer.state.values() for value in state.values())
+    return [value for value in states if isinstance(value, Tensor)]
 
 
 def _is_kept(weight: Tensor) -> bool:

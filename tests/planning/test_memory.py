@@ -44,20 +44,20 @@ def test_data_parallel_devices_have_buckets_of_all_gradients():
 
 
 def test_zero_2():
-    """Weights 1600 and reference 1600 whole; of 4: fp32 copy and moments 12 x 800 / 4, gradients 2 x 800 / 4.
+    """Weights 1600 and reference 1600 whole; of 4: fp32 copy and moments 12 x 800 / 4, gradients 4 x 800 / 4.
 
-    Backward needs 1000 more and 100 for a copy; the step gradients in both precisions, 400 + 4 x 800 / 4, is more.
+    Backward needs 1000 more and 100 for a copy; the step, gradients and their flat copy, 800 + 800, is more.
     """
     found = memory(processes=4, stage=2)
-    assert (found.weights, found.optimizer, found.gradients, found.reference) == (1600, 2400, 400, 1600)
-    assert found.peak == 1600 + 1600 + 2400 + 1200
+    assert (found.weights, found.optimizer, found.gradients, found.reference) == (1600, 2400, 800, 1600)
+    assert found.peak == 1600 + 1600 + 2400 + 1600
     # with micro-batches before it, backward finds their gradients
-    assert memory(True, processes=4, stage=2).peak == 1600 + 1600 + 2400 + 1100 + 400
+    assert memory(True, processes=4, stage=2).peak == 1600 + 1600 + 2400 + 1100 + 800
     # two buckets of 100 elements and a flat copy
-    assert memory(True, processes=4, stage=2, bucket=100).peak == 1600 + 1600 + 2400 + 1000 + 400 + 600
+    assert memory(True, processes=4, stage=2, bucket=100).peak == 1600 + 1600 + 2400 + 1000 + 800 + 600
     # a CPU keeps 300 bytes of gradients
     kept = replace(STEP, kept=300)
-    assert memory(True, step=kept, processes=4, stage=2).peak == 1600 + 1600 + 2400 + 1100 + 400 + 300
+    assert memory(True, step=kept, processes=4, stage=2).peak == 1600 + 1600 + 2400 + 1100 + 800 + 300
 
 
 def test_zero_3():
@@ -66,25 +66,25 @@ def test_zero_3():
     Two layers are on their way where weights are gathered again: with checkpointing, or because not all may stay.
     """
     found = memory(processes=4, stage=3)
-    assert (found.weights, found.optimizer, found.gradients, found.reference) == (400, 2400, 400, 400)
-    assert found.gather == 1600 + 800 and found.peak == 400 + 400 + 2400 + 400 + 1000 + 2400
+    assert (found.weights, found.optimizer, found.gradients, found.reference) == (400, 2400, 800, 400)
+    assert found.gather == 1600 + 800 and found.peak == 400 + 400 + 2400 + 800 + 1000 + 2400
     assert memory(processes=4, stage=3, live=100).gather == 200 + 800
     once = replace(STEP, recomputes=False, kept=300)
     other = memory(step=once, processes=4, stage=3)
-    assert other.gather == 1600 and other.peak == 400 + 400 + 2400 + 400 + 1000 + 1600 + 300
+    assert other.gather == 1600 and other.peak == 400 + 400 + 2400 + 800 + 1000 + 1600 + 300
     assert memory(step=once, processes=4, stage=3, live=100).gather == 200 + 800
 
 
 def test_offload_moves_states_and_weights_to_the_host():
     found = memory(processes=4, stage=3, offload_optimizer=True, offload_weights=True)
     assert (found.weights, found.optimizer, found.gradients) == (0, 0, 0)
-    assert found.host == 2400 + 400 + 800 + 400 + 400 and found.reference == 0
+    assert found.host == 2400 + 800 + 800 + 400 + 400 and found.reference == 0
 
 
 def test_zero_1_keeps_all_gradients():
-    """1600 in backward, beside 1000, and 800 more in fp32 for its share of the step."""
+    """3200 in backward, beside 1000 and 100 for a copy: more than the step's 3200 + 800."""
     found = memory(processes=4, stage=1)
-    assert found.gradients == 1600 and found.peak == 1600 + 1600 + 2400 + 1000 + 100 + 1600
+    assert found.gradients == 3200 and found.peak == 1600 + 1600 + 2400 + 1000 + 100 + 3200
 
 
 def test_a_gib_is_left_for_others():
@@ -97,10 +97,10 @@ def test_a_gib_is_left_for_others():
     [
         ("cpu", Machine("cpu", 1, gpu=False)),
         ("gpu", Machine("gpu", 1)),
-        ("zero2", Machine("zero2", 8, stage=2)),
-        ("zero3", Machine("zero3", 8, stage=3)),
-        ("zero3-offload", Machine("zero3-offload", 8, stage=3, offload_optimizer=True, offload_weights=True)),
-        ("multinode", Machine("multinode", 16, stage=3)),  # several machines keep their number
+        ("zero2", Machine("zero2", 8, stage=2, deepspeed=True)),
+        ("zero3", Machine("zero3", 8, stage=3, deepspeed=True)),
+        ("zero3-offload", Machine("zero3-offload", 8, 3, deepspeed=True, offload_optimizer=True, offload_weights=True)),
+        ("multinode", Machine("multinode", 16, stage=3, deepspeed=True)),  # several machines keep their number
     ],
 )
 def test_the_shipped_machines(file, expected):
