@@ -1,4 +1,5 @@
-"""Products of rows with their experts' matrices, in two ways: expert by expert, or all experts in one kernel.
+"""Products of rows with their experts' matrices, in two ways: expert by expert, or all experts in one kernel, which is
+torch's or our own by the card (`kernel_for`).
 
 On a CPU each thread takes experts of its own and works in buffers that stay in its cache. Two threads at one product
 would wait for each other at its end: a product of 128 rows ran at 127 to 179 GFLOP/s with both, at 190 with one product
@@ -8,16 +9,17 @@ Shapes: R rows sorted by expert, n rows of one expert, E experts, r rank.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 from torch.nn import functional as F
 
+from olmoe_ft.model.kernels import use_triton
 from olmoe_ft.model.routes import Routes
 
 # Measured on 2 cores (docs/performance.md): the threads of one interpreter pay where a matrix has 131,072 numbers or
@@ -47,22 +49,53 @@ class Block(Protocol):
         """`gradients[index][e] = left.T @ right` over the rows of e: (E, M, N) from (·, M) and (·, N)."""
 
 
+def kernel_for(
+    capability: tuple[int, int] | None, dtype: torch.dtype, sizes: Iterable[int], triton: bool
+) -> Literal["torch", "triton"] | None:
+    """Which kernel multiplies all experts' rows at once, without the host knowing how many an expert has.
+
+    On CUDA torch has one for bf16 on compute capabilities 9.x and 10.x; elsewhere its `F.grouped_mm` copies `offs` to
+    the host and loops over the experts, in every call (`_grouped_mm_cuda`, aten/src/ATen/native/cuda/GroupedBlas.cpp).
+
+    Args:
+        capability: of the CUDA card; None for any other device, where `F.grouped_mm` is what there is.
+        sizes: of matrices and rows; torch's takes whole 16 bytes alone.
+        triton: whether our own can be launched (`model/kernels/grouped.py`). Triton is made for 8.0 and newer.
+    Returns:
+        None where no kernel takes them.
+    """
+    aligned = all(size * dtype.itemsize % 16 == 0 for size in sizes) and dtype != torch.float64
+    if capability is None:
+        return "torch" if aligned else None
+    if aligned and dtype == torch.bfloat16 and capability[0] in (9, 10):
+        return "torch"
+    return "triton" if triton and capability >= (8, 0) and dtype != torch.float64 else None
+
+
+def capability_of(x: Tensor) -> tuple[int, int] | None:
+    """The compute capability of the NVIDIA card that holds x; None elsewhere."""
+    return torch.cuda.get_device_capability(x.device) if x.is_cuda and torch.version.cuda else None
+
+
+def kernel_on_device(x: Tensor, sizes: Iterable[int]) -> Literal["torch", "triton"] | None:
+    return kernel_for(capability_of(x), x.dtype, sizes, use_triton(x))
+
+
 class AllExperts:
-    """All rows at once, by `F.grouped_mm`: on a GPU, and where experts are too small to be called one by one."""
+    """All rows at once, by one kernel: on a GPU, and on a CPU where experts are too small to be called one by one."""
 
     def __init__(self, routes: Routes) -> None:
         self.routes = routes
 
     @staticmethod
     def can(routes: Routes, matrices: list[Tensor]) -> bool:
-        """Whether the kernel takes them (rows of whole 16 bytes, no fp64), and on a CPU whether that is faster."""
+        """Whether a kernel takes them, and on a CPU whether `F.grouped_mm`, there a loop, is faster than ours."""
         stack = matrices[0]
         if stack.device.type == "cpu" and routes.token.numel() * stack[0].numel() >= WORTH_A_CALL * len(stack):
             return False
         if stack.device.type == "cpu" and stack[0].numel() >= WORTH_THREADS:
             return False
-        aligned = all(size * stack.dtype.itemsize % 16 == 0 for matrix in matrices for size in matrix.shape[1:])
-        return stack.dtype != torch.float64 and aligned
+        return all(kernel_on_device(matrix, matrix.shape[1:]) for matrix in matrices)
 
     def part_of(self, rows: Tensor) -> Tensor:
         return rows
@@ -86,7 +119,16 @@ class AllExperts:
     def _product(self, left: Tensor, right: Tensor, shape: tuple[int, ...]) -> Tensor:
         if is_fake(left):  # its shape rules know bf16 alone
             return left.new_empty(shape)
-        return F.grouped_mm(left, right, offs=self.routes.ends)
+        ends = self.routes.ends
+        if kernel_on_device(left, (*right.shape[1:], *shape[1:])) == "triton":
+            from olmoe_ft.model.kernels.grouped import grouped_mm
+
+            return grouped_mm(left, right, ends)
+        product = F.grouped_mm(left, right, offs=ends)
+        if right.dim() == 2 and (capability_of(left) or (0, 0))[0] == 10:
+            # torch leaves what was in memory as the gradient of an expert without rows: pytorch issue #172439
+            product.masked_fill_((ends.diff(prepend=ends.new_zeros(1)) == 0)[:, None, None], 0)
+        return product
 
 
 class OneExpert:

@@ -1,4 +1,4 @@
-"""The Triton product of rows sorted by expert beside a loop in fp64.
+"""The Triton product of rows sorted by expert beside a loop in fp64, and which card it is chosen for.
 
 Without a GPU it runs in Triton's interpreter (tests/conftest.py). Whatever it must not read, and its result before it
 is written, holds NaN.
@@ -6,11 +6,20 @@ is written, holds NaN.
 
 import pytest
 import torch
+from networks import SMALL
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from olmoe_ft.model import OlmoeConfig, grouped, products
+from olmoe_ft.model.experts import OlmoeExperts
+from olmoe_ft.model.grouped import grouped_experts
+from olmoe_ft.model.products import AllExperts, kernel_for
+from olmoe_ft.model.routes import Routes
 
 pytest.importorskip("triton", reason="Triton is made for Linux alone")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 COUNTS = [0, 37, 1, 0, 130, 0]  # rows of an expert; a tile has 64
-BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+BF16, FP16, FP32, FP64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 
 
 @pytest.fixture(autouse=True)
@@ -125,3 +134,83 @@ def test_the_host_asks_for_no_value(monkeypatch):
     kernel.grouped_mm(rows.t(), torch.empty(100, 70, device="meta"), ends)
     assert kernel.by_rows.grids == [(4 * 2,)]
     assert kernel.over_rows.grids == [(3 * 1 * 2,)]
+
+
+@pytest.mark.parametrize(("dtype", "rank", "tolerance"), [(FP32, 8, 2e-5), (BF16, 16, 6e-2)])
+def test_the_mixture_by_the_kernel_is_the_plain_loop(monkeypatch, dtype, rank, tolerance):
+    """As on an RTX 3090, beside the loop in fp64: output and every gradient, adapters' too; an expert nobody chose."""
+    monkeypatch.setattr(products, "capability_of", lambda x: (8, 6))
+    monkeypatch.setattr(products, "use_triton", lambda x: True)
+    monkeypatch.delattr(F, "grouped_mm")  # no other way is taken
+    monkeypatch.delattr(grouped, "on_each_expert")
+    sizes = {"hidden_size": 36, "num_attention_heads": 1, "intermediate_size": 20, "num_experts": 4}
+    module = OlmoeExperts(OlmoeConfig(**{**SMALL, **sizes}, experts_implementation="eager"))
+    chosen = torch.rand(9, 3).topk(2).indices
+    chosen = (chosen + (chosen > 1)).to(DEVICE)  # never expert 2
+    given = {"x": torch.randn(9, 36), "weights": torch.rand(9, 2)}
+    given |= {name: torch.randn(weight.shape) / 5 for name, weight in module.named_parameters()}
+    for name, weight in module.named_parameters():
+        experts, out, inner = weight.shape
+        given |= {f"{name}.B": torch.randn(experts, out, rank) / 5, f"{name}.A": torch.randn(experts, rank, inner) / 5}
+    given = {name: value.to(DEVICE, dtype).requires_grad_() for name, value in given.items()}
+    exact = {name: value.detach().double().requires_grad_() for name, value in given.items()}
+    for name in ("gate_up_proj", "down_proj"):
+        module._parameters[name] = given[name]
+        module.lent[name] = [(given[f"{name}.B"], given[f"{name}.A"], 0.5)]
+    folded = {name: exact[name] + exact[f"{name}.B"] @ exact[f"{name}.A"] / 2 for name in module._parameters}
+    y = grouped_experts(module, given["x"], chosen, given["weights"])
+    expected = functional_call(module, folded, (exact["x"], chosen, exact["weights"]))
+    direction = torch.randn(9, 36, device=DEVICE).to(dtype)
+    gradients = torch.autograd.grad((y * direction).sum(), list(given.values()))
+    wanted = torch.autograd.grad((expected * direction).sum(), list(exact.values()))
+    for name, found, right in zip(["y", *given], [y, *gradients], [expected, *wanted], strict=True):
+        right = right.detach()
+        scale = right.square().mean().sqrt()  # some twenty roundings of numbers as large
+        torch.testing.assert_close(found.double() / scale, right / scale, rtol=tolerance, atol=tolerance, msg=name)
+    assert not gradients[2][2].any() and gradients[2][0].any()
+
+
+CARDS = {"T4": (7, 5), "A100": (8, 0), "RTX 3090": (8, 6), "RTX 4090": (8, 9), "RTX 5090": (12, 0), "none": None}
+CARDS |= {"H100": (9, 0), "B200": (10, 0), "B300": (10, 3)}
+OF_TORCH = {"H100", "B200", "B300"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "by_torch"),
+    [(BF16, 16, OF_TORCH | {"none"}), (BF16, 12, set()), (FP16, 16, {"none"}), (FP32, 4, {"none"}), (FP32, 3, set())],
+)
+def test_which_kernel_runs_on_which_card(dtype, width, by_torch):
+    for name, capability in CARDS.items():
+        ours = "triton" if name not in ("T4", "none") else None
+        for triton in (True, False):
+            expected = "torch" if name in by_torch else ours if triton else None
+            assert kernel_for(capability, dtype, (64, width), triton) == expected, (name, triton)
+            assert kernel_for(capability, FP64, (64, width), triton) is None
+
+
+@pytest.mark.parametrize(
+    ("triton", "dtype", "expected"), [(True, BF16, True), (False, BF16, False), (True, FP64, False)]
+)
+def test_what_all_experts_can_depends_on_the_card(monkeypatch, triton, dtype, expected):
+    monkeypatch.setattr(products, "capability_of", lambda x: (8, 9))
+    monkeypatch.setattr(products, "use_triton", lambda x: triton)
+    routes = Routes.of(torch.tensor([[0, 1]]), 2)
+    assert AllExperts.can(routes, [torch.empty(2, 8, 3, dtype=dtype), torch.empty(2, 3, 4, dtype=dtype)]) is expected
+
+
+def test_gradients_of_experts_without_rows_are_zero_where_torch_leaves_what_was_there(monkeypatch):
+    """As reported for B200 (pytorch issue #172439)."""
+    monkeypatch.setattr(products, "capability_of", lambda x: (10, 0))
+    ends = ends_of([0, 3, 0, 2]).cpu()
+    plain = F.grouped_mm
+
+    def leaving(left, right, offs):
+        product = plain(left, right, offs=offs)
+        product[[0, 2]] = torch.nan
+        return product
+
+    monkeypatch.setattr(F, "grouped_mm", leaving)
+    left, right, gradients = torch.randn(5, 8).bfloat16(), torch.randn(5, 16).bfloat16(), [None]
+    AllExperts(Routes(ends, ends, ends, ends)).outer(left, right, gradients, 0)
+    for expert, rows in enumerate([slice(0), slice(0, 3), slice(0), slice(3, 5)]):
+        assert_rounded(gradients[0][expert], left[rows].double().t() @ right[rows].double())
