@@ -11,6 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from olmoe_ft.model.kernels import combine, grouped, norm, rotate, swiglu
+from olmoe_ft.training.optimizer import kernel as optimizer
 
 HALF, SINGLE, INDEX, NUMBER = "*bf16", "*fp32", "*i64", "i32"
 ROUND = "i32:16"  # a number that 16 divides, which lets a kernel load 16 bytes at a time
@@ -75,6 +76,13 @@ KERNELS = [
     *(
         grouped_product(grouped.over_rows, dtype, 2048, width, ("left_m", "right_n"))
         for dtype, width in ((torch.bfloat16, 2048), (torch.bfloat16, 16))
+    ),
+    (
+        optimizer._update,
+        {"weight": HALF, "gradient": HALF, "exponents": "*u8", "count": "i64", "number": NUMBER}
+        | dict.fromkeys(("remainder", "moments"), "*i16")
+        | dict.fromkeys(("lr", "decay", "eps", "first", "second", "later"), "fp32"),
+        {},
     ),
 ]
 

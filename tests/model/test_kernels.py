@@ -117,4 +117,4 @@ def test_every_kernel_compiles_for_gpus(cards):
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     compiled = Counter(line.split()[0] for line in done.stdout.splitlines())
-    assert compiled == {f"sm_{card}": 14 for card in cards}
+    assert compiled == {f"sm_{card}": 15 for card in cards}

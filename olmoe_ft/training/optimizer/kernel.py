@@ -15,10 +15,8 @@ OFFSET, OFFSET_BITS = tl.constexpr(layout.OFFSET), tl.constexpr(layout.OFFSET_BI
 
 
 def update(weight: Tensor, remainder: Tensor, moments: Tensor, exponents: Tensor, gradient: Tensor, step: Step) -> None:
-    """What `update.update` does, with its arguments. Products and sums are not fused, so that it rounds alike."""
-    _update[(exponents.numel(),)](
-        weight, remainder, moments, exponents, gradient.contiguous(), weight.numel(), *step, enable_fp_fusion=False
-    )
+    """What `update.update` does, with its arguments; roots and quotients are a GPU's fast ones, right to 2 last bits."""
+    _update[(exponents.numel(),)](weight, remainder, moments, exponents, gradient.contiguous(), weight.numel(), *step)
 
 
 @triton.jit(do_not_specialize=["number"])
@@ -34,7 +32,7 @@ def _update(
     word = tl.load(moments + place, mask=inside, other=0).to(tl.int32) & 0xFFFF
     base = _base(tl.load(exponents + block).to(tl.int32))
     v = _decode_v(word >> (M_BITS + 1), base)
-    m = _decode_m(word & M_MOST, word & (M_MOST + 1), tl.sqrt_rn(v))
+    m = _decode_m(word & M_MOST, word & (M_MOST + 1), tl.sqrt(v))
     m = m + first * (coming - m)
     v = v + second * (coming * coming - v)
     # written down
@@ -45,8 +43,8 @@ def _update(
     phase = place.to(tl.uint32) * BY_PLACE + number.to(tl.uint32) * BY_STEP
     rounded = (bits - base + (phase >> (32 - V_SHIFT)).to(tl.int32)) >> V_SHIFT
     v_code = tl.where(v == 0, 0, tl.minimum(tl.maximum(rounded + 1, 1), V_MOST))
-    root = tl.sqrt_rn(_decode_v(v_code, base))
-    ratio = tl.where(root > 0, tl.div_rn(m, tl.where(root > 0, root, 1.0)), 0.0)
+    root = tl.sqrt(_decode_v(v_code, base))
+    ratio = tl.where(root > 0, m / tl.where(root > 0, root, 1.0), 0.0)
     above = (tl.abs(ratio) + OFFSET).to(tl.int32, bitcast=True) - OFFSET_BITS
     phase += FOR_M
     m_code = tl.minimum(tl.maximum((above + (phase >> (32 - M_SHIFT)).to(tl.int32)) >> M_SHIFT, 0), M_MOST)
@@ -58,9 +56,9 @@ def _update(
     upper = tl.load(weight + place, mask=inside, other=0.0).to(tl.int16, bitcast=True).to(tl.int32)
     lower = tl.load(remainder + place, mask=inside, other=0).to(tl.int32)
     master = ((upper << 16) + lower).to(tl.float32, bitcast=True)
-    master = master * decay - lr * tl.div_rn(towards, tl.sqrt_rn(v) + eps)
+    master = master * decay - lr * (towards / (tl.sqrt(v) + eps))
     bits = master.to(tl.int32, bitcast=True)
-    nearest = ((bits.to(tl.int64) + 0x8000) >> 16).to(tl.int32)
+    nearest = (bits + 0x8000) >> 16
     bad = master != master  # whose bits would round to a number
     left = tl.where(bad, 0, bits - (nearest << 16))
     nearest = tl.where(bad, 0x7FC0, nearest)

@@ -76,8 +76,8 @@ def read_master(weight: Tensor, remainder: Tensor) -> Tensor:
 def write_master(master: Tensor, weight: Tensor, remainder: Tensor) -> None:
     """fp32 into the nearest bf16 (away from 0 at a tie) and the remainder, in place."""
     bits = _as_bits(master)
-    nearest = (bits.to(torch.int64) + 0x8000) >> 16
-    bad = master.isnan()  # whose bits would round to a number
+    nearest = (bits + 0x8000) >> 16
+    bad = master.isnan()  # whose bits may pass the largest integer
     nearest, left = torch.where(bad, NAN >> 16, nearest), torch.where(bad, 0, bits - (nearest << 16))
     weight.view(torch.int16).copy_(nearest)
     remainder.copy_(left)
