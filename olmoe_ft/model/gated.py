@@ -7,16 +7,18 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
 from olmoe_ft.model.kernels import use_triton
 
 Activation = Callable[[Tensor], Tensor]
+SILU = nn.SiLU, type(ACT2FN["silu"])  # transformers has a class of its own for it
 
 
 def gated(activation: Activation, gate_up: Tensor, out: Tensor | None = None) -> Tensor:
     """gate_up (R, 2I), gate columns first -> (R, I), in `out` where it is given."""
     gate, up = gate_up.chunk(2, dim=-1)
-    if not isinstance(activation, nn.SiLU):
+    if not isinstance(activation, SILU):
         return torch.mul(activation(gate), up, out=out)
     if use_triton(gate_up):
         from olmoe_ft.model.kernels.swiglu import swiglu
@@ -44,7 +46,7 @@ def gated_backward(
     Returns:
         the weighted product (R, I), the gradient of gate_up (R, 2I), and that of the weights (R,).
     """
-    if use_triton(gate_up) and isinstance(activation, nn.SiLU):
+    if use_triton(gate_up) and isinstance(activation, SILU):
         from olmoe_ft.model.kernels.swiglu import swiglu_backward
 
         return swiglu_backward(gate_up, gradient, weights.flatten())
@@ -54,7 +56,7 @@ def gated_backward(
     gate, up = gate_up.chunk(2, dim=-1)
     out = torch.empty_like(gate_up) if out is None else out
     to_gate, to_up = out.chunk(2, dim=-1)
-    if isinstance(activation, nn.SiLU):
+    if isinstance(activation, SILU):
         torch.ops.aten.silu.out(gate, out=to_up).mul_(gradient)
         torch.ops.aten.silu_backward.grad_input(gradient.mul_(up), gate, grad_input=to_gate)
     else:

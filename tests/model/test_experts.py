@@ -7,6 +7,7 @@ from torch.func import functional_call, grad, vmap
 
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM, OlmoeModel, products
 from olmoe_ft.model.experts import OlmoeExperts
+from olmoe_ft.model.gated import SILU
 from olmoe_ft.model.grouped import grouped_experts
 from olmoe_ft.model.products import thread_pool
 
@@ -107,6 +108,12 @@ def test_every_way_of_multiplying_gives_the_loops_numbers(monkeypatch, way, adap
     assert_close(found, expected, 2e-5)
     assert_close(gradients, torch.autograd.grad((expected * direction).sum(), leaves), 1e-4)
     assert called == ([2, 2] if way == "on threads" else [])
+
+
+def test_silu_is_known_whatever_class_transformers_makes_of_it():
+    """It has kernels of its own, which "gelu" has not."""
+    assert isinstance(experts().act_fn, SILU) and isinstance(experts(hidden_act="swish").act_fn, SILU)
+    assert not isinstance(experts(hidden_act="gelu").act_fn, SILU)
 
 
 def test_no_tokens_give_no_rows():
