@@ -75,6 +75,10 @@ class PackedStack(nn.Module):
         self.state.to(self.packed.device)
         return self
 
+    def outline(self) -> Tensor:
+        """(E, out, in), with the dtype and the device of the weight and the memory of one number."""
+        return self.packed.new_empty((), dtype=self.dtype).expand(self.shape)
+
     def dequantize(self) -> Tensor:
         """(E, out, in) in the dtype of the weight that was packed."""
         from bitsandbytes import functional

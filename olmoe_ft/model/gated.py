@@ -35,6 +35,7 @@ def gated_backward(
     weights: Tensor,
     hidden: Tensor | None = None,
     out: Tensor | None = None,
+    last_reader: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Everything about the product's gradient, where a row counts with a weight.
 
@@ -43,13 +44,14 @@ def gated_backward(
         gradient: (R, I), of the product before its weight; used up as working memory.
         weights: (R, 1).
         hidden, out: (R, I) and (R, 2I) for the first two results, where they are given.
+        last_reader: whether nobody reads gate_up after this: the kernel then writes its gradient there.
     Returns:
         the weighted product (R, I), the gradient of gate_up (R, 2I), and that of the weights (R,).
     """
     if use_triton(gate_up) and isinstance(activation, SILU):
         from olmoe_ft.model.kernels.swiglu import swiglu_backward
 
-        return swiglu_backward(gate_up, gradient, weights.flatten())
+        return swiglu_backward(gate_up, gradient, weights.flatten(), last_reader)
     hidden = gated(activation, gate_up, hidden)
     to_weights = torch.linalg.vecdot(gradient, hidden)
     gradient = gradient.mul_(weights)

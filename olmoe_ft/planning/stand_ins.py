@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 from trl.kernels import chunked_logprob
 
+from olmoe_ft.model import gated, grouped
 from olmoe_ft.model.products import AllExperts
+from olmoe_ft.model.routes import Routes
 from olmoe_ft.training.optimizer import adamw
 
 
 @contextmanager
 def as_on_a_gpu() -> Iterator[None]:
-    """All experts are multiplied at once, and in TRL's fused head Triton kernels and `addmm` write where their results
-    go, without the CPU's copies; so does the optimizer's. What is computed does not matter here.
+    """All experts are multiplied at once; in TRL's fused head Triton kernels and `addmm` write where their results go,
+    without the CPU's copies, and so do the experts' own kernels and the optimizer's. What is computed does not matter.
     """
     stand_ins: dict[tuple[Any, str], Any] = {
         (chunked_logprob, "_forward_tile"): lambda *args, **kwargs: None,
@@ -23,6 +25,8 @@ def as_on_a_gpu() -> Iterator[None]:
         (chunked_logprob, "_addmm_fp32"): lambda total, left, right: None,
         (adamw, "update"): lambda *args: None,
         (AllExperts, "can"): staticmethod(lambda routes, matrices: True),
+        (grouped, "gated_backward"): _gated_backward,
+        (grouped, "combine"): _combine,
     }
     before = {(owner, name): owner.__dict__[name] for owner, name in stand_ins}
     for (owner, name), stand_in in stand_ins.items():
@@ -32,6 +36,18 @@ def as_on_a_gpu() -> Iterator[None]:
     finally:
         for (owner, name), original in before.items():
             setattr(owner, name, original)
+
+
+def _gated_backward(
+    activation: Any, gate_up: Tensor, gradient: Tensor, weights: Tensor, hidden: None, out: None, last_reader: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    if not isinstance(activation, gated.SILU):  # for which there is no kernel
+        return gated.gated_backward(activation, gate_up, gradient, weights)
+    return gradient, gate_up if last_reader else torch.empty_like(gate_up), torch.empty_like(weights[:, 0])
+
+
+def _combine(rows: Tensor, routes: Routes, weights: Tensor | None) -> Tensor:
+    return rows.new_empty(routes.place.shape[0], rows.shape[1])
 
 
 def allocate(model: nn.Module) -> None:

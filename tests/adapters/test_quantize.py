@@ -1,5 +1,7 @@
 """A base in 4 bit: the same numbers as the weights that the packed ones stand for, and a refusal where it cannot be."""
 
+import weakref
+
 import peft
 import pytest
 import torch
@@ -67,6 +69,25 @@ def test_nothing_unpacked_is_kept_for_the_backward_pass():
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
         model(IDS, labels=IDS)
     assert max(kept) < 8 * 64 * 64  # the smaller stack
+
+
+def test_one_stack_at_a_time_is_unpacked(monkeypatch):
+    """Each once forward and once backward, the one before it gone by then; what tells of its sizes takes no memory."""
+    model, alive, calls = adapted(), weakref.WeakSet(), []
+    quantize_base(model)
+    dequantize = PackedStack.dequantize
+
+    def watched(stack: PackedStack) -> torch.Tensor:
+        calls.append(len(alive))
+        unpacked = dequantize(stack)
+        assert (stack.outline().shape, stack.outline().dtype) == (unpacked.shape, unpacked.dtype)
+        assert stack.outline().untyped_storage().nbytes() == 4
+        alive.add(unpacked.untyped_storage())
+        return unpacked
+
+    monkeypatch.setattr(PackedStack, "dequantize", watched)
+    model(IDS, labels=IDS).loss.backward()
+    assert calls == [0] * 3 * 2 * 2
 
 
 def test_the_scales_move_with_the_stack():

@@ -9,7 +9,7 @@ from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM, OlmoeModel, products
 from olmoe_ft.model.experts import OlmoeExperts
 from olmoe_ft.model.gated import SILU
 from olmoe_ft.model.grouped import grouped_experts
-from olmoe_ft.model.products import thread_pool
+from olmoe_ft.model.products import AllExperts, thread_pool
 
 
 def experts(**options) -> OlmoeExperts:
@@ -83,7 +83,10 @@ WAYS = {"all at once": (NEVER, NEVER), "one by one": (NEVER, 0), "on threads": (
 @pytest.mark.parametrize("adapters", [0, 2])
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_of_multiplying_gives_the_loops_numbers(monkeypatch, way, adapters, activation):
-    """Output and every gradient in fp32, one expert without a token; adapters by weights that are folded."""
+    """Output and every gradient in fp32, one expert without a token; adapters by weights that are folded.
+
+    Threads are asked for three times: up to what is kept, from there to the output, and back.
+    """
     monkeypatch.setattr(products, "WORTH_THREADS", WAYS[way][0])
     monkeypatch.setattr(products, "WORTH_A_CALL", WAYS[way][1])
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
@@ -107,7 +110,29 @@ def test_every_way_of_multiplying_gives_the_loops_numbers(monkeypatch, way, adap
     expected = functional_call(module, folded, (x, chosen, weights))
     assert_close(found, expected, 2e-5)
     assert_close(gradients, torch.autograd.grad((expected * direction).sum(), leaves), 1e-4)
-    assert called == ([2, 2] if way == "on threads" else [])
+    assert called == ([2, 2, 2] if way == "on threads" else [])
+
+
+def test_rows_that_nothing_trained_needs_are_not_gathered(monkeypatch):
+    """Forward the tokens' rows; backward the gradient's, and the tokens' again for the gradient of `gate_up`."""
+    gathers, gather = [], AllExperts.gather
+    monkeypatch.setattr(AllExperts, "gather", lambda *given: gathers.append(given) or gather(*given))
+    module, (chosen, weights) = experts(), routed(11, 8, 2)
+    x = torch.randn(11, 32, requires_grad=True)
+    for trained, count in ((True, 3), (False, 2)):
+        gathers.clear()
+        module.gate_up_proj.requires_grad_(trained)
+        grouped_experts(module, x, chosen, weights).sum().backward()
+        assert len(gathers) == count
+
+
+def test_a_graph_that_is_kept_goes_back_twice():
+    module, (chosen, weights) = experts(), routed(11, 8, 2)
+    y = grouped_experts(module, torch.randn(11, 32), chosen, weights).square().sum()
+    y.backward(retain_graph=True)
+    once = {name: weight.grad.clone() for name, weight in module.named_parameters()}
+    y.backward()
+    assert_close({name: weight.grad for name, weight in module.named_parameters()}, {n: 2 * g for n, g in once.items()})
 
 
 def test_silu_is_known_whatever_class_transformers_makes_of_it():

@@ -4,6 +4,8 @@ import pytest
 import torch
 from networks import assert_close, ours
 
+from olmoe_ft.model.grouped import Projection
+
 IDS = torch.randint(3, 97, (2, 20), generator=torch.Generator().manual_seed(1))
 MASK = torch.ones_like(IDS).index_fill(1, torch.arange(17, 20), 0)
 POSITIONS = torch.cat([torch.arange(12), torch.arange(8)]).repeat(2, 1)
@@ -34,3 +36,20 @@ def test_the_gates_gradient_of_the_balance_alone_survives(reentrant):
     model(IDS, output_router_logits=True).aux_loss.backward()
     for layer in model.model.layers:
         assert layer.mlp.gate.weight.grad.abs().max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "products"), [(None, 2), ({"use_reentrant": False}, 3), ({"use_reentrant": True}, 4)]
+)
+def test_the_experts_second_product_is_not_made_again(monkeypatch, kwargs, products):
+    """A layer multiplies with `gate_up` and `down`; made anew, up to what it keeps, which is before `down`.
+
+    Reentrant checkpointing makes all anew.
+    """
+    model, calls = ours().train(), []
+    forward = Projection.forward
+    monkeypatch.setattr(Projection, "forward", lambda *given: calls.append(given) or forward(*given))
+    if kwargs is not None:
+        model.gradient_checkpointing_enable(kwargs)
+    model(IDS, labels=IDS).loss.backward()
+    assert len(calls) == products * len(model.model.layers)

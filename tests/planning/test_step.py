@@ -2,14 +2,18 @@
 
 import os
 from contextlib import chdir
+from types import SimpleNamespace
 
 import pytest
 import torch
 from planning import REPOSITORY, predict, run_case, settings_of, write_inputs
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from olmoe_ft.model import OlmoeConfig
+from olmoe_ft.model.grouped import grouped_experts
 from olmoe_ft.planning.live import LiveBytes
 from olmoe_ft.planning.parts import StepMemory
+from olmoe_ft.planning.stand_ins import as_on_a_gpu
 from olmoe_ft.planning.step import Batch, measure_step
 from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.training.run_directory import RunDirectory
@@ -72,6 +76,32 @@ def test_checkpointing_and_its_absence_are_both_measured():
     plain = step_of("sft", batch=Batch(16, 128))
     checkpointed = step_of("sft", "training.gradient_checkpointing=true", batch=Batch(16, 128))
     assert plain.working == checkpointed.working_otherwise > checkpointed.working == plain.working_otherwise
+
+
+@pytest.mark.parametrize(
+    ("trained", "kept", "expected"),
+    [(False, False, 1536), (True, False, 1536 + 128), (False, True, 2560), (True, True, 2560 + 128)],
+)
+def test_the_experts_backward_pass_by_hand(trained, kept, expected):
+    """On a GPU, 512 tokens that go to 8 of 8 experts of H = 128 and I = 64, in bf16; in KiB.
+
+    R = 4,096 rows: (R, H) and (R, 2I) are 1,024 each, (R, I) is 512. There are dy, what its product gives and h takes
+    the place of, and beside them the gradient of what was kept, unless that takes its place: 1,536 or 2,560. Then the
+    gradient of `down`, 128. What comes after is less: the rows or their gradient, both weights' gradients (384) and dx
+    (128). Three numbers a row are 24.
+    """
+    live = LiveBytes()
+    with FakeTensorMode(), live, as_on_a_gpu():
+        stacks = [
+            torch.empty(shape, dtype=torch.bfloat16).requires_grad_(trained) for shape in ((8, 128, 128), (8, 128, 64))
+        ]
+        module = SimpleNamespace(gate_up_proj=stacks[0], down_proj=stacks[1], act_fn=torch.nn.SiLU(), lent={})
+        x, weights = (torch.empty(512, width, dtype=torch.bfloat16, requires_grad=True) for width in (128, 8))
+        y = grouped_experts(module, x, torch.zeros(512, 8, dtype=torch.long), weights)
+        gradient = torch.empty_like(y)
+        before = live.peak = live.now
+        y.backward(gradient, retain_graph=kept)
+    assert live.peak - before == (expected + 24) * 1024
 
 
 def test_on_a_gpu_the_head_works_in_place():

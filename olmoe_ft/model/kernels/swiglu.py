@@ -18,17 +18,22 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return out
 
 
-def swiglu_backward(gate_up: Tensor, gradient: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def swiglu_backward(
+    gate_up: Tensor, gradient: Tensor, weights: Tensor, over_gate_up: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """All that a row's gradient before its weight gives; products and sums in fp32.
+
+    A program reads each number before it writes there, and no other program's: so results may take the place of inputs.
 
     Args:
         gate_up: (R, 2I); gradient: (R, I), of the product before its weight; weights: (R,).
+        over_gate_up: whether the gradient of gate_up takes its place.
     Returns:
-        the weighted product `w · silu(gate) · up` (R, I), the gradient of gate_up (R, 2I) under the weighted gradient,
-        and of the weights (R,).
+        the weighted product `w · silu(gate) · up` (R, I), in the place of the gradient; the gradient of gate_up (R, 2I)
+        under the weighted gradient; and that of the weights (R,).
     """
     rows, width = gradient.shape
-    weighted, to_gate_up = torch.empty_like(gradient), torch.empty_like(gate_up)
+    weighted, to_gate_up = gradient, gate_up if over_gate_up else torch.empty_like(gate_up)
     to_weights = torch.empty_like(weights)
     if rows:
         _backward[(rows,)](gate_up, gradient, weights, weighted, to_gate_up, to_weights, width, BLOCK=BLOCK)
