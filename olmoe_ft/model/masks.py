@@ -104,7 +104,13 @@ def _same_document(documents: Tensor, cache: Cache | None) -> Callable:
 
 
 def varlen_works(config: OlmoeConfig, x: Tensor) -> bool:
-    """Whether torch's variable-length kernel takes these inputs: on CUDA, in half precision, without dropout."""
+    """Whether torch's variable-length kernel takes these inputs: on CUDA, in half precision, without dropout.
+
+    It is FlashAttention 2, whose heads have a multiple of 8 numbers and 256 at most; SDPA would fill others up.
+    """
+    size = config.hidden_size // config.num_attention_heads
+    if size % 8 or size > 256:
+        return False
     return x.is_cuda and x.dtype in (torch.float16, torch.bfloat16) and not config.attention_dropout
 
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from networks import assert_close, ours
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicCache, StaticCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from olmoe_ft.model import documents, masks
+from olmoe_ft.model import OlmoeConfig, documents, masks
 
 LENGTHS = (5, 4, 7)
 ROWS = torch.tensor([[5, 17, 33, 4, 60, 9, 21, 8, 7, 7, 12, 90, 31, 2, 44, 3], list(range(40, 56))])
@@ -157,6 +158,23 @@ def test_variable_length_attention_around_its_kernel(monkeypatch):
         with torch.no_grad():
             packed = model(ROWS, attention_mask=torch.ones_like(ROWS), position_ids=POSITIONS).logits
         assert_close(packed, apart(model))
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "dropout", "works"),
+    [
+        (32, torch.bfloat16, 0.0, True), (256, torch.float16, 0.0, True), (12, torch.bfloat16, 0.0, False),
+        (264, torch.bfloat16, 0.0, False), (32, torch.float32, 0.0, False), (32, torch.bfloat16, 0.1, False),
+    ],
+)  # fmt: skip
+def test_what_the_variable_length_kernel_refuses_goes_document_by_document(size, dtype, dropout, works):
+    """On a GPU, by fake tensors."""
+    config = OlmoeConfig(hidden_size=2 * size, num_attention_heads=2, attention_dropout=dropout)
+    with FakeTensorMode():
+        x, bounds = torch.empty(1, 16, 2 * size, dtype=dtype, device="cuda"), torch.empty(3, dtype=torch.int32)
+        given = dict(zip(masks.BOUNDS, (bounds, bounds, 8, 8), strict=True))
+        plan = masks.plan_attention(config, x, None, None, None, given, False)
+    assert plan.implementation == ("varlen" if works else "segments")
 
 
 @pytest.mark.gpu
