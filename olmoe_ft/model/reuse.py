@@ -22,8 +22,11 @@ class ReusedMemory:
         self.blocks: dict[int, list[np.ndarray]] = {}  # by size; a tensor on a block holds a reference to it
 
     def empty_like(self, tensor: Tensor) -> Tensor:
-        """A contiguous tensor of the shape and dtype of `tensor`, uninitialised; plain memory if it is small."""
-        if tensor.nbytes <= MAPPED or type(tensor.data) is not Tensor:  # a fake one, say
+        """A contiguous tensor of the shape, dtype and device of `tensor`, uninitialised.
+
+        Plain memory if it is small, or on a GPU, whose allocator keeps what is freed.
+        """
+        if tensor.device.type != "cpu" or tensor.nbytes <= MAPPED or type(tensor.data) is not Tensor:  # a fake one, say
             return torch.empty_like(tensor, memory_format=torch.contiguous_format)
         blocks = self.blocks.setdefault(tensor.nbytes, [])
         free = [index for index in range(len(blocks)) if sys.getrefcount(blocks[index]) == LISTED_ALONE]

@@ -56,6 +56,13 @@ def test_memory_is_given_back():
     assert memory.empty_like(LARGE).data_ptr() != held.data_ptr()
 
 
+def test_memory_is_of_the_tensors_device():
+    """The meta device stands for a GPU."""
+    memory = ReusedMemory()
+    assert memory.empty_like(torch.empty(MAPPED, device="meta")).device.type == "meta"
+    assert not memory.blocks
+
+
 def test_small_and_fake_tensors_are_plain():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
