@@ -96,4 +96,16 @@ class AdapterChecks(TrainerCallback):
             if not weight.requires_grad
         }
         frozen |= {name: packed for name, packed in model.named_buffers() if packed.dtype == torch.uint8}
-        return {name: int(torch.hash_tensor(bits).view(torch.int64)) for name, bits in frozen.items() if bits.numel()}
+        return {name: hash_of(bits) for name, bits in frozen.items() if bits.numel()}
+
+
+def hash_of(tensor: Tensor) -> int:
+    """All bits of a tensor in 64, by exclusive or.
+
+    `torch.hash_tensor` (since torch 2.9, on CPU and CUDA) widens each number to 64 bits first, so that bytes share 8 of
+    them. Here the numbers are read as words of 64 bits, or as long as the tensor's size and place allow.
+    """
+    flat = tensor.detach().flatten()
+    length = flat.nbytes | flat.storage_offset() * flat.itemsize
+    word = next(word for word in (torch.int64, torch.int32, torch.int16, torch.uint8) if not length % word.itemsize)
+    return int(torch.hash_tensor(flat.view(word)).view(torch.int64))

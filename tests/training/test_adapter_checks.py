@@ -6,7 +6,7 @@ from gradient_cases import Case
 from transformers import TrainerCallback
 
 from olmoe_ft.recipe import RecipeError
-from olmoe_ft.training.adapter_checks import AdapterChecks
+from olmoe_ft.training.adapter_checks import AdapterChecks, hash_of
 
 LORA = Case(form="lora")
 USUAL = "lora.init_lora_weights=true"  # the cases begin with both factors random
@@ -99,6 +99,22 @@ def test_resumed_after_its_last_step_or_while_b_is_still_zero_a_run_goes_on(make
         checkpoint = f"{trainer.args.output_dir}/checkpoint-{step}"
         trainer.train(resume_from_checkpoint=checkpoint)
         assert trainer.state.global_step == 2 and checks(trainer).learns == (step == 1)
+
+
+def test_the_hash_of_bits_by_hand():
+    """Words of 64 bits where they fit; numbers that exclude each other as bytes stand at different places of a word."""
+    bits = torch.zeros(16, dtype=torch.uint8)
+    assert hash_of(bits) == 0
+    bits[0] = bits[1] = 3
+    assert hash_of(bits) == 0x0303
+    bits[8] = 1  # of the second word
+    assert hash_of(bits) == 0x0302
+    assert hash_of(bits[8:]) == hash_of(bits[4:12]) == 1  # a word of 64, two of 32
+    assert hash_of(bits[:9]) == 3 ^ 3 ^ 1  # bytes
+    weight = torch.tensor([[1.0, -2.0], [0.5, 0.0]], dtype=torch.bfloat16)  # 0x3F80, 0xC000, 0x3F00, 0
+    assert hash_of(weight) == 0x3F00C0003F80
+    assert hash_of(weight.t()) == 0xC0003F003F80
+    assert hash_of(weight[0]) == 0xC0003F80 - 2**32  # a word of 32 is widened with its sign
 
 
 NAME = "base_model.model.model.layers.1.mlp.experts.base_layer.base_layer.down_proj"
