@@ -40,8 +40,8 @@ KERNELS = [
     *(
         (
             combine._combine,
-            {"rows": HALF, "place": INDEX, "weights": HALF, "out": HALF, "hidden": NUMBER, "per_token": NUMBER},
-            {"WEIGHTED": weighted, "BLOCK": combine.BLOCK},
+            {"rows": HALF, "place": INDEX, "weights": HALF, "out": HALF, "hidden": NUMBER},
+            {"EACH": 8, "WEIGHTED": weighted, "BLOCK": combine.BLOCK},
         )
         for weighted in (True, False)
     ),
@@ -59,8 +59,8 @@ KERNELS = [
     *(
         (
             rotate._rotate,
-            dict.fromkeys(("x", "cos", "sin", "out"), kind) | {"heads": NUMBER, "half": NUMBER, "sign": "fp32"},
-            {"BLOCK": 1024},
+            dict.fromkeys(("x", "cos", "sin", "out"), kind) | {"heads": NUMBER, "sign": "fp32"},
+            {"HALF": 64, "BLOCK": 1024},
         )
         for kind in (HALF, SINGLE)
     ),

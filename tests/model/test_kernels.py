@@ -66,10 +66,11 @@ def test_combination(dtype, tolerance, tokens, per_token, hidden):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
-@pytest.mark.parametrize(("rows", "hidden"), [(9, 40), (1, 1), (0, 8), (300, 17)])
+@pytest.mark.parametrize(("rows", "hidden"), [(9, 40), (1, 1), (0, 8), (30, 17)])
 def test_norm_and_its_backward(monkeypatch, dtype, tolerance, rows, hidden):
-    """300 rows are more than the programs that share them."""
+    """Of 7 programs each has several rows, or not every one has any."""
     monkeypatch.setattr(norm, "use_triton", lambda x: False)
+    monkeypatch.setattr(fused_norm, "PROGRAMS", 7)
     x, weight, gradient = drawn(dtype, rows, hidden), drawn(dtype, hidden), drawn(dtype, rows, hidden)
     y, scale = fused_norm.rms_norm(x, weight, 1e-5)
     plain = norm.OlmoeRMSNorm(hidden, 1e-5).to(DEVICE, dtype)

@@ -20,21 +20,21 @@ def combine(rows: Tensor, place: Tensor, weights: Tensor | None) -> Tensor:
     if tokens:
         grid = tokens, triton.cdiv(hidden, BLOCK)
         given = rows if weights is None else weights.contiguous()  # any pointer will do where it is not read
-        _combine[grid](rows, place, given, out, hidden, per_token, WEIGHTED=weights is not None, BLOCK=BLOCK)
+        _combine[grid](rows, place, given, out, hidden, EACH=per_token, WEIGHTED=weights is not None, BLOCK=BLOCK)
     return out
 
 
 @triton.jit
-def _combine(rows, place, weights, out, hidden, per_token, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr):
+def _combine(rows, place, weights, out, hidden, EACH: tl.constexpr, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < hidden
     total = tl.zeros((BLOCK,), dtype=tl.float32)
-    for expert in range(per_token):
-        row = tl.load(place + token * per_token + expert)
+    for expert in tl.static_range(EACH):  # unrolled, so that all rows are asked for at once
+        row = tl.load(place + token * EACH + expert)
         values = tl.load(rows + row * hidden + column, mask=inside, other=0.0).to(tl.float32)
         if WEIGHTED:
-            weight = tl.load(weights + token * per_token + expert).to(tl.float32)
+            weight = tl.load(weights + token * EACH + expert).to(tl.float32)
             values = (values * weight).to(out.dtype.element_ty).to(tl.float32)
         total += values
     tl.store(out + token * hidden + column, total.to(out.dtype.element_ty), mask=inside)
