@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from olmoe_ft.model.kernels import use_triton
 
+KEY = torch.int16  # an expert's number to sort by: a sort digit by digit has a quarter of the passes that int64 has
+
 
 class Routes(NamedTuple):
     """The (token, expert) pairs of one layer, sorted by expert."""
@@ -23,10 +25,11 @@ class Routes(NamedTuple):
     @classmethod
     def of(cls, experts: Tensor, num_experts: int) -> "Routes":
         """experts (T, K), distinct in each token. Nothing here waits for the device."""
-        by_expert, order = experts.flatten().sort()
+        assert num_experts <= torch.iinfo(KEY).max
+        by_expert, order = experts.flatten().to(KEY).sort()
         numbers = torch.arange(order.numel(), device=order.device)
         place = torch.empty_like(order).scatter_(0, order, numbers).view_as(experts)
-        all_experts = torch.arange(num_experts, device=order.device)
+        all_experts = torch.arange(num_experts, dtype=KEY, device=order.device)
         ends = torch.searchsorted(by_expert, all_experts, right=True, out_int32=True)
         return cls(order, place, order // experts.shape[1], ends)
 

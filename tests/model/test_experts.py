@@ -10,6 +10,7 @@ from olmoe_ft.model.experts import OlmoeExperts
 from olmoe_ft.model.gated import SILU
 from olmoe_ft.model.grouped import grouped_experts
 from olmoe_ft.model.products import AllExperts, thread_pool
+from olmoe_ft.model.routes import Routes
 
 
 def experts(**options) -> OlmoeExperts:
@@ -133,6 +134,14 @@ def test_a_graph_that_is_kept_goes_back_twice():
     once = {name: weight.grad.clone() for name, weight in module.named_parameters()}
     y.backward()
     assert_close({name: weight.grad for name, weight in module.named_parameters()}, {n: 2 * g for n, g in once.items()})
+
+
+def test_rows_stand_by_expert_in_the_tokens_order():
+    """Numbers of experts beyond a byte; two tokens of one expert keep their order."""
+    routes = Routes.of(torch.tensor([[299, 0], [7, 299], [0, 299]]), 300)
+    assert routes.order.tolist() == [1, 4, 2, 0, 3, 5] and routes.token.tolist() == [0, 2, 1, 0, 1, 2]
+    assert routes.place.tolist() == [[3, 0], [2, 4], [1, 5]]
+    assert routes.ends[[0, 6, 7, 298, 299]].tolist() == [2, 2, 3, 3, 6] and routes.ends.dtype == torch.int32
 
 
 def test_silu_is_known_whatever_class_transformers_makes_of_it():
