@@ -106,6 +106,6 @@ def hash_of(tensor: Tensor) -> int:
     them. Here the numbers are read as words of 64 bits, or as long as the tensor's size and place allow.
     """
     flat = tensor.detach().flatten()
-    length = flat.nbytes | flat.storage_offset() * flat.itemsize
+    length = (flat.numel() | int(flat.storage_offset())) * flat.itemsize
     word = next(word for word in (torch.int64, torch.int32, torch.int16, torch.uint8) if not length % word.itemsize)
     return int(torch.hash_tensor(flat.view(word)).view(torch.int64))

@@ -3,7 +3,8 @@
 Shapes: B rows and S positions of a batch as TRL sees it, T tokens of the row that the network sees, N labels, H hidden.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from types import MethodType
 from typing import Any
@@ -24,12 +25,32 @@ SFT_OUTPUTS = ("log_probs", "entropy", "is_top1")
 DPO_OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 
 
+@dataclass
+class LabelPlaces:
+    """A collator's batch with `places` (N,), where its labels stand among the B·(S - 1) next-token targets.
+
+    Looked up on a GPU they would make the host wait for all that runs there: at the start of a step, the optimizer.
+    """
+
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = self.collate(examples)
+        return batch | {"places": label_places(batch["labels"])}
+
+
+def label_places(labels: Tensor) -> Tensor:
+    """labels (B, S), -100 where there is none -> (N,)."""
+    return (labels[:, 1:] != IGNORED).flatten().nonzero().flatten()
+
+
 def use_fused_head(network: OlmoeForCausalLM, outputs: Sequence[str]) -> None:
     """Let `network(…, labels=…, fused_lm_head=True)` return what TRL's own fused head does, and no logits.
 
     TRL's kernel is used, two of its head's costs are not: off a GPU it projects every token, prompts too, and it knows
     padded batches only. Here a batch may bring `packed`, the same tokens in one row without padding
-    (`shared_prompts.py`), which is what the network then sees; the results stand where TRL looks for them.
+    (`shared_prompts.py`), which is what the network then sees; the results stand where TRL looks for them. A batch
+    without it may bring the `places` of its labels.
 
     Args:
         outputs: the fields to compute, of TRL's `FusedCausalLMOutput`.
@@ -42,6 +63,7 @@ def use_fused_head(network: OlmoeForCausalLM, outputs: Sequence[str]) -> None:
         fused_lm_head: bool = False,
         labels: Tensor | None = None,
         packed: dict[str, Any] | None = None,
+        places: Tensor | None = None,
         num_items_in_batch: Any = None,
         **kwargs: Any,
     ) -> Any:
@@ -50,8 +72,7 @@ def use_fused_head(network: OlmoeForCausalLM, outputs: Sequence[str]) -> None:
         assert labels is not None and "shift_labels" not in kwargs
         targets = labels[:, 1:]  # (B, S - 1)
         if packed is None:
-            mask = (targets != IGNORED).flatten()
-            places = mask.nonzero().flatten()  # (N,) among the B·(S - 1) targets
+            places = label_places(labels) if places is None else places  # (N,) among the B·(S - 1) targets
             scored = places + places // targets.shape[1]  # (N,) among the B·S tokens
         else:
             places, scored = packed["places"], packed["scored"]

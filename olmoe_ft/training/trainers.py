@@ -19,7 +19,7 @@ from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.by_length import StepsByLengthMixin
-from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, use_fused_head
+from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, LabelPlaces, use_fused_head
 from olmoe_ft.training.optimizer.choice import OptimizerMixin
 from olmoe_ft.training.optimizer.moved import MovedCallback
 from olmoe_ft.training.packing import pack
@@ -37,6 +37,7 @@ class OlmoeSFTTrainer(RouterLossMixin, StepsByLengthMixin, OptimizerMixin, SFTTr
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         use_fused_head(self.network, SFT_OUTPUTS)
+        self.data_collator: Any = LabelPlaces(self.data_collator)
 
     def _prepare_dataset(self, dataset: Dataset, tokenizer: Any, args: SFTConfig, packing: bool, *_: Any) -> Dataset:
         """Token ids already, cut to length; packed here only where they were not before (`packing.trainer_rows`).

@@ -5,6 +5,7 @@ variable-length kernel check types, alignment and strides. Values are compared e
 `test_documents.py`, `test_kernels.py`.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
 from olmoe_ft.model import OlmoeForCausalLM, masks
 from olmoe_ft.model.products import AllExperts
 from olmoe_ft.objective import RouterObjective, Routing
+from olmoe_ft.planning.stand_ins import as_on_a_gpu
+from olmoe_ft.training.fused_head import SFT_OUTPUTS, use_fused_head
 
 TOKENS, KEYS = 32, 40
 
@@ -62,6 +65,22 @@ def test_a_step_with_adapters_asks_for_no_value():
     step(model)
     trained = {name for name, weight in adapted.named_parameters() if weight.grad is not None}
     assert trained == {name for name, _ in adapted.named_parameters() if "lora_" in name}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_head_asks_for_no_value_where_the_collator_tells_the_labels_places(told):
+    """Through the trainers' head, forward and backward."""
+    model = network()
+    use_fused_head(model, SFT_OUTPUTS)
+    with torch.device("meta"), as_on_a_gpu():
+        ids, bounds = torch.zeros(1, TOKENS, dtype=torch.long), torch.zeros(4, dtype=torch.int32)
+        given: dict[str, Any] = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "position_ids": ids}
+        given |= {"max_length_q": TOKENS, "max_length_k": TOKENS}
+        given |= {"places": torch.zeros(7, dtype=torch.long)} if told else {}
+        with nullcontext() if told else pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+            output = model(ids, labels=ids, fused_lm_head=True, **given)
+            output.log_probs.sum().backward()
+            assert all(weight.grad is not None for weight in model.parameters())
 
 
 def test_what_looks_at_a_value_is_seen(monkeypatch):
