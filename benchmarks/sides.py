@@ -1,7 +1,8 @@
-"""The two sides of the speed table: TRL, transformers and PEFT at their best, and this project, with equal weights."""
+"""The sides of the speed table: TRL, transformers and PEFT at their best, and this project, with equal weights."""
 
 import tempfile
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 import transformers
 from batches import Stage, rows
 from datasets import Dataset
+from equal_attention import use_equal_attention
 from measure import peak_bytes
 from peft import LoraConfig
 from transformers import AutoTokenizer
@@ -42,7 +44,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 16, **USUAL,
     },
 }  # fmt: skip
-STOCK, OURS = "stock", "olmoe_ft"
+STOCK, EQUAL, OURS = "stock", "stock, equal attention", "olmoe_ft"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Side:
         trainer.current_gradient_accumulation_steps = 1  # this and the next as the training loop does
         if trainer.args.gradient_checkpointing:
             trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
+        trainer.model = trainer.accelerator.prepare_model(trainer.model)  # autocast around it, as `train()` does
         trainer.model.train()
         self.batches: Iterator[Any] = iter(trainer.get_train_dataloader())
         self.tokens = 0
@@ -106,18 +109,27 @@ class Side:
         return peak
 
 
+def names_of(case: Case, device: str) -> tuple[str, ...]:
+    """The sides of a case. Where stock has no FlashAttention, its packed rows are measured with our attention too."""
+    masked = device == "cuda" and case.stage == "sft" and not is_flash_attn_2_available()
+    return (STOCK, EQUAL, OURS) if masked else (STOCK, OURS)
+
+
 def both_sides(case: Case, steps: int, device: str) -> dict[str, Side]:
-    """Stock and ours from the same random weights, with rows for `steps` steps."""
-    networks = [_networks(case, device) for _ in range(2 if _own_reference(case) else 1)]  # the policy, the reference
-    made = {name: _side(name, case, [pair[name] for pair in networks], steps, device) for name in (STOCK, OURS)}
-    weights = zip(*(side.trainer.model.named_parameters() for side in made.values()), strict=True)
-    for (name, theirs), (_, own) in weights:
-        assert torch.equal(theirs, own), f"{name} differs between the two sides"
+    """Stock, maybe twice, and ours, from the same random weights, with rows for `steps` steps."""
+    names = names_of(case, device)
+    # the policy, the reference
+    networks = [_networks(names, case, device) for _ in range(2 if _own_reference(case) else 1)]
+    made = {name: _side(name, case, [each[name] for each in networks], steps, device) for name in names}
+    if EQUAL in made:
+        use_equal_attention(made[EQUAL].trainer.model)
+    for (name, weight), *others in zip(*(side.trainer.model.named_parameters() for side in made.values()), strict=True):
+        assert all(torch.equal(weight, other) for _, other in others), f"{name} differs between the sides"
     return made
 
 
 def our_side(case: Case, steps: int, device: str) -> Side:
-    return _side(OURS, case, [_networks(case, device)[OURS]], steps, device)
+    return _side(OURS, case, [_networks((OURS,), case, device)[OURS]], steps, device)
 
 
 def operations(case: Case, tokens: int) -> float:
@@ -141,7 +153,7 @@ def _own_reference(case: Case) -> bool:
     return case.stage == "dpo" and not case.lora
 
 
-def _networks(case: Case, device: str) -> dict[str, torch.nn.Module]:
+def _networks(names: tuple[str, ...], case: Case, device: str) -> dict[str, torch.nn.Module]:
     """A network of each side, over one copy of the weights: no step changes them, and a GPU has no room for two."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     attention = "flash_attention_2" if device == "cuda" and is_flash_attn_2_available() else "sdpa"
@@ -151,11 +163,17 @@ def _networks(case: Case, device: str) -> dict[str, torch.nn.Module]:
         attn_implementation=attention,
         router_aux_loss_coef=BALANCE,
     )
-    with torch.device(device):
-        stock = transformers.OlmoeForCausalLM(config).to(dtype)
-        ours = OlmoeForCausalLM(OlmoeConfig(**case.sizes, attn_implementation="sdpa")).to(dtype)
-    ours.load_state_dict(stock.state_dict(), assign=True)
-    return {STOCK: stock, OURS: ours}
+    made: dict[str, torch.nn.Module] = {}
+    for name in names:
+        with torch.device(device):
+            if name == OURS:
+                network = OlmoeForCausalLM(OlmoeConfig(**case.sizes, attn_implementation="sdpa")).to(dtype)
+            else:
+                network = transformers.OlmoeForCausalLM(deepcopy(config)).to(dtype)
+        if made:
+            network.load_state_dict(next(iter(made.values())).state_dict(), assign=True)
+        made[name] = network
+    return made
 
 
 def _side(name: str, case: Case, networks: list[torch.nn.Module], steps: int, device: str) -> Side:
@@ -171,7 +189,7 @@ def _side(name: str, case: Case, networks: list[torch.nn.Module], steps: int, de
         "use_cpu": device == "cpu",
         "dataloader_pin_memory": device == "cuda",
         "report_to": "none",
-        "router_aux_loss_coef": BALANCE if sft and name == STOCK else 0.0,
+        "router_aux_loss_coef": BALANCE if sft and name != OURS else 0.0,
     }
     adapters = LoraConfig(
         task_type="CAUSAL_LM",
@@ -191,7 +209,7 @@ def _side(name: str, case: Case, networks: list[torch.nn.Module], steps: int, de
     if not sft:
         common["ref_model"] = networks[1].requires_grad_(False) if _own_reference(case) else None
     torch.manual_seed(1)  # for the adapters' weights
-    if name == STOCK:
+    if name != OURS:
         return Side(SFTTrainer(**common) if sft else StockDPO(**common))
     # transformers' loss is K where ours is 1, at balance
     coefficient = BALANCE * policy.config.num_experts_per_tok if sft else 0.0

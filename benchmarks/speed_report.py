@@ -3,7 +3,8 @@
 import json
 import platform
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ import trl
 from growth import SIZE
 from rich.console import Console
 from rich.table import Table
-from sides import OURS, STOCK, Case
+from sides import EQUAL, OURS, STOCK, Case
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- speed: made by benchmarks/speed.py -->\n", "<!-- speed: end -->\n"
-SIDES = STOCK, OURS
 MIB = 2**20
 
 
@@ -39,38 +39,58 @@ class Line:
     """Seconds the step's FLOPs take at the measured matrix rate: seconds of a side over these are 1 / MFU. 0 where our
     side, whose tokens are counted, did not fit."""
     difference: float
-    """The largest relative difference of the two sides' losses."""
+    """The largest relative difference of a side's loss and ours."""
+    sides: Sequence[str] = (STOCK, OURS)
+    """That were measured, or would have been if they had fit."""
 
     @classmethod
-    def of(cls, case: Case, seconds: dict[str, float], peak: dict[str, int], floor: float, difference: float) -> "Line":
-        return cls(case.name, case.size, case.length, case.batch, case.checkpointing, seconds, peak, floor, difference)
+    def of(
+        cls,
+        case: Case,
+        seconds: dict[str, float],
+        peak: dict[str, int],
+        floor: float,
+        difference: float,
+        sides: Sequence[str],
+    ) -> "Line":
+        known = case.name, case.size, case.length, case.batch, case.checkpointing
+        return cls(*known, seconds, peak, floor, difference, tuple(sides))
 
     @property
     def case(self) -> tuple[str, str, int, int]:
         """Of which one measurement can give two lines."""
         return self.size, self.name, self.length, self.batch
 
-    def cells(self) -> list[str]:
+    def cells(self, sides: Sequence[str] = (STOCK, OURS)) -> list[str]:
+        """Under `columns` of the same sides."""
         unit = ("pair" if self.name.startswith("DPO") else "row") + ("s" if self.batch > 1 else "")
         how = ", checkpointing" if self.checkpointing else ""
-        both = len(self.seconds) == 2
         mfu = {side: f"{self.floor / taken:.0%}" for side, taken in self.seconds.items() if self.floor}
+        missing = {side: "out of memory" for side in self.sides}
+        beside = {side: OURS in self.seconds and side in self.seconds for side in sides if side != OURS}
         return [
             self.name, self.size, f"{self.batch} {unit} x {self.length:,}{how}",
-            *(f"{self.seconds[side]:.3f}" if side in self.seconds else "out of memory" for side in SIDES),
-            f"{self.seconds[STOCK] / self.seconds[OURS]:.2f}x" if both else "",
+            *(f"{self.seconds[side]:.3f}" if side in self.seconds else missing.get(side, "") for side in sides),
+            *(f"{self.seconds[side] / self.seconds[OURS]:.2f}x" if both else "" for side, both in beside.items()),
             f"{self.floor:.3f}" if self.floor else "",
-            *(mfu.get(side, "") for side in SIDES),
-            *(f"{self.peak[side] / MIB:,.0f}" if side in self.peak else "" for side in SIDES),
-            f"{self.peak[OURS] / self.peak[STOCK]:.2f}" if both else "",
-            f"{self.difference:.0e}" if both else "",
+            *(mfu.get(side, "") for side in sides),
+            *(f"{self.peak[side] / MIB:,.0f}" if side in self.peak else "" for side in sides),
+            *(f"{self.peak[OURS] / self.peak[side]:.2f}" if both else "" for side, both in beside.items()),
+            f"{self.difference:.0e}" if any(beside.values()) else "",
         ]  # fmt: skip
 
 
-COLUMNS = (
-    "case", "size", "batch", "stock s", "ours s", "speed", "floor s", "stock MFU", "our MFU", "stock MiB", "our MiB",
-    "of stock's", "losses differ by",
-)  # fmt: skip
+def columns(sides: Sequence[str]) -> list[str]:
+    """Of a table: with the second stock's, where a line has one."""
+    short = {STOCK: "stock", EQUAL: "equal", OURS: "ours"}
+    ours = {**short, OURS: "our"}
+    others = [side for side in sides if side != OURS]
+    return [
+        "case", "size", "batch", *(f"{short[side]} s" for side in sides),
+        *("speed" if side == STOCK else "speed, equal" for side in others),
+        "floor s", *(f"{ours[side]} MFU" for side in sides), *(f"{ours[side]} MiB" for side in sides),
+        *(f"of {short[side]}'s" for side in others), "losses differ by",
+    ]  # fmt: skip
 
 
 @dataclass
@@ -98,12 +118,18 @@ class Results:
     @classmethod
     def read(cls, file: Path) -> "Results":
         stored = json.loads(file.read_text())
-        return cls(**{**stored, "lines": [Line(**line) for line in stored["lines"]]})
+        lines = [Line(**line) for line in stored["lines"]]  # older ones without `sides`
+        return cls(**{**stored, "lines": [replace(line, sides=tuple(line.sides)) for line in lines]})
 
     def put(self, lines: list[Line]) -> None:
         """Take a case's lines in the place of its earlier ones."""
         others = [other for other in self.lines if other.case != lines[0].case]
         self.lines = sorted(others + lines, key=_order)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Of which the table has columns."""
+        return tuple(side for side in (STOCK, EQUAL, OURS) if any(side in line.sides for line in self.lines))
 
     def write(self) -> None:
         RESULTS.mkdir(exist_ok=True)
@@ -119,9 +145,9 @@ class Results:
 
 
 def print_table(results: Results, console: Console) -> None:
-    table = Table(*COLUMNS, title=results.title())
+    table = Table(*columns(results.sides), title=results.title())
     for line in results.lines:
-        table.add_row(*line.cells())
+        table.add_row(*line.cells(results.sides))
     console.print(table)
 
 
@@ -130,12 +156,18 @@ def readme_table(all_results: list[Results]) -> str:
     text = ""
     for results in all_results:
         text += f"\n**{results.title()}**\n\n"
-        text += "| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * 3 + " ---: |" * (len(COLUMNS) - 3) + "\n"
-        text += "".join("| " + " | ".join(line.cells()) + " |\n" for line in results.lines)
+        names = columns(results.sides)
+        text += "| " + " | ".join(names) + " |\n|" + " --- |" * 3 + " ---: |" * (len(names) - 3) + "\n"
+        text += "".join("| " + " | ".join(line.cells(results.sides)) + " |\n" for line in results.lines)
+        if EQUAL in results.sides:
+            text += (
+                "\n*equal*: stock with this project's attention. The machine has no FlashAttention, and stock's packed "
+                "rows attend under a dense mask of all tokens by all.\n"
+            )
         if results.growth:
-            columns = list(results.growth[0])
+            names = list(results.growth[0])
             text += f"\nHow our cost grows (SFT of `{SIZE[results.kind]}`, against the first line of each group):\n\n"
-            text += "| " + " | ".join(columns) + " |\n|" + " --- |" + " ---: |" * (len(columns) - 1) + "\n"
+            text += "| " + " | ".join(names) + " |\n|" + " --- |" + " ---: |" * (len(names) - 1) + "\n"
             text += "".join("| " + " | ".join(map(str, row.values())) + " |\n" for row in results.growth)
     if not any(results.kind == "cuda" for results in all_results):
         text += (

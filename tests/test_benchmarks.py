@@ -1,14 +1,16 @@
 """What `make bench` computes rather than measures, its batches, and its measure of memory."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from batches import rows
+from equal_attention import attend_by_document
 from measure import peak_bytes
 from rich.progress import Progress
-from sides import OURS, STOCK, Case, both_sides, operations
+from sides import EQUAL, OURS, STOCK, Case, Side, both_sides, names_of, operations
 from speed import allowed, measure
 from speed_report import END, README, RESULTS, START, Line, Results, readme_table
 
@@ -67,7 +69,7 @@ def test_both_sides_take_the_same_steps(stage, lora, checkpointing, device, tole
     """Loss and gradient norm of two steps, on one copy of the weights; ours sees a shared prompt once."""
     case = Case(stage, lora, "tiny", 64, 2, checkpointing=checkpointing, options={"num_hidden_layers": 1})
     sides = both_sides(case, 2, device)
-    theirs, own = (side.trainer.model for side in sides.values())
+    theirs, own = (sides[name].trainer.model for name in (STOCK, OURS))
     assert theirs.get_input_embeddings().weight.data_ptr() == own.get_input_embeddings().weight.data_ptr()
     assert theirs.is_gradient_checkpointing == own.is_gradient_checkpointing == checkpointing
     for _ in range(2):
@@ -77,8 +79,58 @@ def test_both_sides_take_the_same_steps(stage, lora, checkpointing, device, tole
             gradients = [weight.grad.norm() for weight in side.trainer.model.parameters() if weight.grad is not None]
             found[name] = (loss, torch.stack(gradients).norm().item())
             side.forget()
-        assert found[OURS] == pytest.approx(found[STOCK], rel=tolerance)
+        assert all(theirs == pytest.approx(found[OURS], rel=tolerance) for theirs in found.values())
     assert sides[OURS].tokens == sides[STOCK].tokens if stage == "sft" else sides[OURS].tokens < sides[STOCK].tokens
+
+
+def test_stock_with_our_attention_takes_the_same_steps(monkeypatch):
+    """The benchmark asks for it on a GPU alone; here it attends document by document. With adapters and without."""
+    monkeypatch.setattr("sides.names_of", lambda case, device: (STOCK, EQUAL, OURS))
+    called = []
+    monkeypatch.setattr(
+        "equal_attention.attend_by_document", lambda *a, **k: called.append(a) or attend_by_document(*a, **k)
+    )
+    for lora in (False, True):
+        sides = both_sides(Case("sft", lora, "tiny", 64, 2, options={"num_hidden_layers": 1}), 1, "cpu")
+        masked = sides[STOCK].trainer.model.config._attn_implementation
+        losses = {name: side.next_step().item() for name, side in sides.items()}
+        assert masked == "sdpa" and losses[EQUAL] == pytest.approx(losses[STOCK], rel=1e-5)
+        assert losses[OURS] == pytest.approx(losses[STOCK], rel=1e-5)
+        assert len(called) == 1 + lora  # of one layer and one side
+
+
+def test_the_sides_of_a_case(monkeypatch):
+    sft, dpo = (Case(stage, False, "tiny", 64, 1) for stage in ("sft", "dpo"))
+    monkeypatch.setattr("sides.is_flash_attn_2_available", lambda: False)
+    assert names_of(sft, "cpu") == names_of(dpo, "cuda") == (STOCK, OURS)
+    assert names_of(sft, "cuda") == (STOCK, EQUAL, OURS)
+    monkeypatch.setattr("sides.is_flash_attn_2_available", lambda: True)
+    assert names_of(sft, "cuda") == (STOCK, OURS)
+
+
+def test_a_sides_network_runs_under_the_autocast_of_training():
+    """`training_step` alone does not put it there: accelerate does, for `train()`."""
+
+    class Network(torch.nn.Linear):
+        def forward(self, x):
+            return torch.is_autocast_enabled("cpu")
+
+    prepared = []
+
+    def prepare_model(model: Network) -> Network:
+        model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
+        prepared.append(model)
+        return model
+
+    trainer = SimpleNamespace(
+        model=Network(1, 1),
+        args=SimpleNamespace(gradient_checkpointing=False),
+        accelerator=SimpleNamespace(prepare_model=prepare_model),
+        get_train_dataloader=list,
+    )
+    assert not trainer.model(None)
+    side = Side(trainer)
+    assert side.trainer.model(None) and prepared == [side.trainer.model]
 
 
 class OnASmallGPU:
@@ -110,10 +162,11 @@ def test_a_side_that_does_not_fit_is_tried_with_checkpointing(monkeypatch):
             return {name: OnASmallGPU(name, case.checkpointing if fit is None else fit) for name, fit in fits.items()}
 
         monkeypatch.setattr("speed.both_sides", both)
+        monkeypatch.setattr("speed.names_of", lambda case, device: tuple(fits))
         with Progress(disable=True) as progress:
             lines = measure(Case("sft", False, "mid", 512, 4), 2, "cuda", 1e12, progress)
         assert all(line.seconds.keys() == line.peak.keys() for line in lines)
-        return [line.cells()[2:6] for line in lines]
+        return [line.cells(tuple(fits))[2 : 4 + 2 * len(fits) - 2] for line in lines]
 
     def seconds(work, device):
         work()
@@ -128,6 +181,10 @@ def test_a_side_that_does_not_fit_is_tried_with_checkpointing(monkeypatch):
     assert measured(**{STOCK: False, OURS: True}) == [[plain, *never], [checkpointing, *never]]
     nothing = ["out of memory", "out of memory", ""]
     assert measured(**{STOCK: None, OURS: None}) == [[plain, *nothing], [checkpointing, *fast]]
+    # stock with our attention fits without its mask: 2 s as ours has
+    equal = measured(**{STOCK: None, EQUAL: True, OURS: True})
+    assert equal[0] == [plain, "out of memory", "2.000", "2.000", "", "1.00x"]
+    assert equal[1] == [checkpointing, "4.000", "2.000", "2.000", "2.00x", "1.00x"]
 
 
 def test_how_far_losses_may_differ_by_hand():
@@ -170,17 +227,44 @@ def test_a_case_measured_again_takes_the_place_of_its_old_lines(tmp_path, monkey
     results = Results("a device", "cpu", {"torch": "2"}, 1e11)
     case = Case("sft", False, "mid", 512, 1)
     times, peaks = {STOCK: 2.0, OURS: 1.0}, {STOCK: 2**21, OURS: 2**20}
-    checkpointing = Line.of(replace(case, checkpointing=True), times, peaks, 0.5, 1e-7)
-    results.put([checkpointing, Line.of(case, {OURS: 0.8}, {OURS: 2**22}, 0.5, 0.0)])
+    both = STOCK, OURS
+    checkpointing = Line.of(replace(case, checkpointing=True), times, peaks, 0.5, 1e-7, both)
+    results.put([checkpointing, Line.of(case, {OURS: 0.8}, {OURS: 2**22}, 0.5, 0.0, both)])
     assert [line.checkpointing for line in results.lines] == [False, True]
-    results.put([Line.of(case, times, peaks, 0.5, 1e-7)])
-    results.put([Line.of(Case("sft", False, "tiny", 512, 1), times, peaks, 0.5, 1e-7)])
+    results.put([Line.of(case, times, peaks, 0.5, 1e-7, both)])
+    results.put([Line.of(Case("sft", False, "tiny", 512, 1), times, peaks, 0.5, 1e-7, both)])
     results.write()
     found = Results.read(tmp_path / "a-device.json")
     assert found == results and [line.size for line in found.lines] == ["tiny", "mid"]
     assert found.lines[1].cells() == [
         "SFT full", "mid", "1 row x 512", "2.000", "1.000", "2.00x", "0.500", "25%", "50%", "2", "1", "0.50", "1e-07",
     ]  # fmt: skip
+
+
+def test_a_table_shows_both_ratios_where_stock_ran_twice():
+    """A line of DPO, where it ran once, has nothing there; files from before there was such a side are read."""
+    both, three = (STOCK, OURS), (STOCK, EQUAL, OURS)
+    sft = Line.of(
+        Case("sft", False, "1b-7b", 4096, 4),
+        {STOCK: 0.9, EQUAL: 0.45, OURS: 0.3}, {STOCK: 4 * 2**20, EQUAL: 2 * 2**20, OURS: 2**20}, 0.15, 1e-3, three,
+    )  # fmt: skip
+    dpo = Line.of(
+        Case("dpo", False, "1b-7b", 4096, 4), {STOCK: 0.9, OURS: 0.3}, {STOCK: 2**20, OURS: 2**20}, 0.15, 0, both
+    )
+    table = readme_table([Results("a card", "cuda", {}, 1e15, [sft, dpo])]).split("\n")
+    cells = [[cell.strip() for cell in row.split("|")[4:-1]] for row in table if row.startswith("| ")]
+    assert cells[0] == [
+        "stock s", "equal s", "ours s", "speed", "speed, equal", "floor s", "stock MFU", "equal MFU", "our MFU",
+        "stock MiB", "equal MiB", "our MiB", "of stock's", "of equal's", "losses differ by",
+    ]  # fmt: skip
+    assert cells[2] == [
+        "0.900", "0.450", "0.300", "3.00x", "1.50x", "0.150", "17%", "33%", "50%",
+        "4", "2", "1", "0.25", "0.50", "1e-03",
+    ]  # fmt: skip
+    assert cells[3] == ["0.900", "", "0.300", "3.00x", "", "0.150", "17%", "", "50%", "1", "", "1", "1.00", "", "0e+00"]
+    assert any(row.startswith("*equal*: stock with this project's attention") for row in table)
+    stored = {name: value for name, value in asdict(dpo).items() if name != "sides"}
+    assert Line(**stored) == dpo
 
 
 def test_the_readmes_table_is_that_of_the_results():
