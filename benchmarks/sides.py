@@ -21,7 +21,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.model.grouped import GRADIENTS
-from olmoe_ft.model.size import matrix_parameters_per_token
+from olmoe_ft.model.size import adapter_parameters_per_token, training_flops_per_token
 from olmoe_ft.recipe.schema import Router
 from olmoe_ft.training.trainers import OlmoeDPOTrainer, OlmoeSFTTrainer
 
@@ -133,20 +133,10 @@ def our_side(case: Case, steps: int, device: str) -> Side:
 
 
 def operations(case: Case, tokens: int) -> float:
-    """FLOPs that a step cannot do without: every token once through the weights it uses; attention scores left out.
-
-    A product of a token with n weights is 2n forward, 2n for the token's gradient, and 2n for trained weights'. A DPO
-    step has a forward pass of the reference beside it.
-    """
+    """FLOPs that a step cannot do without: every token once through the weights it uses; attention scores left out."""
     config = OlmoeConfig(**case.sizes)
-    hidden, inner = config.hidden_size, config.intermediate_size
-    weights = matrix_parameters_per_token(config)
-    flops = (4.0 if case.lora else 6.0) * weights
-    if case.lora:
-        an_expert = (hidden + 2 * inner) + (inner + hidden)
-        factors = config.num_hidden_layers * case.rank * (4 * 2 * hidden + config.num_experts_per_tok * an_expert)
-        flops += 6.0 * factors
-    return tokens * (flops + (2.0 * weights if case.stage == "dpo" else 0.0))
+    factors = adapter_parameters_per_token(config, case.rank, attention=True, experts=True) if case.lora else None
+    return float(tokens * training_flops_per_token(config, factors, reference=case.stage == "dpo"))
 
 
 def _own_reference(case: Case) -> bool:

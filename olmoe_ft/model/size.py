@@ -34,6 +34,38 @@ def _key_size(config: "OlmoeConfig") -> int:
     return config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
 
 
-def training_flops_per_token(config: "OlmoeConfig") -> int:
-    """6 per weight, forward and backward (Kaplan et al. 2020, section 2.1); attention scores are not counted."""
-    return 6 * matrix_parameters_per_token(config)
+def adapter_parameters_per_token(config: "OlmoeConfig", rank: int, attention: bool, experts: bool) -> int:
+    """Weights of LoRA's factors a token is multiplied with.
+
+    A matrix (out, in) has factors (out, rank) and (rank, in).
+
+    Args:
+        attention: whether the four projections are adapted.
+        experts: whether the experts are, of which a token uses K.
+    """
+    hidden, inner = config.hidden_size, config.intermediate_size
+    ends = 2 * (hidden + hidden) + 2 * (hidden + _key_size(config)) if attention else 0  # q, o; k, v
+    if experts:
+        ends += config.num_experts_per_tok * ((hidden + 2 * inner) + (inner + hidden))  # gate and up; down
+    return config.num_hidden_layers * rank * ends
+
+
+def training_flops_per_token(config: "OlmoeConfig", factors: int | None = None, reference: bool = False) -> int:
+    """FLOPs that forward and backward cannot do without; attention scores are not counted.
+
+    A product of a token with n weights is 2n forward, 2n for the token's gradient, and 2n for that of the weights where
+    they are trained (Kaplan et al. 2020, section 2.1).
+
+    Args:
+        factors: weights of adapters per token, which are then what is trained; None trains all weights.
+        reference: whether a frozen reference model, without adapters, runs forward beside it.
+    """
+    weights = matrix_parameters_per_token(config)
+    trained = 6 * weights if factors is None else 4 * weights + 6 * factors
+    return trained + (2 * weights if reference else 0)
+
+
+def recomputed_flops_per_token(config: "OlmoeConfig", factors: int = 0) -> int:
+    """What checkpointing adds: the layers, with their adapters, forward a second time; not the head."""
+    head = config.hidden_size * config.vocab_size
+    return 2 * (matrix_parameters_per_token(config) - head + factors)
