@@ -90,8 +90,18 @@ def plan(
         int | None, typer.Option(help="Devices that train together.", min=1, show_default="8; of a small network 1")
     ] = None,
     device_memory: Annotated[float, typer.Option(help="Memory of a device, in GiB.", min=0)] = 80,
+    tflops: Annotated[
+        float | None,
+        typer.Option(help="TFLOP/s a GPU is taken to reach.", min=0.1, show_default="360, 45% of an H100's 798"),
+    ] = None,
+    bandwidth: Annotated[
+        float | None,
+        typer.Option(help="GB/s between GPUs.", min=0.1, show_default="300 in a computer, 50 between several"),
+    ] = None,
 ) -> None:
-    """Look at a recipe's data; say its steps, its tokens and the memory of a device. Loads no weights, trains nothing.
+    """Look at a recipe's data; say its steps, its tokens, the memory of a device and which machine shape is fastest.
+
+    Loads no weights, trains nothing.
 
     One card of 24 GiB: olmoe-ft plan RECIPE --devices 1 --device-memory 24
     """
@@ -103,11 +113,13 @@ def plan(
     with suppress(Unreachable):  # then what can be reached is planned with
         check_files(loaded, into_runs=False)
     from olmoe_ft.planning.plan import Plan, machines_for, make_plan, print_plan
+    from olmoe_ft.planning.time import Rates
 
+    rates = Rates.of(tflops, bandwidth)
     plans: list[Plan] = []
     for stage in loaded.stages or (loaded,):
         plans.append(make_plan(stage, before=plans))
-        print_plan(plans[-1], machines_for(plans[-1], machine, devices), device_memory)
+        print_plan(plans[-1], machines_for(plans[-1], machine, devices), device_memory, rates)
 
 
 @app.command()

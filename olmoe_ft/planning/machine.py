@@ -24,6 +24,8 @@ class Machine:
         deepspeed: whether DeepSpeed trains, and holds what is trained in fp32.
         bucket: elements of a buffer for reducing gradients, 0 where it is too small to count.
         live: elements of weights that ZeRO-3 keeps gathered at most.
+        nodes: computers that the devices are in.
+        to_owner: whether ZeRO-1 and 2 send a gradient to the device that keeps it alone, and not to all.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Machine:
     offload_weights: bool = False
     bucket: int = 0
     live: int = 10**9
+    nodes: int = 1
+    to_owner: bool = False
 
 
 def read_machine(file: str, processes: int | None = None) -> Machine:
@@ -62,12 +66,13 @@ def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Mach
     if kind not in KINDS:
         raise RecipeError(f"{file}: distributed_type {kind} is not planned for; known are {', '.join(KINDS)}")
     own = int(settings.get("num_processes", 1))
-    count = 1 if kind == "NO" else own if int(settings.get("num_machines", 1)) > 1 else processes or own
+    nodes = int(settings.get("num_machines", 1))
+    count = 1 if kind == "NO" else own if nodes > 1 else processes or own
     if count < 1:
         raise ValueError(f"num_processes is {count}, at least 1 is needed")
     name, gpu = Path(file).stem, not settings.get("use_cpu", False)
     if kind != "DEEPSPEED":
-        return Machine(name, count, gpu=gpu)
+        return Machine(name, count, gpu=gpu, nodes=nodes)
     inner = settings.get("deepspeed_config") or {}
     if (path := inner.get("deepspeed_config_file")) is None:
         raise RecipeError(
@@ -88,6 +93,8 @@ def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Mach
         offload_weights=_offloads(zero, "offload_param"),
         bucket=0 if bucket == "auto" else int(bucket),
         live=_number(zero.get("stage3_max_live_parameters"), 10**9),
+        nodes=nodes,
+        to_owner=not zero.get("use_multi_rank_bucket_allreduce", True),
     )
 
 

@@ -44,6 +44,19 @@ class StepMemory:
     """The part of `working` that the head needs, at its highest."""
     peak: int
     """The most that is alive at once in a whole step."""
+    peak_otherwise: int
+    """The same with checkpointing the other way, as `working_otherwise`."""
+
+    def otherwise(self) -> "StepMemory":
+        """The step with gradient checkpointing where it has none, and without where it has."""
+        return replace(
+            self,
+            working=self.working_otherwise,
+            working_otherwise=self.working,
+            recomputes=not self.recomputes,
+            peak=self.peak_otherwise,
+            peak_otherwise=self.peak,
+        )
 
 
 def packed_base(memory: StepMemory, policy: nn.Module) -> StepMemory:
@@ -61,6 +74,7 @@ def packed_base(memory: StepMemory, policy: nn.Module) -> StepMemory:
         working=memory.working + unpacked,
         working_otherwise=memory.working_otherwise + unpacked,
         peak=memory.peak - saved + unpacked,
+        peak_otherwise=memory.peak_otherwise - saved + unpacked,
     )
 
 

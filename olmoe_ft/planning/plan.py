@@ -15,8 +15,10 @@ from olmoe_ft.model.size import all_parameters, matrix_parameters_per_token
 from olmoe_ft.planning.advice import changes_that_fit
 from olmoe_ft.planning.machine import Machine, read_machine
 from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
+from olmoe_ft.planning.shapes import print_shapes, shapes_by_speed
 from olmoe_ft.planning.step import Batch, measure_step
 from olmoe_ft.planning.steps import Schedule, schedule
+from olmoe_ft.planning.time import Rates, work_of
 from olmoe_ft.recipe import Recipe, RecipeError, Unreachable
 from olmoe_ft.recipe.precision import check_optimizer, precision
 from olmoe_ft.training.inputs import Inputs, read_inputs
@@ -58,6 +60,11 @@ class Plan:
         """Whether the answers of a pair share one copy of their prompt."""
         return self.recipe.stage == "dpo" and why_not_shared(self.recipe.model.attn_implementation) is None
 
+    def tokens(self, batch: Batch) -> int:
+        """Of a micro-batch, as the network sees it."""
+        sides = 2 if self.recipe.stage == "dpo" and batch.pair is None else 1
+        return batch.rows * batch.tokens * sides
+
 
 def make_plan(recipe: Recipe, before: "Sequence[Plan]" = ()) -> Plan:
     """Read what a stage names: configuration, tokenizer, rows; no weights.
@@ -87,11 +94,12 @@ def make_plan(recipe: Recipe, before: "Sequence[Plan]" = ()) -> Plan:
     return Plan(recipe, config, arguments, inputs, unreachable)
 
 
-def print_plan(plan: Plan, machines: Sequence[Machine], budget: float) -> None:
+def print_plan(plan: Plan, machines: Sequence[Machine], budget: float, rates: Rates) -> None:
     """Everything about a stage, for the first machine and the others beside it.
 
     Args:
         budget: memory of a device, in GiB.
+        rates: what GPUs are assumed to reach.
     Raises:
         RecipeError: on the first machine the optimizer would lose updates; others are left out, and named.
     """
@@ -117,6 +125,11 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float) -> None:
     for reason in lossy:
         console.print(f"[yellow]not planned for:[/] {escape(reason)}", highlight=False)
     chosen, needed = next(iter(memory.items()))
+    if chosen.gpu:
+        work = work_of(recipe, plan.config, plan.arguments, steps.computed if steps else plan.tokens(batch))
+        gpus = [machine for machine in machines if machine.gpu]
+        shapes = shapes_by_speed(steps_by_kind[True], gpus, work, rates)
+        print_shapes(console, shapes, budget, rates, chosen, bool(plan.arguments.gradient_checkpointing))
     where = f"with {chosen.name} on {chosen.processes} device(s)"
     if needed.fits(budget):
         console.print(f"[green]fits in {budget:g} GiB[/] {where}{_with_host(needed)}")

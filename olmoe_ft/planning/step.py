@@ -15,8 +15,6 @@ from peft import get_peft_model
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
-from transformers import Trainer
-from transformers.training_args import OptimizerNames
 from trl import DPOConfig, SFTConfig
 
 from olmoe_ft.adapters.lora import lora_config
@@ -26,9 +24,10 @@ from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.planning.live import LiveBytes
 from olmoe_ft.planning.parts import StepMemory, packed_base, total_bytes
 from olmoe_ft.planning.stand_ins import allocate, as_on_a_gpu
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.planning.states import optimizer_with_states, states_of
+from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, use_fused_head
-from olmoe_ft.training.optimizer.choice import need_own_adamw, own_adamw
+from olmoe_ft.training.optimizer.choice import need_own_adamw
 from olmoe_ft.training.optimizer.sums import GradientSums
 from olmoe_ft.training.router.logits import record_router_logits
 
@@ -102,8 +101,10 @@ class _Step:
         self.backbone.layers = nn.ModuleList()
         head = self._working(self._head)
         self.backbone.layers = layers
-        moments = sum(state.numel() for state in _states(self._optimizer(deepspeed=True)))
-        states, peak = self._whole_step()
+        under_deepspeed = states_of(optimizer_with_states(self.arguments, self.policy, self.trained, deepspeed=True))
+        moments = sum(state.numel() for state in under_deepspeed)
+        del under_deepspeed
+        states, peak, peak_otherwise = self._whole_steps()
         return StepMemory(
             weights=total_bytes(parameters) - total_bytes(adapters),
             adapters=total_bytes(adapters),
@@ -111,7 +112,7 @@ class _Step:
             itemsize=self.dtype.itemsize,
             largest_layer=max(total_bytes(layer.parameters()) for layer in layers),
             largest_gradient=max(weight.nbytes for weight in self.trained),
-            gradients=total_bytes(self._gradients()),
+            gradients=total_bytes(self.trained) + 2 * sum(weight.numel() for weight in self._summed_in_fp32()),
             optimizer=total_bytes(states),
             moments=moments,
             reference=total_bytes(self.reference.parameters()) if self.reference else 0,
@@ -121,6 +122,7 @@ class _Step:
             kept=0 if self.gpu else max(total_bytes(filter(_is_kept, layer.parameters())) for layer in layers),
             head=head,
             peak=peak,
+            peak_otherwise=peak_otherwise,
         )
 
     def _network(self) -> OlmoeForCausalLM:
@@ -170,49 +172,35 @@ class _Step:
             hook.remove()
         return self.live.peak - before
 
-    def _whole_step(self) -> tuple[list[Tensor], int]:
-        """The optimizer's states, and the peak of a step that finds them there; the last of its micro-batches."""
-        optimizer = self._optimizer(deepspeed=False)
-        half = [weight for weight in self.trained if weight.dtype == torch.bfloat16]
-        accumulates = self.arguments.gradient_accumulation_steps > 1
-        if accumulates and need_own_adamw(self.trained, deepspeed=False):
-            sums = GradientSums(half, last=lambda: True)
-            sums.sums = {weight: torch.empty_like(weight, dtype=torch.float32) for weight in half}
+    def _whole_steps(self) -> tuple[list[Tensor], int, int]:
+        """The optimizer's states, and the peaks of steps that find them there: with checkpointing as asked, and not.
+
+        Of a step's micro-batches it is the last.
+        """
+        optimizer = optimizer_with_states(self.arguments, self.policy, self.trained, deepspeed=False)
+        summed = GradientSums(half := self._summed_in_fp32(), last=lambda: True)
+        peaks = []
+        for checkpointing in (self.arguments.gradient_checkpointing, not self.arguments.gradient_checkpointing):
+            self._checkpoint(checkpointing)
+            if self.arguments.gradient_accumulation_steps == 1:
+                optimizer.zero_grad()  # else a micro-batch finds the gradients of earlier ones
             for weight in half:
                 weight.grad = None
-        elif not accumulates:  # else a micro-batch finds the gradients of earlier ones
-            optimizer.zero_grad()
-        hooks = [] if self.gpu else self._keep_large_gradients()
-        self.live.peak = self.live.now
-        self._forward_and_backward()
-        for hook in hooks:
-            hook.remove()
-        optimizer.step()
-        return _states(optimizer), self.live.peak
+                summed.sums[weight] = torch.empty_like(weight, dtype=torch.float32)
+            hooks = [] if self.gpu else self._keep_large_gradients()
+            self.live.peak = self.live.now
+            self._forward_and_backward()
+            for hook in hooks:
+                hook.remove()
+            optimizer.step()
+            peaks.append(self.live.peak)
+        return states_of(optimizer), peaks[0], peaks[1]
 
-    def _optimizer(self, deepspeed: bool) -> torch.optim.Optimizer:
-        """What trains here or under DeepSpeed, with its states; every weight has a gradient then."""
-        for weight in self.trained:
-            weight.grad = torch.empty_like(weight)
-        try:
-            own = need_own_adamw(self.trained, deepspeed)
-            kind, settings = (
-                own_adamw(self.arguments) if own else Trainer.get_optimizer_cls_and_kwargs(self.arguments, self.policy)
-            )
-            optimizer = kind(self.trained, **settings)
-            optimizer.step()  # makes the states
-        except Exception as error:  # by libraries of all kinds, each with its own
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            name = OptimizerNames(self.arguments.optim).value
-            mend = "plan with adamw_torch_fused, whose states are as large or larger"
-            raise RecipeError(f"training.optim: {name} cannot be planned with ({reason}); {mend}") from None
-        return optimizer
-
-    def _gradients(self) -> list[Tensor]:
-        """As they lie there between micro-batches, or at the end of a step's only one."""
+    def _summed_in_fp32(self) -> list[Tensor]:
+        """The weights whose gradients of several micro-batches lie in fp32."""
         if self.arguments.gradient_accumulation_steps == 1 or not need_own_adamw(self.trained, deepspeed=False):
-            return self.trained
-        return [weight.to(torch.float32) for weight in self.trained]
+            return []
+        return [weight for weight in self.trained if weight.dtype == torch.bfloat16]
 
     def _keep_large_gradients(self) -> list[Any]:
         """What a CPU keeps of freed gradients for the next ones (`model/reuse.py`): there until those come."""
@@ -286,11 +274,6 @@ class _Step:
                 reference = self._log_probabilities(model, packed, labels).sum(dim=1)
         chosen, rejected = (policy - reference).chunk(2)
         return -F.logsigmoid(chosen - rejected).mean()
-
-
-def _states(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    states = (value for state in optimizer.state.values() for value in state.values())
-    return [value for value in states if isinstance(value, Tensor)]
 
 
 def _is_kept(weight: Tensor) -> bool:

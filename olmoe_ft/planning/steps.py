@@ -23,6 +23,8 @@ class Schedule:
     epochs: float
     steps: int
     tokens_per_step: float
+    computed: float
+    """Tokens that a micro-batch computes, on average: padding included, a shared prompt once."""
     padding: float
     """Share of padding in a micro-batch, on average; of packs, the room that is left in them."""
     waiting: float
@@ -43,8 +45,8 @@ def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int,
         shares_prompts: whether pairs are laid in one row, without padding.
     """
     batch, accumulation = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
-    taken = mixture.rows
-    if getattr(arguments, "packing", False):
+    taken, packed = mixture.rows, bool(getattr(arguments, "packing", False))
+    if packed:
         taken = pack_dataset(taken, arguments.max_length, arguments.packing_strategy)
     once = row_lengths(taken)  # (rows,), a shared prompt once
     lengths = mixture.lengths() if isinstance(arguments, DPOConfig) else once[:, None]  # of pairs (rows, 2)
@@ -65,6 +67,7 @@ def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int,
         epochs=steps / per_epoch,
         steps=steps,
         tokens_per_step=tokens / per_epoch,
+        computed=(tokens if packed else float(places.sum())) / len(micro_batches),  # packs are laid end to end
         padding=0.0 if shares_prompts else 1 - tokens / float(places.sum()),
         waiting=_waiting(places, processes),
         spared=1 - float(once.sum()) / tokens if shares_prompts else 0.0,

@@ -242,6 +242,24 @@ def test_plan_says_rows_tokens_and_steps(workspace):
     shutil.rmtree(workspace / "runs/tiny-sft")
 
 
+def test_plan_names_the_fastest_shape_that_fits(workspace):
+    """Two GPUs as ZeRO-2 and one: between slow links one is faster, between fast ones two are, with time to compute."""
+    asked = (SFT, "data.train.0.max_rows=100", "data.answers=null", "name=shapes")
+    machine = ("--accelerate", "configs/accelerate/zero2.yaml", "--devices", "2")
+
+    def named(*rates: str) -> str:
+        plan = olmoe_ft(workspace, "plan", *asked, *machine, *rates)
+        assert plan.returncode == 0, plan.stderr
+        assert "fits in 80 GiB with zero2 on 2 device(s)" in plan.stdout
+        return " ".join(plan.stdout.split()).partition("fastest that fits: ")[2]
+
+    slow = named("--bandwidth", "0.1")
+    assert slow.startswith("gpu x 1 without checkpointing, predicted") and "(configs/accelerate/gpu.yaml)" in slow
+    quick = named("--bandwidth", "1000", "--tflops", "0.1")
+    assert quick.startswith("zero2 x 2 without checkpointing, predicted") and "s a step, as planned" in quick
+    shutil.rmtree(workspace / "runs/shapes")
+
+
 def test_an_answer_beyond_max_length_leaves_nothing_to_train_on(workspace):
     result = olmoe_ft(workspace, "train", SFT, *SHORT, "training.max_length=4", "name=short")
     assert result.returncode == 2

@@ -27,6 +27,7 @@ STEP = StepMemory(
     kept=0,
     head=300,
     peak=8400,
+    peak_otherwise=9000,
 )
 
 
@@ -97,10 +98,10 @@ def test_a_gib_is_left_for_others():
     [
         ("cpu", Machine("cpu", 1, gpu=False)),
         ("gpu", Machine("gpu", 1)),
-        ("zero2", Machine("zero2", 8, stage=2, deepspeed=True)),
+        ("zero2", Machine("zero2", 8, stage=2, deepspeed=True, to_owner=True)),
         ("zero3", Machine("zero3", 8, stage=3, deepspeed=True)),
         ("zero3-offload", Machine("zero3-offload", 8, 3, deepspeed=True, offload_optimizer=True, offload_weights=True)),
-        ("multinode", Machine("multinode", 16, stage=3, deepspeed=True)),  # several machines keep their number
+        ("multinode", Machine("multinode", 16, stage=3, deepspeed=True, nodes=2)),  # several machines keep their number
     ],
 )
 def test_the_shipped_machines(file, expected):
@@ -117,7 +118,7 @@ def test_deepspeeds_default_bucket_counts(tmp_path):
         "distributed_type: DEEPSPEED\nnum_processes: 2\n"
         f"deepspeed_config: {{deepspeed_config_file: {tmp_path}/ds.json}}\n"
     )
-    assert read_machine(str(tmp_path / "m.yaml")) == Machine("m", 2, stage=2, bucket=500_000_000)
+    assert read_machine(str(tmp_path / "m.yaml")) == Machine("m", 2, stage=2, deepspeed=True, bucket=500_000_000)
 
 
 def test_an_unreadable_machine_is_one_sentence(tmp_path):

@@ -76,6 +76,7 @@ def test_checkpointing_and_its_absence_are_both_measured():
     plain = step_of("sft", batch=Batch(16, 128))
     checkpointed = step_of("sft", "training.gradient_checkpointing=true", batch=Batch(16, 128))
     assert plain.working == checkpointed.working_otherwise > checkpointed.working == plain.working_otherwise
+    assert plain.peak > checkpointed.peak and plain.otherwise() == checkpointed and checkpointed.otherwise() == plain
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def test_tokens_and_padding_by_hand():
     padded = 64 * lengths[:64].max() + 36 * lengths[64:].max()
     assert found.padding == pytest.approx(1 - lengths.sum() / padded)
     assert found.tokens == pytest.approx(lengths.sum()) and found.tokens_per_step == lengths.sum() / 2
+    assert found.computed == padded / 2
     assert largest_batch(plan) == Batch(64, int(lengths.max()))
 
 
@@ -61,6 +62,7 @@ def test_packs_are_packed():
     tokens = plan.inputs.train.lengths().sum()
     assert np.ceil(tokens / 128) <= found.rows < 100 and found.padding < 0.2
     assert found.rows_per_pack == 100 / found.rows
+    assert found.computed == tokens / np.ceil(found.rows / 14)  # what a pack has left is not computed
     assert largest_batch(plan) == Batch(14, 128, packed=True)
 
 
@@ -76,6 +78,7 @@ def test_pairs_share_their_prompt_where_attention_can():
     assert plan.shares_prompts and found.padding == 0
     prompts = sum(prompt for prompt, _, _ in sizes)
     assert found.spared == pytest.approx(prompts / (sum(map(sum, sizes)) + prompts))
+    assert found.computed == sum(map(sum, sizes)) / np.ceil(len(sizes) / 32)
     assert largest_batch(plan) == Batch(32, longest, pair=max(map(sum, sizes)))
     eager = make_plan(load_recipe("recipes/tiny/dpo.yaml", [*start, "model.attn_implementation=eager"]))
     padded = schedule(eager.inputs.train, eager.arguments, 1, eager.shares_prompts)
@@ -140,7 +143,7 @@ def test_changes_go_from_small_to_large_and_fit():
 
 def test_adapters_need_no_reference():
     """DPO of the released network on 24 GiB: adapters alone fit, so keeping log-probabilities is not asked for."""
-    recipe = load_recipe("recipes/olmoe-1b-7b-0924/dpo/full.yaml")
+    recipe = load_recipe("recipes/olmoe-1b-7b-0924/dpo/full.yaml", ["training.gradient_checkpointing=true"])
     plan = make_plan(recipe)
     device = Machine("gpu", 1)
     changes = dict(changes_that_fit(recipe, plan.config, plan.arguments, largest_batch(plan), device, 24))

@@ -15,7 +15,7 @@ OFFSET, OFFSET_BITS = tl.constexpr(layout.OFFSET), tl.constexpr(layout.OFFSET_BI
 
 
 def update(weight: Tensor, remainder: Tensor, moments: Tensor, exponents: Tensor, gradient: Tensor, step: Step) -> None:
-    """What `update.update` does, with its arguments; roots and quotients are a GPU's fast ones, right to 2 last bits."""
+    """What `update.update` does, with its arguments; roots and quotients are right to 2 last bits."""
     _update[(exponents.numel(),)](weight, remainder, moments, exponents, gradient.contiguous(), weight.numel(), *step)
 
 

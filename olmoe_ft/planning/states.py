@@ -1,0 +1,39 @@
+"""The optimizer of a planned step, with its states."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainingArguments
+from transformers.training_args import OptimizerNames
+
+from olmoe_ft.recipe import RecipeError
+from olmoe_ft.training.optimizer.choice import need_own_adamw, own_adamw
+
+
+def optimizer_with_states(
+    arguments: TrainingArguments, model: Any, weights: list[Tensor], deepspeed: bool
+) -> torch.optim.Optimizer:
+    """What trains these weights here or under DeepSpeed, after a step; each has a gradient then.
+
+    Raises:
+        RecipeError: the optimizer looks at values, or is not installed, so that it cannot be planned.
+    """
+    for weight in weights:
+        weight.grad = torch.empty_like(weight)
+    try:
+        own = need_own_adamw(weights, deepspeed)
+        kind, settings = own_adamw(arguments) if own else Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+        optimizer = kind(weights, **settings)
+        optimizer.step()  # makes the states
+    except Exception as error:  # by libraries of all kinds, each with its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        name = OptimizerNames(arguments.optim).value
+        mend = "plan with adamw_torch_fused, whose states are as large or larger"
+        raise RecipeError(f"training.optim: {name} cannot be planned with ({reason}); {mend}") from None
+    return optimizer
+
+
+def states_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    states = (value for state in optimizer.state.values() for value in state.values())
+    return [value for value in states if isinstance(value, Tensor)]
