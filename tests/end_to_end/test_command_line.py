@@ -52,7 +52,7 @@ def published(workspace) -> dict[tuple[str, str], Path]:
 
 @pytest.mark.parametrize(("stage", "form"), PUBLISHED)
 def test_the_recipes_for_the_released_model_run_with_a_tiny_one(published, stage, form):
-    """Everything of the recipe but its model, its rows and its length in steps, bf16 and checkpointing included."""
+    """Everything of the recipe but its model, its rows and its length in steps, bf16 included."""
     run = published[stage, form]
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "loss" in record] == [1, 2]
