@@ -1,7 +1,7 @@
 # `make sft` on a fresh clone sets everything up and trains; see README.md.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup sft dpo pipeline test check schema bench clean
+.PHONY: help setup sft dpo pipeline test check schema bench gpu gpu-prepare clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,10 +9,11 @@ ACCELERATE ?= configs/accelerate/cpu.yaml
 OVERRIDES ?=
 PYTEST ?=
 BENCH ?=
+GPU ?=
 LAUNCH = $(BIN)/accelerate launch --quiet --config_file $(ACCELERATE) -m olmoe_ft train
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 13
 	@echo 'Variables: RECIPE=recipes/….yaml  ACCELERATE=configs/accelerate/….yaml  OVERRIDES="training.max_steps=10"'
 
 setup: .venv/installed  ## a virtual environment with the pinned dependencies (every other target does this first)
@@ -49,6 +50,12 @@ schema: setup  ## recipes/schema.json, by which editors check recipes
 
 bench: setup  ## training steps beside TRL's, transformers' and PEFT's, into README.md (BENCH='--sizes mid --lengths 512')
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py $(BENCH)
+
+gpu: setup  ## what a GPU gets right and how fast, in 8 minutes; without one a dry run (GPU='--parts speed'); docs/gpu.md
+	PYTHONPATH=.:benchmarks $(BIN)/python -m gpu.run $(GPU)
+
+gpu-prepare: setup  ## the same for a machine without a network: fills .gpu/, says what to type there
+	PYTHONPATH=benchmarks $(BIN)/python -m gpu.prepare
 
 clean:  ## remove runs and caches (not the virtual environment)
 	rm -rf runs wandb .pytest_cache .mypy_cache .ruff_cache
