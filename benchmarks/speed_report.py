@@ -104,6 +104,8 @@ class Results:
     """FLOP/s of large matrix products, measured when the last lines were."""
     lines: list[Line] = field(default_factory=list)
     growth: list[dict[str, Any]] = field(default_factory=list)
+    memory: list[dict[str, Any]] = field(default_factory=list)
+    """Predicted beside measured peaks, of `make gpu`."""
 
     @classmethod
     def here(cls, kind: str, rate: float) -> "Results":
@@ -165,15 +167,22 @@ def readme_table(all_results: list[Results]) -> str:
                 "rows attend under a dense mask of all tokens by all.\n"
             )
         if results.growth:
-            names = list(results.growth[0])
             text += f"\nHow our cost grows (SFT of `{SIZE[results.kind]}`, against the first line of each group):\n\n"
-            text += "| " + " | ".join(names) + " |\n|" + " --- |" + " ---: |" * (len(names) - 1) + "\n"
-            text += "".join("| " + " | ".join(map(str, row.values())) + " |\n" for row in results.growth)
+            text += _markdown(results.growth)
+        if results.memory:
+            text += "\nThe peak of a step with the optimizer, as `olmoe-ft plan` has it and as it was:\n\n"
+            text += _markdown(results.memory)
     if not any(results.kind == "cuda" for results in all_results):
         text += (
             "\n`1b-7b` on a GPU: **not measured**, no CUDA device was at hand. `make bench` measures it where one is.\n"
         )
     return text + "\n"
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    """Rows with the same keys, which are the columns."""
+    text = "| " + " | ".join(rows[0]) + " |\n|" + " --- |" + " ---: |" * (len(rows[0]) - 1) + "\n"
+    return text + "".join("| " + " | ".join(map(str, row.values())) + " |\n" for row in rows)
 
 
 def write_readme() -> None:

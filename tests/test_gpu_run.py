@@ -16,7 +16,7 @@ from gpu.part import Part
 from gpu.run import REPOSITORY, Run
 from rich.console import Console
 from sides import OURS, STOCK, Case
-from speed_report import README, RESULTS, Line, Results
+from speed_report import README, RESULTS, Line, Results, readme_table
 
 RIGHT = Finding("speed", "SFT", True, {"ms": 1.5})
 WRONG = Finding("tests", "one", False, {"error": "AssertionError: 1 != 2"})
@@ -139,6 +139,13 @@ def test_results_are_those_of_a_card_alone(part, monkeypatch):
     part.dry = False
     speed_lines._measure(part, case, results)
     assert written == [[line]]
+
+
+def test_memory_stands_in_the_readmes_table():
+    rows = [{"step with the optimizer": "SFT full", "predicted MiB": "52,838", "predicted / measured": "1.01"}]
+    table = readme_table([Results("a card", "cuda", {}, 1e15, memory=rows)])
+    assert "| step with the optimizer | predicted MiB | predicted / measured |\n| --- | ---: | ---: |\n" in table
+    assert "| SFT full | 52,838 | 1.01 |\n" in table
 
 
 def wheel(folder, name: str, version: str, *requires: str, python: str = ">=3.9"):
