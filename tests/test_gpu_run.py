@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from zipfile import ZipFile
 
 import pytest
 import torch
-from gpu import prepare, speed_lines
+from gpu import mixtures, prepare, speed_lines
 from gpu import run as gpu_run
 from gpu import training as gpu_training
 from gpu.exact import after_many, compare
@@ -105,6 +107,49 @@ def test_what_many_roundings_allow_by_hand():
     column, rows = 12.5**0.5, (4.5**0.5, 8**0.5)
     expected = [[12 + 16 * column, 16 * rows[0]], [16 + 16 * column, 16 * rows[1]]]
     torch.testing.assert_close(allowed, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_a_mixture_that_is_wrong_for_one_token_is_found(part, monkeypatch):
+    """Its 64 numbers are 10% too large, of 3,072; the smallest of them are off by less than roundings may be."""
+
+    def wrong(module, x, experts, weights):
+        factor = torch.ones(len(x), 1, dtype=x.dtype)
+        factor[5] = 1.1
+        return mixtures.plain_experts(given_of(module, x, weights), experts) * factor
+
+    def given_of(module, x, weights):
+        return {"x": x, "weights": weights, "gate_up_proj": module.gate_up_proj, "down_proj": module.down_proj}
+
+    torch.manual_seed(0)
+    mixtures.check(part, "experts", rank=0)
+    monkeypatch.setattr(mixtures, "grouped_experts", wrong)
+    mixtures.check(part, "experts", rank=0)
+    found = reported(part)
+    assert [finding.ok for finding in found[:5]] == 5 * [True]
+    assert found[5].ok is False and 10 < found[5].figures["wrong_elements"] <= 64
+
+
+def test_tests_that_fail_are_named(tmp_path):
+    """Of files with the marks alone; tests that compile for other cards are left out."""
+    kernels = "import pytest; pytest.importorskip(\"triton\")\ndef test_one(): assert 1 == 2, 'not so'\n"
+    files = {
+        "test_a.py": kernels + "def test_two(): pass\ndef test_compiles(): assert False\n",
+        "test_b.py": "import pytest\n@pytest.mark.gpu\ndef test_three(): pass\ndef test_four(): assert False\n",
+        "test_c.py": "assert False, 'not collected'\n",
+        "pytest.ini": "[pytest]\nmarkers = gpu\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    script = "from gpu import pytests, part; from pathlib import Path; import os, sys; pytests.TESTS = Path('.')\n"
+    script += "pytests.run(part.Part('tests', 100, Path('.'), True, part.own_stdout()))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "benchmarks"), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    one, all_tests = map(Finding.from_json, done.stdout.splitlines())
+    assert one.ok is False and one.what == "test_a.py::test_one" and "not so" in one.figures["error"]
+    assert all_tests.ok is False
+    assert all_tests.figures == {"code": 1, "not_run": 0, "passed": 2, "failed": 1, "skipped": 0}
 
 
 def test_what_counts_as_going_on(tmp_path):

@@ -1,45 +1,60 @@
 """Do the tests pass that only a GPU can run, and those of the Triton kernels, which elsewhere its interpreter runs?"""
 
-import subprocess
-import sys
-import tempfile
-import xml.etree.ElementTree as ET
 from pathlib import Path
+
+import pytest
 
 from gpu.part import Part
 
 TESTS = Path(__file__).parents[2] / "tests"
 ON_GPUS, OF_KERNELS = "mark.gpu", 'importorskip("triton"'  # how test files say so
-OPTIONS = ("-q", "-p", "no:cacheprovider", "--no-header")
+COMPILING = "compile"  # in the names of tests that compile for other cards, which takes long and needs none
+LAST = 4  # seconds, with which no further test is begun
 
 
 def run(part: Part) -> None:
-    part.attempt("tests of kernels", lambda: report_tests(part, files_with(OF_KERNELS), "-k", "not compile"))
-    part.attempt("tests marked gpu", lambda: report_tests(part, files_with(ON_GPUS), "-m", "gpu"), needs=10)
+    """Files that hold neither mark are not collected: that would take most of the time."""
+    files = [str(file) for file in sorted(TESTS.rglob("test_*.py")) if marks(file)]
+    reports = Reports(part)
+    code = pytest.main(["-q", "-p", "no:cacheprovider", "--no-header", *files], plugins=[reports])
+    reports.finish(int(code))
 
 
-def files_with(text: str) -> list[str]:
-    """Test files that hold a text: collecting all others would take most of the time."""
-    return [str(file) for file in sorted(TESTS.rglob("test_*.py")) if text in file.read_text()]
+def marks(file: Path) -> list[str]:
+    text = file.read_text()
+    return [mark for mark in (ON_GPUS, OF_KERNELS) if mark in text]
 
 
-def report_tests(part: Part, files: list[str], *chosen: str) -> None:
-    """A finding for each test that failed, and one for the rest of the call."""
-    assert files, f"no test file of {TESTS} was found"
-    label = " ".join(chosen)
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", *OPTIONS, f"--junitxml={report}", *files, *chosen]
-        code = subprocess.run(command, cwd=TESTS.parent, check=False).returncode
-        counts = {"passed": 0, "failed": 0, "skipped": 0}
-        for case in ET.parse(report).iter("testcase"):
-            broken = next((child for child in case if child.tag in ("failure", "error")), None)
-            skipped = case.find("skipped") is not None
-            counts["skipped" if skipped else "passed" if broken is None else "failed"] += 1
-            if broken is not None:
-                said = (broken.get("message") or "").strip().splitlines() or [""]
-                part.report(f"{case.get('classname')}::{case.get('name')}", False, error=said[0][:300])
-    right = code == 0 and counts["passed"] > 0
-    part.report(
-        f"pytest {label}", right if code != 0 or counts["passed"] else None, files=len(files), code=code, **counts
-    )
+class Reports:
+    """Chooses tests, and makes a finding of each that fails as it does."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.chosen = 0
+        self.counts = {"passed": 0, "failed": 0, "skipped": 0}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Kernels first, whose failures explain others'."""
+        of_kernels = [item for item in items if OF_KERNELS in marks(item.path) and COMPILING not in item.name]
+        on_gpus = [item for item in items if item.get_closest_marker("gpu") and item not in of_kernels]
+        items[:] = of_kernels + on_gpus
+        self.chosen = len(items)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            said = str(getattr(report.longrepr, "reprcrash", report.longrepr)).splitlines()
+            self.part.report(report.nodeid, False, error=said[0][:300])
+        if report.when == "call" or report.outcome != "passed":  # of set-up and clean-up only what went wrong
+            self.counts[report.outcome] += 1
+
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        if self.part.left() < LAST:
+            item.session.shouldstop = "no time left"
+
+    def finish(self, code: int) -> None:
+        not_run = self.chosen - sum(self.counts.values())
+        right = None if not_run or not self.counts["passed"] else code == 0
+        if code not in (0, 2) and not self.counts["failed"]:  # tests could not be collected, say
+            right = False
+        self.part.report("all tests", right, code=code, not_run=not_run, **self.counts)
