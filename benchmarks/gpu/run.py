@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -26,8 +27,8 @@ from gpu.part import MODULES
 REPOSITORY = Path(__file__).parents[2]
 # seconds that each may take on a card, 8 minutes in all
 LIMITS = {
-    "machine": 15, "correctness": 60, "tests": 50, "optimizer": 30, "training": 150, "waits": 35, "rates": 20,
-    "speed": 80, "memory": 40,
+    "machine": 10, "correctness": 50, "tests": 45, "optimizer": 30, "training": 180, "waits": 35, "rates": 20,
+    "speed": 70, "memory": 40,
 }  # fmt: skip
 SLOWER = 5  # times as long as a card may a CPU take for its tiny sizes
 LEAST = 8  # seconds, below which a part would not get through its imports
@@ -36,6 +37,7 @@ Command = Callable[[str, float], list[str]]
 
 def child_environment(dry: bool) -> dict[str, str]:
     """No network, no tracking; in a dry run no GPU either, and Triton's kernels in its interpreter."""
+    allocator = "expandable_segments:True"  # steps change their shapes, and fill the card
     paths = [str(REPOSITORY), str(REPOSITORY / "benchmarks"), os.environ.get("PYTHONPATH", "")]
     fixed = {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -44,6 +46,8 @@ def child_environment(dry: bool) -> dict[str, str]:
         "WANDB_MODE": "offline",
         "TOKENIZERS_PARALLELISM": "false",
         "KINETO_LOG_LEVEL": "99",  # torch's profiler announces itself otherwise
+        "PYTORCH_ALLOC_CONF": allocator,
+        "PYTORCH_CUDA_ALLOC_CONF": allocator,  # the name before torch 2.9
     }
     if dry:
         fixed |= {"CUDA_VISIBLE_DEVICES": "", "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "2"}
@@ -79,36 +83,36 @@ class Run:
         if (limit := min(limit, self.ends - time.monotonic())) < LEAST:
             self.note(Finding(name, name, None, {"skipped": f"no time left: {max(0.0, limit):.0f} s"}))
             return
-        began, late = time.monotonic(), threading.Event()
-        with (self.out / "log.txt").open("a") as log:
-            log.write(f"\n===== {name}\n")
-            log.flush()
-            process = subprocess.Popen(
-                self.command(name, limit), stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
-                cwd=REPOSITORY, start_new_session=True,
-            )  # fmt: skip
-
-            def kill() -> None:
-                late.set()
-                _end(process)
-
-            timer = threading.Timer(limit, kill)
-            timer.start()
-            try:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    self.note(Finding.from_json(line))
-                code = process.wait()
-            finally:
-                timer.cancel()
-                _end(process)  # what it has started, and itself where this run is interrupted
-        took = round(time.monotonic() - began, 1)
-        if late.is_set():
-            self.note(Finding(name, f"{name}: all of it", None, {"error": f"stopped, its {limit:.0f} s were over"}))
+        began = time.monotonic()
+        code = self._process(name, limit, environment)
+        whole = f"{name}: all of it"
+        if code is None:
+            self.note(Finding(name, whole, None, {"error": f"stopped, its {limit:.0f} s were over"}))
         elif code != 0:
-            self.note(Finding(name, f"{name}: all of it", False, {"error": f"its process ended with code {code}"}))
+            self.note(Finding(name, whole, False, {"error": f"its process ended with code {code}"}))
         else:
-            self.note(Finding(name, f"{name}: all of it", None, {"seconds": took}))
+            self.note(Finding(name, whole, None, {"seconds": round(time.monotonic() - began, 1)}))
+
+    def _process(self, name: str, limit: float, environment: dict[str, str]) -> int | None:
+        """The exit code of a part, None if it was stopped; what it wrote into its folder for passing things is gone."""
+        late = threading.Event()
+        with ExitStack() as stack:
+            scratch = stack.enter_context(TemporaryDirectory(prefix="gpu-", ignore_cleanup_errors=True))
+            log = stack.enter_context((self.out / "log.txt").open("a"))
+            print(f"\n===== {name}", file=log, flush=True)
+            process = subprocess.Popen(
+                self.command(name, limit), stdout=subprocess.PIPE, stderr=log, text=True, cwd=REPOSITORY,
+                env=environment | {"TMPDIR": scratch}, start_new_session=True,
+            )  # fmt: skip
+            stack.callback(_end, process)  # what it has started, and itself where this run is interrupted
+            timer = threading.Timer(limit, lambda: (late.set(), _end(process)))
+            timer.start()
+            stack.callback(timer.cancel)
+            assert process.stdout is not None
+            for line in process.stdout:
+                self.note(Finding.from_json(line))
+            code = process.wait()
+        return None if late.is_set() else code
 
 
 def _end(process: subprocess.Popen[str]) -> None:

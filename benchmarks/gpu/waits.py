@@ -39,8 +39,10 @@ def waits(part: Part, case: Case, side: Side) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
-        side.next_step()
-        torch.cuda.set_sync_debug_mode("default")
+        try:
+            side.next_step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     side.forget()
     made = [warning for warning in caught if "synchroniz" in str(warning.message)]
     places = Counter(
