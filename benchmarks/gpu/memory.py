@@ -17,7 +17,6 @@ from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.memory import device_memory
 from olmoe_ft.planning.step import Batch, measure_step
 from olmoe_ft.recipe import Recipe, load_recipe
-from olmoe_ft.training.optimizer.adamw import Bf16AdamW
 from olmoe_ft.training.performance import matrix_rate
 
 RECIPES = "recipes/olmoe-1b-7b-0924"
@@ -53,8 +52,7 @@ def beside(part: Part, case: Case) -> dict[str, Any]:
 
 def measure_peak(part: Part, case: Case, side: Side) -> tuple[int, Batch]:
     """Bytes at the highest point of a step that finds the optimizer's states there, and that step's batch."""
-    trained = [weight for weight in side.trainer.model.parameters() if weight.requires_grad]
-    optimizer = Bf16AdamW(trained, lr=1e-5)
+    optimizer = side.trainer.create_optimizer()
 
     def step() -> None:
         side.next_step()
