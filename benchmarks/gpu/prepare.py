@@ -111,7 +111,7 @@ def main() -> None:
 
 
 COMMAND = (
-    "python3 -m pip install -q --no-index --no-deps --no-compile --target /tmp/site .gpu/*.whl && "
+    "python3 -m pip install -q --no-index --no-deps --no-compile --upgrade --target /tmp/site .gpu/*.whl && "
     "PYTHONPATH=/tmp/site:$PWD:$PWD/benchmarks python3 -m gpu.run"
 )
 

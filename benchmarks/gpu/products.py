@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from gpu.exact import FP32, ROUNDING, compare, drawn, poison, shapes
 from gpu.part import Part
 
+TORCH, OWN = "F.grouped_mm", "Triton"
+
 
 class Layout(NamedTuple):
     """A product as `AllExperts` writes it (olmoe_ft/model/products.py)."""
@@ -65,31 +67,30 @@ def exactly(layout: Layout, counts: Tensor, sizes: bool) -> Tensor:
     return torch.stack(parts) if layout.ragged else torch.cat(parts)
 
 
-def multipliers(part: Part) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
-    """torch's kernel and ours, whichever this card would choose."""
+def multiplier(part: Part, name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """torch's kernel or ours, whichever this card would choose; of left, right and where each expert's rows end."""
+    if name == TORCH:
+        return lambda left, right, ends: F.grouped_mm(left, right, offs=ends)
     from olmoe_ft.model.kernels.grouped import grouped_mm
 
-    def in_the_interpreter(left: Tensor, right: Tensor, ends: Tensor) -> Tensor:
-        return grouped_mm(left.float(), right.float(), ends).bfloat16()  # its products know no bf16
-
-    return {
-        "F.grouped_mm": lambda left, right, ends: F.grouped_mm(left, right, offs=ends),
-        "Triton": in_the_interpreter if part.dry else grouped_mm,
-    }
+    if not part.dry:
+        return grouped_mm
+    # products in the interpreter know no bf16
+    return lambda left, right, ends: grouped_mm(left.float(), right.float(), ends).bfloat16()
 
 
-def run(part: Part) -> None:
+def run(part: Part, name: str) -> None:
     counts = row_counts(part)
     ends = counts.cumsum(0).to(part.device, torch.int32)
+    multiply = multiplier(part, name)
     for layout in layouts(part, int(counts.sum())):
-        exact, sizes = exactly(layout, counts, sizes=False), exactly(layout, counts, sizes=True)
-        terms = int(counts.max()) if layout.ragged else layout.left.shape[1]
-        allowed = ROUNDING * exact.abs() + terms * FP32 * sizes
-        for name, multiply in multipliers(part).items():
-            what = f"{name}: {layout.name}"
-            part.attempt(what, partial(_check, part, what, multiply, layout, ends, exact, allowed))
+        what = f"{name}: {layout.name}"
+        part.attempt(what, partial(_check, part, what, multiply, layout, counts, ends))
 
 
-def _check(part: Part, what: str, multiply: Any, layout: Layout, ends: Tensor, exact: Tensor, allowed: Tensor) -> None:
+def _check(part: Part, what: str, multiply: Any, layout: Layout, counts: Tensor, ends: Tensor) -> None:
+    exact, sizes = exactly(layout, counts, sizes=False), exactly(layout, counts, sizes=True)
+    terms = int(counts.max()) if layout.ragged else layout.left.shape[1]
     poison(part)
-    compare(part, what, multiply(layout.left, layout.right, ends), exact, allowed)
+    found = multiply(layout.left, layout.right, ends)
+    compare(part, what, found, exact, ROUNDING * exact.abs() + terms * FP32 * sizes)

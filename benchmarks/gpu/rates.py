@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from gpu.attention import attend
 from gpu.exact import drawn, shapes
 from gpu.mixtures import routed
 from gpu.part import Part
-from gpu.products import multipliers
+from gpu.products import OWN, TORCH, multiplier
 from olmoe_ft.model.routes import Routes, combine
 
 TOKENS = 16384
@@ -26,7 +27,7 @@ BF16 = 2  # bytes
 def run(part: Part) -> None:
     torch.manual_seed(0)
     for what, work in {"ceilings": ceilings, "products": products, "passes": passes, "attention": attention}.items():
-        part.attempt(what, lambda work=work: work(part), needs=2)
+        part.attempt(what, partial(work, part), needs=2)
 
 
 def rate(part: Part, what: str, work: Callable[[], object], flops: float = 0.0, moved: float = 0.0) -> None:
@@ -80,7 +81,8 @@ def products(part: Part) -> None:
     x, dy, narrow = drawn(part, rows, s.hidden), drawn(part, rows, 2 * s.inner), drawn(part, rows, s.rank)
     weight, b = drawn(part, s.experts, 2 * s.inner, s.hidden), drawn(part, s.experts, 2 * s.inner, s.rank)
     wide, thin = 4.0 * rows * s.inner * s.hidden, 4.0 * rows * s.inner * s.rank
-    for name, multiply in multipliers(part).items():
+    for name in (TORCH, OWN):
+        multiply = multiplier(part, name)
         for what, left, right, flops in (
             ("forward", x, weight.transpose(-2, -1), wide),
             ("rows' gradient", dy, weight, wide),
@@ -89,8 +91,8 @@ def products(part: Part) -> None:
             ("gradient by B", dy, b, thin),
             ("B's gradient", dy.t(), narrow, thin),
         ):
-            work = lambda left=left, right=right: multiply(left, right, routes.ends)  # noqa: B023, E731
-            part.attempt(f"{name}: {what}", lambda: rate(part, f"{name}: {what}", work, flops=flops))  # noqa: B023
+            work = partial(multiply, left, right, routes.ends)
+            part.attempt(f"{name}: {what}", partial(rate, part, f"{name}: {what}", work, flops=flops))
 
 
 def passes(part: Part) -> None:
@@ -126,5 +128,8 @@ def attention(part: Part) -> None:
     scores = 2.0 * s.hidden * tokens * length  # of 4 H for a pair of tokens
     prepared = attend(part, documents, documents)
     rate(part, "attention", lambda: prepared(q, k, v), flops=scores)
-    both = lambda: torch.autograd.grad(prepared(q, k, v), [q, k, v], dy)  # noqa: E731
+
+    def both() -> None:
+        torch.autograd.grad(prepared(q, k, v), [q, k, v], dy)
+
     rate(part, "attention: forward and back", both, flops=3.5 * scores)

@@ -27,7 +27,7 @@ from gpu.part import MODULES
 REPOSITORY = Path(__file__).parents[2]
 # seconds that each may take on a card, 8 minutes in all
 LIMITS = {
-    "machine": 10, "correctness": 50, "tests": 45, "optimizer": 30, "training": 180, "waits": 35, "rates": 20,
+    "machine": 10, "correctness": 60, "tests": 45, "optimizer": 30, "training": 170, "waits": 35, "rates": 20,
     "speed": 70, "memory": 40,
 }  # fmt: skip
 SLOWER = 5  # times as long as a card may a CPU take for its tiny sizes
