@@ -17,7 +17,7 @@ from gpu.findings import DRY, Finding, exit_code, findings_table
 from gpu.part import Part
 from gpu.run import REPOSITORY, Run
 from rich.console import Console
-from sides import OURS, STOCK, Case
+from sides import EQUAL, OURS, STOCK, Case
 from speed_report import README, RESULTS, Line, Results, readme_table
 
 RIGHT = Finding("speed", "SFT", True, {"ms": 1.5})
@@ -174,13 +174,14 @@ def test_what_counts_as_going_on(tmp_path):
 
 def test_results_are_those_of_a_card_alone(part, monkeypatch):
     case = Case("sft", False, "tiny", 64, 2)
-    line = Line.of(case, {STOCK: 2.0, OURS: 1.0}, {STOCK: 2**21, OURS: 2**20}, 0.5, 1e-7)
+    line = Line.of(case, {STOCK: 2.0, OURS: 1.0}, {STOCK: 2**21, OURS: 2**20}, 0.5, 1e-7, (STOCK, EQUAL, OURS))
     written: list[list[Line]] = []
     monkeypatch.setattr(speed_lines, "measure", lambda *arguments: [line])
     monkeypatch.setattr(Results, "write", lambda self: written.append(self.lines))
     results = Results("a device", "cuda", {}, 1e11)
     speed_lines._measure(part, case, results)
-    assert not written and reported(part)[0].figures["speed"] == 2
+    figures = reported(part)[0].figures
+    assert not written and figures["stock_over_ours"] == 2 and figures["equal"] == "out of memory"
     part.dry = False
     speed_lines._measure(part, case, results)
     assert written == [[line]]

@@ -37,7 +37,6 @@ Command = Callable[[str, float], list[str]]
 
 def child_environment(dry: bool) -> dict[str, str]:
     """No network, no tracking; in a dry run no GPU either, and Triton's kernels in its interpreter."""
-    allocator = "expandable_segments:True"  # steps change their shapes, and fill the card
     paths = [str(REPOSITORY), str(REPOSITORY / "benchmarks"), os.environ.get("PYTHONPATH", "")]
     fixed = {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -46,8 +45,6 @@ def child_environment(dry: bool) -> dict[str, str]:
         "WANDB_MODE": "offline",
         "TOKENIZERS_PARALLELISM": "false",
         "KINETO_LOG_LEVEL": "99",  # torch's profiler announces itself otherwise
-        "PYTORCH_ALLOC_CONF": allocator,
-        "PYTORCH_CUDA_ALLOC_CONF": allocator,  # the name before torch 2.9
     }
     if dry:
         fixed |= {"CUDA_VISIBLE_DEVICES": "", "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

@@ -3,7 +3,7 @@
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from sides import OURS, STOCK, Case
+from sides import EQUAL, OURS, STOCK, Case
 from speed import measure
 from speed_report import Line, Results
 
@@ -12,6 +12,7 @@ from gpu.part import Part
 from olmoe_ft.training.performance import matrix_rate
 
 ROUNDS = 3
+SHORT = {STOCK: "stock", EQUAL: "equal", OURS: "ours"}
 NEEDS = 25  # seconds of a case: both networks, and as often as not once more with checkpointing
 
 
@@ -36,15 +37,17 @@ def _measure(part: Part, case: Case, results: Results) -> None:
 
 
 def figures(line: Line) -> dict[str, object]:
+    """Milliseconds and MiB of each side, and how many times as long as ours the others take."""
     found: dict[str, object] = {"checkpointing": line.checkpointing, "losses_differ": line.difference}
-    for side, name in ((OURS, "ours"), (STOCK, "stock")):
+    for side in line.sides:
+        name = SHORT[side]
         if side not in line.seconds:
             found[name] = "out of memory"
             continue
         found[f"{name}_ms"] = round(1e3 * line.seconds[side], 1)
         found[f"{name}_mib"] = round(line.peak[side] / 2**20)
-    if len(line.seconds) == 2:
-        found["speed"] = round(line.seconds[STOCK] / line.seconds[OURS], 2)
+        if OURS in line.seconds and side != OURS:
+            found[f"{name}_over_ours"] = round(line.seconds[side] / line.seconds[OURS], 2)
     if OURS in line.seconds:
         found["mfu"] = round(line.floor / line.seconds[OURS], 3)
     return found

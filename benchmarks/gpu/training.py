@@ -7,7 +7,6 @@ disk of 64 GiB. Whether training all 16 fits on the card is asked by `memory`.
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -136,9 +135,7 @@ class Launch:
         return {"ok": whole, **figures, **_last(self.records())}
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # what the project sets for a launch is to be seen, so none of this run's own settings of the allocator
-        kept = {name: value for name, value in os.environ.items() if not name.endswith("ALLOC_CONF")}
-        return subprocess.Popen(self.command, cwd=self.workspace, env=kept)
+        return subprocess.Popen(self.command, cwd=self.workspace)
 
     def _or_give_up(self, process: subprocess.Popen[bytes]) -> None:
         if self.part.left() < 2:
