@@ -107,9 +107,13 @@ def plan(
     """
     loaded = load_recipe(recipe, overrides or ())
     from olmoe_ft.planning.machine import read_machine
+    from olmoe_ft.recipe.precision import check_optimizer
     from olmoe_ft.training.checks import check_files
 
     machine = read_machine(accelerate, devices) if accelerate is not None else None
+    for stage in loaded.stages or (loaded,):
+        if machine is not None:  # before the rows are read; else it is asked of each shape that is planned for
+            check_optimizer(stage, machine.deepspeed, str(accelerate))
     with suppress(Unreachable):  # then what can be reached is planned with
         check_files(loaded, into_runs=False)
     from olmoe_ft.planning.plan import Plan, machines_for, make_plan, print_plan

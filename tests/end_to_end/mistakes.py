@@ -9,6 +9,7 @@ from pathlib import Path
 SFT, DPO = "recipes/tiny/sft.yaml", "recipes/tiny/dpo.yaml"
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 START = ["model.config=configs/model/olmoe_tiny.json", "model.tokenizer=data/skills/tokenizer", "model.path=null"]
+HALF = {"config": "configs/model/olmoe_tiny.json", "tokenizer": "data/skills/tokenizer", "dtype": "bfloat16"}
 Arguments = list[str]
 
 

@@ -13,6 +13,7 @@ import pytest
 from launches import make_workspace
 from mistakes import (
     DPO,
+    HALF,
     HH,
     LONG,
     LORA,
@@ -61,6 +62,27 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ("a text", lambda: ["train", SFT, "training.learning_rate=fast"], 'found "fast"; a number is needed'),
     ("a name of TRL", lambda: ["train", SFT, "training.lr_scheduler_type=zigzag"], "allowed: linear, cosine"),
     ("near a name", lambda: ["train", SFT, "training.optim=adamw_torch_fusd"], "did you mean `adamw_torch_fused`?"),
+    (
+        "lost updates",
+        lambda: ["train", SFT, "model.dtype=bfloat16", "training.optim=adamw_torch"],
+        'training.optim: found "adamw_torch" with model.dtype bfloat16 on this launch (no DeepSpeed)',
+    ),
+    (
+        "planned to be lost",
+        lambda: [
+            *("plan", SFT, "model.dtype=bfloat16", "training.optim=adafactor"),
+            *("--accelerate", "configs/accelerate/gpu.yaml"),
+        ],
+        "where nothing holds the trained weights in float32: it would round most updates away. Remove it",
+    ),
+    (
+        "validated for one GPU",
+        lambda: [
+            *("validate", recipe(good(training={"optim": "sgd"}, model=HALF))[1]),
+            *("--accelerate", "configs/accelerate/gpu.yaml"),
+        ],
+        'bad.yaml: training.optim: found "sgd" with model.dtype bfloat16 on configs/accelerate/gpu.yaml',
+    ),
     ("an unknown loss", lambda: ["train", DPO, "training.loss_type=[sigmiod]"], "did you mean `sigmoid`?"),
     ("a bare no", lambda: ["train", SFT, "training.save_strategy=no"], 'write "no" in quotes'),
     ("no rows a step", lambda: ["train", SFT, "training.per_device_train_batch_size=0"], "it must be at least 1"),
