@@ -167,3 +167,18 @@ def test_micro_batches_under_data_parallel(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert result.stdout.split("\n")[:2] == ["[[2.125, 2.125, 2.125, 2.125]]"] * 2, result.stderr[-2000:]
+
+
+def test_a_resumed_run_ends_at_the_same_bits(make_trainer):
+    """Through transformers' checkpoint on disk: two steps, and the second one again from the first one's checkpoint."""
+    saving = ("training.save_strategy=steps", "training.save_steps=1", "training.gradient_accumulation_steps=2")
+    whole = make_trainer(Case(), *BF16, *saving)
+    whole.train()
+    resumed = make_trainer(Case(), *BF16, *saving)
+    resumed.train(resume_from_checkpoint=f"{resumed.args.output_dir}/checkpoint-1")
+    assert resumed.state.global_step == 2
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        states = [trainer.optimizer.optimizer.state[weight] for trainer, weight in ((whole, one), (resumed, other))]
+        assert torch.equal(one, other) and states[0]["step"] == states[1]["step"] == 2
+        for name in ("remainder", "moments", "exponents"):
+            assert torch.equal(states[0][name], states[1][name]), name
