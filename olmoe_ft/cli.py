@@ -206,5 +206,6 @@ def main() -> None:
             from olmoe_ft.data.terminal import printable
 
             print(printable(str(error)), file=sys.stderr)
-        gc.freeze()  # nothing of value is left: looking through all that was imported takes most of a second
+        if "triton" not in sys.modules:  # which prints all that it finds alive at the end
+            gc.freeze()  # nothing of value is left: looking through all that was imported takes most of a second
         sys.exit(2)
