@@ -17,6 +17,7 @@ below its last bit, add up to what they are. The same step has the same offsets 
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -53,8 +54,15 @@ class Step(NamedTuple):
     @classmethod
     def of(cls, number: int, lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> "Step":
         """Bias correction makes a running average of each moment: of the first step's value, the first one is all."""
-        (beta1, beta2), known = betas, 1 - betas[0] ** number
-        steps = range(1, 1 + math.ceil(math.log(1e-7) / math.log(beta1))) if beta1 else ()
-        later = sum(beta1**k * known / (1 - beta1 ** (number + k)) for k in steps)
-        factors = lr, 1 - lr * weight_decay, eps, (1 - beta1) / known, (1 - beta2) / (1 - beta2**number), later
+        first, second = ((1 - beta) / (1 - beta**number) for beta in betas)
+        factors = lr, 1 - lr * weight_decay, eps, first, second, later_share(number, betas[0])
         return cls(number, *(float(np.float32(factor)) for factor in factors))  # as a kernel takes them
+
+
+@lru_cache(maxsize=8)  # every weight asks for it in every step
+def later_share(number: int, beta1: float) -> float:
+    """What a part of the average m of a step is worth in all steps to come: a step later `beta1` times as much, but for
+    bias correction, which forgets faster; down to 1e-7."""
+    known = 1 - beta1**number
+    steps = range(1, 1 + math.ceil(math.log(1e-7) / math.log(beta1))) if beta1 else ()
+    return sum(beta1**k * known / (1 - beta1 ** (number + k)) for k in steps)
