@@ -46,6 +46,21 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
         raise RecipeError(f"training: {str(error).splitlines()[0]}") from None
 
 
+def check_attention(recipe: Recipe) -> None:
+    """Refuse flex attention without a GPU: torch 2.13 compiles it to wrong code for CPUs without AVX-512.
+
+    Seen with a padding mask, where the first tokens were off by as much as they are (tests/model/test_arguments.py).
+
+    Raises:
+        RecipeError: it is asked for on a CPU.
+    """
+    if recipe.model.attn_implementation == "flex_attention" and not torch.accelerator.is_available():
+        raise RecipeError(
+            "model.attn_implementation: flex_attention is wrong on some CPUs, where torch compiles it to other code "
+            "than it should; remove it: sdpa, the default, keeps documents apart too"
+        )
+
+
 @contextmanager
 def whole_weights(arguments: SFTConfig | DPOConfig) -> Iterator[None]:
     """Within the block `from_pretrained` gives each process a whole model, under ZeRO-3 too."""

@@ -21,7 +21,7 @@ from olmoe_ft.training.model_files import model_config
 from olmoe_ft.training.report import print_finished, print_start, print_summary
 from olmoe_ft.training.router.files import RoutingFiles, write_routing
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import training_arguments, whole_weights
+from olmoe_ft.training.runtime import check_attention, training_arguments, whole_weights
 from olmoe_ft.training.start import starting_checkpoint, write_base
 from olmoe_ft.training.tracking import Tracking, TrackingCallback, abandon_tracking
 from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
@@ -44,6 +44,7 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
             print_finished(run, summary)
         return summary
     arguments = training_arguments(recipe, run)
+    check_attention(recipe)
     config = model_config(recipe)
     inputs = read_inputs(recipe, config)
     if recipe.model.quantization is not None:
