@@ -13,10 +13,8 @@ from olmoe_ft.training.optimizer.update import read_master
 
 SAMPLE = 2**16  # weights that are looked at
 FEW = 0.01  # the share below which something is wrong
-DEEPSPEED = (
-    "single_partition_of_fp32_groups",
-    "fp32_partitioned_groups_flat",
-)  # its fp32 weights: ZeRO-1 and 2, ZeRO-3
+# DeepSpeed's fp32 weights: of ZeRO-2, of ZeRO-3, of ZeRO-0 and 1
+DEEPSPEED = ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat", "fp32_groups_flat_partition")
 
 
 class MovedCallback(TrainerCallback):
