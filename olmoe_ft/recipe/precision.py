@@ -46,7 +46,8 @@ def precision(recipe: Recipe, deepspeed: bool) -> Precision:
     if recipe.model.dtype == "float32" or not (deepspeed or trains_bfloat16(recipe)):
         return Precision("float32", "float32 (the weights)", moments, "float32")
     if deepspeed:
-        return Precision("bfloat16", "float32 (DeepSpeed)", moments, "bfloat16, summed in float32")
+        gradients = "bfloat16, summed as data_types.grad_accum_dtype says (float32 in configs/deepspeed)"
+        return Precision("bfloat16", "float32 (DeepSpeed)", moments, gradients)
     micro_batches = recipe.training.get("gradient_accumulation_steps", 1) > 1
     gradients = "bfloat16, summed in float32" if micro_batches else "bfloat16"
     own = Precision("bfloat16", "float32 (its upper half is the weight)", "16 bits for both", gradients)
@@ -78,7 +79,7 @@ def deepspeed_here(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process was launched under DeepSpeed.
 
     Raises:
-        RecipeError: under FSDP, or under a DeepSpeed whose configuration keeps no fp32 copies.
+        RecipeError: under FSDP, or under a DeepSpeed whose configuration cannot be read or keeps no fp32 copies.
     """
     if environment.get("ACCELERATE_USE_FSDP") == "true":
         raise RecipeError(
@@ -88,16 +89,23 @@ def deepspeed_here(environment: Mapping[str, str] = os.environ) -> bool:
     if environment.get("ACCELERATE_USE_DEEPSPEED") != "true":
         return False
     if file := environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
-        check_deepspeed(file, json.loads(Path(file).read_text(encoding="utf-8")))
+        try:
+            settings = json.loads(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            mend = "name a file of configs/deepspeed/ in accelerate's configuration"
+            raise RecipeError(f"{file}: no readable DeepSpeed configuration ({error}); {mend}") from None
+        check_deepspeed(file, settings)
     return True
 
 
-def check_deepspeed(file: str, settings: Mapping[str, Any]) -> None:
+def check_deepspeed(file: str, settings: Any) -> None:
     """Refuse a DeepSpeed configuration that keeps master weights in half precision.
 
     Raises:
-        RecipeError: it does.
+        RecipeError: it does, or is no configuration.
     """
+    if not isinstance(settings, Mapping):
+        raise RecipeError(f"{file}: not a DeepSpeed configuration; compare it with those in configs/deepspeed/")
     for section, key in (("bf16", "bf16_master_weights_and_grads"), ("fp16", "fp16_master_weights_and_grads")):
         found = settings.get(section, {})
         if isinstance(found, Mapping) and found.get(key):

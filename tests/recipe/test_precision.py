@@ -54,5 +54,11 @@ def test_a_launch_whose_deepspeed_keeps_no_fp32(tmp_path):
     file.write_text(json.dumps({"bf16": {"enabled": "auto"}}))
     assert deepspeed_here(launched) is True
     assert deepspeed_here({}) is False
+    for broken in ("{", "[]"):
+        file.write_text(broken)
+        with pytest.raises(RecipeError, match="ds.json: no.*configs/deepspeed/"):
+            deepspeed_here(launched)
+    with pytest.raises(RecipeError, match="gone.json: no readable DeepSpeed configuration"):
+        deepspeed_here({**launched, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "gone.json")})
     with pytest.raises(RecipeError, match="FSDP"):
         deepspeed_here({"ACCELERATE_USE_FSDP": "true"})

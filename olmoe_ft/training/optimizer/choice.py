@@ -32,5 +32,5 @@ class OptimizerMixin:
             trainer.optimizer_cls_and_kwargs = own_adamw(trainer.args)
             if trainer.args.gradient_accumulation_steps > 1:
                 half = [weight for weight in trained if weight.dtype == torch.bfloat16]
-                self.gradient_sums = GradientSums(half, lambda: trainer.accelerator.sync_gradients)
+                trainer.add_callback(GradientSums(half, lambda: trainer.accelerator.sync_gradients))
         return super().create_optimizer(model)  # type: ignore[misc]

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from transformers import TrainerCallback
 
 
-class GradientSums:
+class GradientSums(TrainerCallback):
     """Takes the gradients of some weights until a step's last micro-batch, whose `.grad` is then the sum of all.
 
-    Under data parallelism the sum is there before the processes average it.
+    Under data parallelism the sum is there before the processes average it. As a callback of the trainer it drops what
+    an attempt that broke off has left (`auto_find_batch_size`), and stops a step that would leave a sum behind.
 
     Args:
         weights: whose gradients are summed.
@@ -25,6 +27,12 @@ class GradientSums:
         self.sums: dict[Tensor, Tensor] = {}
         for weight in weights:
             weight.register_post_accumulate_grad_hook(self._take)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.sums.clear()
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        assert not self.sums, "a weight had no gradient in the step's last micro-batch, so its sum would be lost"
 
     def _take(self, weight: Tensor) -> None:
         gradient = weight.grad
