@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from olmoe_ft.recipe import RecipeError, Unreachable, load_recipe
+from olmoe_ft.recipe import RecipeError, RunError, Unreachable, load_recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -201,11 +201,11 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
-    except RecipeError as error:
+    except (RecipeError, RunError) as error:
         if os.environ.get("RANK", "0") == "0":  # every process of a launch finds the same mistake
             from olmoe_ft.data.terminal import printable
 
             print(printable(str(error)), file=sys.stderr)
         if "triton" not in sys.modules:  # which prints all that it finds alive at the end
             gc.freeze()  # nothing of value is left: looking through all that was imported takes most of a second
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, RecipeError) else 1)

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from olmoe_ft.adapters.base_model import base_of
 from olmoe_ft.adapters.folders import is_adapter, load_config, resolve_checkpoint
 from olmoe_ft.model import OlmoeForCausalLM
+from olmoe_ft.model.finite import listed, not_finite
 from olmoe_ft.recipe import RecipeError
 
 
@@ -25,15 +26,31 @@ def load_whole(path: str, dtype: str = "auto") -> OlmoeForCausalLM:
 
     Args:
         dtype: "float32", "bfloat16", or "auto" for the checkpoint's own.
+    Raises:
+        RecipeError: it cannot be loaded, or holds NaN or infinity.
     """
     path = resolve_checkpoint(path)
     load_config(path)  # a clear sentence instead of a traceback
     torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
-    if not is_adapter(path):
-        return OlmoeForCausalLM.from_pretrained(path, dtype=torch_dtype)
-    base = OlmoeForCausalLM.from_pretrained(base_of(path), dtype=torch_dtype)
-    dtype_of_base = base.dtype
-    return attach_adapter(base, path).merge_and_unload().to(dtype_of_base)  # modules saved whole are in fp32
+    model = OlmoeForCausalLM.from_pretrained(base_of(path) if is_adapter(path) else path, dtype=torch_dtype)
+    if is_adapter(path):
+        own = model.dtype
+        model = attach_adapter(model, path).merge_and_unload().to(own)  # modules saved whole are in fp32
+    refuse_not_finite(path, not_finite(model))
+    return model
+
+
+def refuse_not_finite(checkpoint: str, names: list[str]) -> None:
+    """Refuse a checkpoint by the names of its tensors that hold NaN or infinity, if there are any.
+
+    Raises:
+        RecipeError: naming the first of them.
+    """
+    if names:
+        raise RecipeError(
+            f"{checkpoint}: {len(names)} of its tensors hold NaN or infinity: {listed(names)}; fetch this checkpoint "
+            "again, or start from another"
+        )
 
 
 def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:

@@ -65,7 +65,7 @@ class Mixture:
 
 def row_lengths(rows: Dataset) -> np.ndarray:
     """Tokens of each row of a trainer, (rows,); of a pair with its prompt counted once."""
-    columns = TOKEN_COLUMNS["dpo"] if "chosen_ids" in rows.column_names else ("input_ids",)
+    columns = [name for name in ("input_ids", *TOKEN_COLUMNS["dpo"]) if name in rows.column_names]
     return np.sum([_lengths(rows, column) for column in columns], axis=0)
 
 

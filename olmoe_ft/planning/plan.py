@@ -224,7 +224,10 @@ def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -
         attention = plan.recipe.model.attn_implementation
         shared = f"yes: {steps.spared:.0%} fewer tokens" if plan.shares_prompts else f"no: {why_not_shared(attention)}"
         table.add_row("prompts computed once", shared)
-    table.add_row("optimizer steps", f"{steps.steps:,} ({steps.epochs:.4g} epochs of {steps.steps_per_epoch:,})")
+    count = steps.count
+    table.add_row("optimizer steps", f"{count.steps:,} ({count.epochs:.4g} epochs of {count.per_epoch:,})")
+    if (uneven := count.uneven()) is not None:
+        table.add_row("rows that do not fill the last step", uneven)
     table.add_row("tokens in all", f"{steps.tokens:,.0f}")
     return table
 

@@ -1,6 +1,5 @@
 """How many optimizer steps a stage takes, of how many tokens."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ from trl.data_utils import pack_dataset
 
 from olmoe_ft.data.mixture import Mixture, row_lengths
 from olmoe_ft.training.by_length import StepsByLength
+from olmoe_ft.training.steps import Steps, count_steps
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,7 @@ class Schedule:
     """Rows an epoch as a trainer takes them: conversations, pairs, or packs of conversations."""
     rows_per_pack: float
     """Conversations in a pack, on average; 1 where rows are not packed."""
-    steps_per_epoch: int
-    epochs: float
-    steps: int
+    count: Steps
     tokens_per_step: float
     computed: float
     """Tokens that a micro-batch computes, on average: padding included, a shared prompt once."""
@@ -34,7 +32,7 @@ class Schedule:
 
     @property
     def tokens(self) -> float:
-        return self.steps * self.tokens_per_step
+        return self.count.steps * self.tokens_per_step
 
 
 def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int, shares_prompts: bool) -> Schedule:
@@ -43,6 +41,8 @@ def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int,
     Args:
         processes: that each take their own micro-batches.
         shares_prompts: whether pairs are laid in one row, without padding.
+    Raises:
+        RecipeError: there is no step to take.
     """
     batch, accumulation = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
     taken, packed = mixture.rows, bool(getattr(arguments, "packing", False))
@@ -56,17 +56,12 @@ def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int,
         order = np.array([*StepsByLength(once.tolist(), batch * accumulation * processes, arguments.seed)])
     micro_batches = np.array_split(order, range(batch, rows, batch))
     places = np.array([once[one].sum() if shares_prompts else _padded(lengths[one]) for one in micro_batches])
-    rounded = math.floor if arguments.dataloader_drop_last else math.ceil
-    per_process = rounded(rounded(rows / batch) / processes)  # micro-batches an epoch
-    per_epoch = max(1, math.ceil(per_process / accumulation))
-    steps = arguments.max_steps if arguments.max_steps > 0 else math.ceil(per_epoch * arguments.num_train_epochs)
+    count = count_steps(rows, arguments, processes)
     return Schedule(
         rows=rows,
         rows_per_pack=len(mixture.rows) / rows,
-        steps_per_epoch=per_epoch,
-        epochs=steps / per_epoch,
-        steps=steps,
-        tokens_per_step=tokens / per_epoch,
+        count=count,
+        tokens_per_step=tokens / count.per_epoch,
         computed=(tokens if packed else float(places.sum())) / len(micro_batches),  # packs are laid end to end
         padding=0.0 if shares_prompts else 1 - tokens / float(places.sum()),
         waiting=_waiting(places, processes),

@@ -5,8 +5,8 @@ what one field may hold and `rules` what fields say about each other (with TRL's
 `training_rules` judges `training`; `load` puts these together and `messages` turns what they find into sentences.
 """
 
-from olmoe_ft.recipe.errors import RecipeError, Unreachable
+from olmoe_ft.recipe.errors import RecipeError, RunError, Unreachable
 from olmoe_ft.recipe.load import load_recipe
 from olmoe_ft.recipe.schema import Recipe
 
-__all__ = ["Recipe", "RecipeError", "Unreachable", "load_recipe"]
+__all__ = ["Recipe", "RecipeError", "RunError", "Unreachable", "load_recipe"]

@@ -23,6 +23,10 @@ class Unreachable(RecipeError):
     """What a recipe names is on the Hub, or is a run that is to come: it cannot be had here and now."""
 
 
+class RunError(RuntimeError):
+    """A run that cannot go on, for a reason that a sentence says, though its recipe is a valid one: exit code 1."""
+
+
 @contextmanager
 def gathered(messages: list[str]) -> Iterator[None]:
     """Add the messages of a RecipeError in the block to the list and go on behind the block."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from olmoe_ft.recipe.metrics import broken_metric
 from olmoe_ft.recipe.training_fields import (
     CONFIG_NAMES,
     SCALARS,
@@ -40,6 +41,7 @@ OWNED = {
     "push_to_hub": "runs stay on disk; upload runs/<name>/final when it is good",
     "hub_token": "runs stay on disk and a recipe holds no secrets; remove it",
     "trust_remote_code": "no code is loaded from the Hub; remove it",
+    "logging_nan_inf_filter": "a loss that is not finite stops the run and is logged as it is; remove it",
     "use_liger_kernel": "Liger replaces layers of transformers' OLMoE, which is not the network here; remove it",
 }
 
@@ -97,6 +99,8 @@ def broken_training(stage: Stage, training: Any) -> Iterator[Problem]:
             yield key, f"found {shown(value)}; {allowed} is needed ({CONFIG_NAMES[stage]}: {fields[name]})"
         else:
             yield from ((key, problem) for problem in _training_value(stage, name, value))
+    if isinstance(training, Mapping):
+        yield from broken_metric(stage, training)
     if _value(training, "packing") is True and _value(training, "max_length", 1) is None:
         yield "training.max_length", "found null beside training.packing; rows are packed to a length: give one"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from datasets import Dataset
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import Sampler
 from transformers import Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
@@ -54,8 +54,3 @@ class StepsByLengthMixin(Trainer):
         step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
         seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
         return StepsByLength(row_lengths(rows).tolist(), step, seed)
-
-    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_eval_sampler(eval_dataset)
-        return SequentialSampler(eval_dataset) if self.args.world_size == 1 else None

@@ -15,22 +15,26 @@ from olmoe_ft.recipe.precision import precision
 from olmoe_ft.recipe.schema import Lora
 from olmoe_ft.training.router.guard import reach_of_frozen_routers
 from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.steps import Steps
 
 console = Console()
 
 
-def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, resume: Path | None) -> None:
+def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, steps: Steps, resume: Path | None) -> None:
     weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
     # under ZeRO-3 a parameter's own size is that of this process's shard
     trained = sum(getattr(weight, "ds_numel", weight.numel()) for weight in weights)
     console.print(
         f"[bold]{recipe.name}[/bold] ({recipe.stage.upper()}): {len(trainer.train_dataset):,} rows, "
+        f"{steps.steps:,} steps ({steps.epochs:.4g} epochs), "
         f"{trained:,} parameters trained of a network of {all_parameters(trainer.model.config):,}, "
         f"{trainer.accelerator.num_processes} process(es), "
         f"into {run.path}/",
         soft_wrap=True,
     )
     console.print(f"in {precision(recipe, trainer.is_deepspeed_enabled)}", soft_wrap=True, highlight=False)
+    if (uneven := steps.uneven()) is not None:
+        console.print(f"[yellow]look:[/] {uneven}", soft_wrap=True, highlight=False)
     if recipe.lora is not None:
         console.print(adapter_table(recipe.lora, trainer.model))
     if (reach := reach_of_frozen_routers(trainer.model, recipe.router)) is not None:

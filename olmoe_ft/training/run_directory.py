@@ -1,6 +1,7 @@
 """`runs/<name>/`: what a run leaves behind, and how the same command goes on where it stopped."""
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -115,7 +116,7 @@ class RunDirectory:
             "git_revision": git_revision(),
             **facts,
         }
-        write_text(self.launches, json.dumps({"launches": [*self._recorded(), launch]}, indent=2) + "\n")
+        write_text(self.launches, to_json({"launches": [*self._recorded(), launch]}, indent=2) + "\n")
 
     def _recorded(self) -> list[dict[str, Any]]:
         return _read(self.launches, json.loads, "launches")["launches"] if self.launches.exists() else []
@@ -141,10 +142,10 @@ class RunDirectory:
     def write_data_report(self, report: dict[str, Any]) -> None:
         """Beside the run; `plan` writes it before there is one."""
         self._make()
-        write_text(self.data_report, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        write_text(self.data_report, to_json(report, indent=2, ensure_ascii=False) + "\n")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        write_text(self.summary, json.dumps(summary, indent=2) + "\n")
+        write_text(self.summary, to_json(summary, indent=2) + "\n")
 
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, None while it has not finished."""
@@ -159,6 +160,24 @@ def _read(file: Path, parse: Callable[[str], Any], *keys: str) -> dict[str, Any]
     if not isinstance(found, dict) or not set(keys) <= found.keys():
         raise _damaged(file)
     return found
+
+
+def to_json(value: Any, **how: Any) -> str:
+    """Valid JSON, which knows no NaN: numbers that are not finite are the texts "NaN", "Infinity" and "-Infinity".
+
+    So they are in the JSON of protocol buffers; `float` reads them."""
+    return json.dumps(_without_nan(value), allow_nan=False, **how)
+
+
+def _without_nan(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        case dict():
+            return {key: _without_nan(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_without_nan(item) for item in value]
+    return value
 
 
 def _damaged(file: Path) -> RecipeError:

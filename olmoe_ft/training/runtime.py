@@ -10,12 +10,14 @@ from transformers.integrations import deepspeed as hf_deepspeed
 from trl import DPOConfig, SFTConfig
 
 from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe.metrics import direction
 from olmoe_ft.training.run_directory import RunDirectory
 
 # What the pipeline itself decides; the recipe's `training` section may not name these (olmoe_ft.recipe refuses them).
 OWNED = {
     "report_to": "none",  # olmoe_ft.training.tracking writes the records
     "router_aux_loss_coef": 0.0,  # olmoe_ft.objective adds the router losses
+    "logging_nan_inf_filter": False,  # olmoe_ft.training.finite stops at such a number; nothing is logged as another
 }
 
 
@@ -40,6 +42,9 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
     }
     stage: dict[str, Any] = {"bf16": recipe.model.dtype == "bfloat16"}
     config = SFTConfig if recipe.stage == "sft" else DPOConfig
+    if (metric := recipe.training.get("metric_for_best_model")) is not None:
+        assert recipe.stage != "pipeline"
+        machine["greater_is_better"] = direction(recipe.stage, metric)  # unless the recipe has to say it
     try:
         return config(output_dir=str(run.checkpoints), **{**machine, **stage, **recipe.training, **OWNED})
     except (ValueError, TypeError) as error:

@@ -16,13 +16,17 @@ from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.precision import precision
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.answers import score
+from olmoe_ft.training.batch_rows import BatchRows
+from olmoe_ft.training.finite import NotFinite
 from olmoe_ft.training.inputs import Inputs, read_inputs
 from olmoe_ft.training.model_files import model_config
+from olmoe_ft.training.progress import ProgressBar
 from olmoe_ft.training.report import print_finished, print_start, print_summary
 from olmoe_ft.training.router.files import RoutingFiles, write_routing
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import check_attention, training_arguments, whole_weights
 from olmoe_ft.training.start import starting_checkpoint, write_base
+from olmoe_ft.training.steps import Steps, count_steps
 from olmoe_ft.training.tracking import Tracking, TrackingCallback, abandon_tracking
 from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
 
@@ -50,6 +54,7 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
     if recipe.model.quantization is not None:
         check_quantization()
     state = PartialState()
+    steps = count_steps(len(inputs.train_rows), arguments, state.num_processes)
     state.wait_for_everyone()  # all have looked at the run directory before one writes to it
     resume, new = run.last_checkpoint(), not run.begun()
     if state.is_main_process:
@@ -72,8 +77,9 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
             inputs.tokenizer,
             inputs.train_rows,
             inputs.evaluation_rows,
+            BatchRows(inputs.train),
         )
-        summary = _train(recipe, run, trainer, inputs, resume)
+        summary = _train(recipe, run, trainer, inputs, steps, resume)
     except RecipeError:
         if new and state.is_main_process and run.last_checkpoint() is None:
             abandon_tracking()
@@ -94,9 +100,13 @@ def _look_at_data(run: RunDirectory, inputs: Inputs) -> None:
 
 
 def _train(
-    recipe: Recipe, run: RunDirectory, trainer: OlmoeTrainer, inputs: Inputs, resume: Path | None
+    recipe: Recipe, run: RunDirectory, trainer: OlmoeTrainer, inputs: Inputs, steps: Steps, resume: Path | None
 ) -> dict[str, Any]:
-    """Train and save to `final/`; returns the figures of the training itself."""
+    """Train and save to `final/`; returns the figures of the training itself.
+
+    Raises:
+        NotFinite: a number was not finite; what it was is in the records.
+    """
     state = PartialState()
     if state.is_main_process:
         trainer.add_callback(TrackingCallback(Tracking(recipe, run)))
@@ -108,10 +118,16 @@ def _train(
             data=inputs.fingerprints,
             precision=precision(recipe, trainer.is_deepspeed_enabled)._asdict(),
         )
-        print_start(recipe, run, trainer, resume)
-    result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    GRADIENTS.release()
-    trainer.save_model(str(run.final))
+        print_start(recipe, run, trainer, steps, resume)
+    try:
+        result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        GRADIENTS.release()
+        trainer.save_model(str(run.final))
+    except NotFinite as error:
+        trainer.pop_callback(ProgressBar).close()
+        if (callback := trainer.pop_callback(TrackingCallback)) is not None:  # on rank 0 alone
+            callback.tracking.stop(error.step, error.values)
+        raise
     evaluation = trainer.evaluate() if inputs.evaluation is not None else {}
     if state.is_main_process:
         (run.final / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs to load the model

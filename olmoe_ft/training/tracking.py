@@ -1,6 +1,5 @@
 """Where a run's records go: `metrics.jsonl` always, Weights & Biases by recipe. Rank 0 alone writes."""
 
-import json
 import netrc
 import os
 import time
@@ -15,7 +14,7 @@ from transformers import TrainerCallback
 
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.router.files import LoadMap
-from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.run_directory import RunDirectory, to_json
 
 
 def wandb_mode(setting: str) -> str:
@@ -64,7 +63,7 @@ class Tracking:
     def record(self, step: int, values: dict[str, Any]) -> None:
         values = {"step": step, **values}
         with self.metrics_file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(values) + "\n")
+            stream.write(to_json(values) + "\n")
         if self.wandb_run is not None:
             values = {name: _for_wandb(value) for name, value in values.items()} | self._load_map(step, values)
             self.wandb_run.log(values)
@@ -80,6 +79,12 @@ class Tracking:
         done = time.perf_counter()
         self.next_picture = done + 200 * (done - start)
         return {"router/load_map": picture}
+
+    def stop(self, step: int, values: dict[str, Any]) -> None:
+        """The last record of a run that cannot go on."""
+        self.record(step, values)
+        if self.wandb_run is not None:
+            self.wandb_run.finish(exit_code=1)
 
     def finish(self, summary: dict[str, Any]) -> None:
         if self.wandb_run is not None:

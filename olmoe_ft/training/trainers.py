@@ -1,24 +1,30 @@
 """A thin trainer per stage, and the one function that builds it."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase, ProgressCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from olmoe_ft.adapters.base_model import fingerprint
+from olmoe_ft.adapters.checkpoints import refuse_not_finite
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.adapters.matched import adapted_kinds
 from olmoe_ft.adapters.quantize import quantize_base
 from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.model import OlmoeForCausalLM
+from olmoe_ft.model.finite import not_finite
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.by_length import StepsByLengthMixin
+from olmoe_ft.training.evaluation import UNITS, Counts, EvaluationMixin, label_count
+from olmoe_ft.training.finite import Batch, FiniteMixin, everywhere
 from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, LabelPlaces, use_fused_head
 from olmoe_ft.training.optimizer.choice import OptimizerMixin
 from olmoe_ft.training.optimizer.moved import MovedCallback
@@ -29,10 +35,15 @@ from olmoe_ft.training.reference import ReferenceCheck
 from olmoe_ft.training.router.guard import check_reach
 from olmoe_ft.training.router.loss import RouterLossMixin
 from olmoe_ft.training.shared_prompts import SharedPromptCollator, why_not_shared
+from olmoe_ft.training.steps import StepsMixin
 
 
-class OlmoeSFTTrainer(RouterLossMixin, StepsByLengthMixin, OptimizerMixin, SFTTrainer):
+class OlmoeSFTTrainer(
+    FiniteMixin, RouterLossMixin, EvaluationMixin, StepsMixin, StepsByLengthMixin, OptimizerMixin, SFTTrainer
+):
     """Supervised fine-tuning on assistant turns, plus the router objective."""
+
+    units = UNITS["sft"]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -50,14 +61,21 @@ class OlmoeSFTTrainer(RouterLossMixin, StepsByLengthMixin, OptimizerMixin, SFTTr
             dataset = pack(dataset, args.max_length, args.packing_strategy, seed)
         return dataset if seed is None else dataset.shuffle(seed=seed, keep_in_memory=True)
 
+    def counts_of(self, inputs: dict[str, Tensor]) -> Counts:
+        return {"tokens": label_count(inputs["labels"])}
+
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         if (loss := logs.get("eval_loss")) is not None:  # the task's alone
             logs["eval_perplexity"] = math.inf if loss > 700 else math.exp(loss)
         super().log(logs, start_time)
 
 
-class OlmoeDPOTrainer(RouterLossMixin, StepsByLengthMixin, OptimizerMixin, DPOTrainer):
+class OlmoeDPOTrainer(
+    FiniteMixin, RouterLossMixin, EvaluationMixin, StepsMixin, StepsByLengthMixin, OptimizerMixin, DPOTrainer
+):
     """Direct preference optimisation (Rafailov et al. 2023), plus the router objective on the policy's tokens."""
+
+    units = UNITS["dpo"]
 
     def __init__(self, *, start: str, **kwargs: Any) -> None:
         self.start = start  # the checkpoint of the policy and of its reference
@@ -77,6 +95,25 @@ class OlmoeDPOTrainer(RouterLossMixin, StepsByLengthMixin, OptimizerMixin, DPOTr
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         return dataset  # token ids already
+
+    def counts_of(self, inputs: dict[str, Tensor]) -> Counts:
+        chosen, rejected = (int(mask.sum()) for mask in inputs["completion_mask"][:, 1:].chunk(2))
+        pairs = len(inputs["completion_mask"]) // 2
+        return {
+            "pairs": pairs,
+            "tokens": chosen + rejected,
+            "chosen tokens": chosen,
+            "rejected tokens": rejected,
+        }
+
+    def split_loss(self, loss: float, outputs: Any, inputs: dict[str, Tensor]) -> dict[tuple[str, str], float]:
+        """TRL's `sft` part of a loss is a mean over the tokens of the chosen answers, everything else over pairs."""
+        weight = sum(weight for kind, weight in zip(self.loss_types, self.loss_weights, strict=True) if kind == "sft")
+        if not weight:
+            return super().split_loss(loss, outputs, inputs)
+        chosen = inputs["completion_mask"][:, 1:].chunk(2)[0].bool()
+        likelihood = -weight * outputs.log_probs.chunk(2)[0][chosen].mean().item()
+        return {("loss", "pairs"): loss - likelihood, ("loss", "chosen tokens"): likelihood}
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Kept by TRL in the cache of the data set, for every later run of the same model on the same tokens.
@@ -104,6 +141,7 @@ def build_trainer(
     tokenizer: PreTrainedTokenizerBase,
     train: Dataset,
     evaluation: Dataset | None,
+    places_of: Callable[[Batch], list[str]],
 ) -> OlmoeTrainer:
     """The trainer of a stage, its model loaded from `checkpoint`.
 
@@ -111,8 +149,10 @@ def build_trainer(
 
     Args:
         probe_file: where the probe of the routers' drift is kept.
+        places_of: where the rows of a batch stand in their sources.
     Raises:
-        RecipeError: the adapter does not match the model, or the router losses can change no weight that is trained.
+        RecipeError: the start has weights that are not finite, the adapter does not match the model, or the router
+            losses can change no weight that is trained.
     """
     model = _load(recipe, checkpoint)
     config = model.config
@@ -131,6 +171,7 @@ def build_trainer(
         "peft_config": lora_config(recipe.lora, recipe.router.train) if recipe.lora else None,
         "router": recipe.router,
         "probe_file": probe_file,
+        "places_of": places_of,
     }
     trainer: OlmoeTrainer
     if recipe.stage == "sft":
@@ -164,8 +205,10 @@ def _check(trainer: OlmoeTrainer, recipe: Recipe, checkpoint: str) -> None:
 
 
 def _load(recipe: Recipe, checkpoint: str) -> OlmoeForCausalLM:
-    return OlmoeForCausalLM.from_pretrained(
+    model = OlmoeForCausalLM.from_pretrained(
         checkpoint,
         dtype=getattr(torch, recipe.model.dtype),
         attn_implementation=recipe.model.attn_implementation,
     )
+    refuse_not_finite(checkpoint, everywhere(not_finite(model)))
+    return model

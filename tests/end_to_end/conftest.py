@@ -38,6 +38,9 @@ def short_run(workspace) -> Callable[[str, str], Run]:
             file = workspace / f"{shape}.yaml"
             file.write_text(json.dumps({"name": shape, "stage": "pipeline", "stages": stages}))
             overrides = [*SHORT, *(["training.gradient_accumulation_steps=2"] if shape == "one" else [])]
+            for stage, rows in enumerate(("train", "train", "preferences", "preferences")):
+                # 21 rows in batches of 8: two processes have 16 and 5
+                overrides.append(f"stages.{stage}.data.eval=[{{path: data/skills/{rows}.jsonl, max_rows: 21}}]")
             for dpo in (2, 3):  # DPO alone starts at ln 2
                 overrides += [
                     f"stages.{dpo}.training.loss_type=[sigmoid]",

@@ -1,5 +1,6 @@
 """The same recipe on one process, ZeRO-2 and ZeRO-3: the same losses, and a checkpoint stock libraries load."""
 
+import json
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import transformers
 from safetensors.torch import load_file
 
 from olmoe_ft.adapters.checkpoints import load_whole
+from olmoe_ft.recipe.metrics import DIRECTIONS
 
 RECIPES = ["sft", "sft-lora", "dpo", "dpo-lora"]
 IDS = torch.arange(3, 60)[None]
@@ -29,6 +31,17 @@ def test_the_losses_of_ten_steps_equal_one_process(short_run, recipe, shape):
         for name in (name for name in expected if "/layer_" in name):
             # a choice between two experts that are alike to 1e-6 may fall otherwise
             assert actual[name] == pytest.approx(expected[name], abs=0.02), (expected["step"], name)
+
+
+@pytest.mark.parametrize("shape", ["zero2", "zero3"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_evaluation_is_that_of_one_process(short_run, recipe, shape):
+    """21 rows do not fill the batches of two processes; counting some twice would change every mean by percents."""
+    one, other = (json.loads((short_run(recipe, of).path / "summary.json").read_text()) for of in ("one", shape))
+    metrics = DIRECTIONS[recipe.partition("-")[0]]
+    assert {f"eval_{name}" for name in metrics} <= one.keys() & other.keys()
+    for name in metrics:
+        assert other[f"eval_{name}"] == pytest.approx(one[f"eval_{name}"], rel=1e-3, abs=1e-4), name
 
 
 @pytest.mark.parametrize("shape", ["one", "zero2", "zero3"])

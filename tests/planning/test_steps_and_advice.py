@@ -40,7 +40,7 @@ def test_steps_are_those_of_the_trainer(tmp_path, overrides):
     )
     _, per_epoch, *rest = trainer.set_initial_training_values(plan.arguments, loader)
     steps = rest[-1]
-    assert (found.steps_per_epoch, found.steps) == (per_epoch, steps)
+    assert (found.count.per_epoch, found.count.steps) == (per_epoch, steps)
     assert found.rows == 100
 
 

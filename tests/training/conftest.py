@@ -8,7 +8,9 @@ from gradient_cases import Case, recipe_of, write_start
 
 from olmoe_ft.data.mixture import load_mixtures
 from olmoe_ft.recipe import load_recipe
+from olmoe_ft.training.batch_rows import BatchRows
 from olmoe_ft.training.model_files import model_config, stage_tokenizer
+from olmoe_ft.training.packing import trainer_rows
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments
 from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
@@ -29,14 +31,16 @@ def make_trainer(tmp_path, monkeypatch) -> Callable[..., OlmoeTrainer]:
         run.create()
         arguments = training_arguments(recipe, run)
         tokenizer = stage_tokenizer(recipe, model_config(recipe))
+        train, evaluation = load_mixtures(recipe, arguments.max_length, tokenizer)
         return build_trainer(
             recipe,
             arguments,
             str(tmp_path / "start"),
             run.routing_probe.absolute(),
             tokenizer,
-            load_mixtures(recipe, arguments.max_length, tokenizer)[0].rows,
-            None,
+            train.rows,
+            trainer_rows(evaluation, recipe, evaluation=True) if evaluation else None,
+            BatchRows(train),
         )
 
     return make

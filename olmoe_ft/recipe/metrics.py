@@ -1,0 +1,58 @@
+"""The metrics of an evaluation, by which the best checkpoint can be chosen, and which way each is better."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from olmoe_ft.recipe.training_fields import Stage
+from olmoe_ft.recipe.wording import Problem, nearest, shown
+
+# True: greater is better. None: neither way is, so a recipe that chooses by it says `greater_is_better`.
+DIRECTIONS: dict[Stage, dict[str, bool | None]] = {
+    "sft": {"loss": False, "perplexity": False, "mean_token_accuracy": True, "entropy": None},
+    "dpo": {
+        "loss": False,
+        "rewards/accuracies": True,
+        "rewards/margins": True,
+        "rewards/chosen": True,
+        "rewards/rejected": False,
+        "logps/chosen": True,
+        "logps/rejected": False,
+        "logits/chosen": None,
+        "logits/rejected": None,
+        "mean_token_accuracy": True,
+        "entropy": None,
+    },
+}
+
+
+def direction(stage: Stage, metric: str) -> bool | None:
+    """Whether more of a metric is better, with or without `eval_` before its name; None if neither way is."""
+    return DIRECTIONS[stage][metric.removeprefix("eval_")]
+
+
+def broken_metric(stage: Stage, training: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with `metric_for_best_model` and `greater_is_better`."""
+    metric, given = training.get("metric_for_best_model"), training.get("greater_is_better")
+    if metric is None and training.get("load_best_model_at_end") is True:
+        metric = "loss"  # transformers' default
+    if metric is None:
+        if given is not None:
+            yield "training.greater_is_better", "there is no metric_for_best_model that it is about; remove it"
+        return
+    if not isinstance(metric, str):
+        return  # told as a value of the wrong type
+    known = DIRECTIONS[stage]
+    if (name := metric.removeprefix("eval_")) not in known:
+        yield (
+            "training.metric_for_best_model",
+            f"found {shown(metric)}{nearest(name, list(known))}; the evaluation of stage {stage} measures: "
+            f"{', '.join(known)}",
+        )
+    elif known[name] is None and given is None:
+        yield (
+            "training.metric_for_best_model",
+            f"found {shown(metric)}, which is better neither way by itself; set `greater_is_better` beside it",
+        )
+    elif isinstance(given, bool) and known[name] is not None and given != known[name]:
+        better = "greater" if known[name] else "smaller"
+        yield "training.greater_is_better", f"found {shown(given)}; {name} is better when {better}: remove it"

@@ -1,0 +1,176 @@
+"""Evaluation as one mean over all tokens (SFT) or pairs (DPO), whatever the batch size and number of processes.
+
+transformers averages the losses of batches and TRL its metrics: a batch of long rows then counts as much as one of
+short rows, and with several processes the rows that fill up the last batch count twice. Here each process takes its own
+rows, each once; what TRL computes of one of its batches is weighted by what it is a mean over, and the sums of all
+processes are divided once.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from transformers import Trainer
+
+IGNORED = -100
+Counts = dict[str, int]  # what a batch has of each unit
+
+# What each metric is a mean over. TRL adds its own under these names; a new one fails until it stands here.
+UNITS = {
+    "sft": {"loss": "tokens", "entropy": "tokens", "mean_token_accuracy": "tokens"},
+    "dpo": {
+        "loss": "pairs",
+        **dict.fromkeys((f"rewards/{of}" for of in ("chosen", "rejected", "accuracies", "margins")), "pairs"),
+        **dict.fromkeys(("logps/chosen", "logps/rejected"), "pairs"),
+        "entropy": "tokens",
+        "logits/chosen": "chosen tokens",
+        "logits/rejected": "rejected tokens",
+        "mean_token_accuracy": "chosen tokens",
+    },
+}
+
+
+class EvaluationBatches(Sampler[list[int]]):
+    """The batches of one process: every row is in one batch of one process.
+
+    All processes take as many, since under ZeRO-3 none can run the network alone: one that has no row left takes its
+    first batch again, or row 0, and that one is not counted.
+
+    Args:
+        rows: of the evaluation, taken in order.
+        size: rows of a batch, at most.
+        process, processes: which one this is, of how many.
+    """
+
+    def __init__(self, rows: int, size: int, process: int, processes: int) -> None:
+        size = min(size, math.ceil(rows / processes))
+        own = [range(start, min(start + size, rows)) for start in range(process * size, rows, processes * size)]
+        self.counted = len(own)
+        self.batches = own + [own[0] if own else range(1)] * (math.ceil(rows / (size * processes)) - len(own))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return map(list, self.batches)
+
+
+class Sums:
+    """Sums of one process, by metric and unit. A metric may have parts in several units: then its means are added."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches  # that are to be counted
+        self.sums: dict[tuple[str, str], list[float]] = {}
+
+    def add(self, values: dict[tuple[str, str], float], counts: Counts) -> None:
+        """The means of one batch, each times what it is a mean over."""
+        counted, self.left = self.left > 0, self.left - 1
+        for key, value in values.items():
+            count = counts[key[1]] if counted else 0
+            total = self.sums.setdefault(key, [0.0, 0.0])
+            if count:
+                total[0] += value * count
+                total[1] += count
+
+    def means(self, accelerator: Accelerator) -> dict[str, float]:
+        """Over all processes, which all come here."""
+        totals = torch.tensor([*self.sums.values()], dtype=torch.float64, device=accelerator.device)
+        means: dict[str, float] = {}
+        for (name, _), (total, count) in zip(self.sums, accelerator.reduce(totals).tolist(), strict=True):
+            means[name] = means.get(name, 0.0) + (total / count if count else math.nan)
+        return means
+
+
+class EvaluationMixin(Trainer):
+    """Stands before a TRL trainer among the bases, of which subclasses say `units`, `counts_of` and `split_loss`."""
+
+    units: dict[str, str]
+
+    def counts_of(self, inputs: dict[str, Tensor]) -> Counts:
+        """How much of each unit a batch has."""
+        raise NotImplementedError
+
+    def split_loss(self, loss: float, outputs: Any, inputs: dict[str, Tensor]) -> dict[tuple[str, str], float]:
+        """The loss of a batch by the units that its parts are means over."""
+        return {("loss", self.units["loss"]): loss}
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        rows = self._remove_unused_columns(self.eval_dataset if eval_dataset is None else eval_dataset, "evaluation")
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        return DataLoader(
+            rows,
+            batch_sampler=EvaluationBatches(len(rows), self.args.eval_batch_size, process, processes),
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+        )
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> Any:
+        assert isinstance(dataloader.batch_sampler, EvaluationBatches)
+        self._sums = Sums(dataloader.batch_sampler.counted)
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        means = self._sums.means(self.accelerator)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
+        return output
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        heard: list[Any] = []
+        with _alone(self):
+            loss, *rest = super().prediction_step(_listening(model, heard), inputs, *args, **kwargs)
+        means = self._metrics["eval"]  # TRL's, one value of each
+        values = self.split_loss(loss.item(), heard[0], inputs)
+        values |= {(name, self.units[name]): found[-1] for name, found in means.items() if name != "num_tokens"}
+        self._sums.add(values, self.counts_of(inputs))
+        for name in [name for name in means if name != "num_tokens"]:  # a count of training, which TRL logs as it is
+            del means[name]
+        return loss, *rest
+
+
+def label_count(labels: Tensor) -> int:
+    """Next-token targets of a batch, (B, S): the first token of a row is none."""
+    return int((labels[:, 1:] != IGNORED).sum())
+
+
+def _listening(model: Callable[..., Any], heard: list[Any]) -> Callable[..., Any]:
+    """The model, whose outputs are noted."""
+
+    def listening(*args: Any, **kwargs: Any) -> Any:
+        heard.append(model(*args, **kwargs))
+        return heard[-1]
+
+    return listening
+
+
+class _Alone:
+    """An accelerator that gathers nothing from other processes."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._accelerator, name)
+
+    def gather(self, values: Any) -> Any:
+        return values
+
+    gather_for_metrics = gather
+
+
+@contextmanager
+def _alone(trainer: Any) -> Iterator[None]:
+    """Within the block the trainer computes TRL's metrics of its own batch."""
+    accelerator = trainer.accelerator
+    trainer.accelerator = _Alone(accelerator)
+    try:
+        yield
+    finally:
+        trainer.accelerator = accelerator

@@ -1,0 +1,162 @@
+"""Evaluation is one mean over tokens or pairs, whatever the batches; its metrics say which way they are better."""
+
+import math
+
+import pytest
+import torch
+from gradient_cases import REPOSITORY, Case
+
+from olmoe_ft.recipe import RecipeError, load_recipe
+from olmoe_ft.recipe.metrics import DIRECTIONS
+from olmoe_ft.training.evaluation import UNITS, EvaluationBatches, Sums
+from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.runtime import training_arguments
+
+ROWS = {"sft": "train", "dpo": "preferences"}
+TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "num_tokens", "epoch")
+
+
+def evaluation(stage: str, rows: int) -> str:
+    return f"data.eval=[{{path: {REPOSITORY / f'data/skills/{ROWS[stage]}.jsonl'}, max_rows: {rows}}}]"
+
+
+def metrics_of(trainer) -> dict[str, float]:
+    found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
+    return {name: value for name, value in found.items() if name not in TIMES}
+
+
+def by_row(trainer) -> dict[str, float]:
+    """Straight from the logits of one row at a time: SFT.
+
+    A token that is learned is predicted from all before it; the first of a row is not. Of those tokens: the mean
+    negative log-probability, the mean entropy of the prediction, how often the likeliest token is the right one.
+    """
+    losses, entropies, right = [], [], []
+    for row in trainer.eval_dataset:
+        with torch.no_grad():
+            logits = trainer.model(torch.tensor([row["input_ids"]])).logits[0, :-1].double()
+        labels = torch.tensor(row["labels"])[1:]
+        log_probabilities = logits.log_softmax(-1)
+        for place in (labels != -100).nonzero().flatten().tolist():
+            one = log_probabilities[place]
+            losses.append(-one[labels[place]].item())
+            entropies.append(-(one.exp() * one).sum().item())
+            right.append(float(one.argmax() == labels[place]))
+    loss = sum(losses) / len(losses)
+    return {
+        "loss": loss,
+        "perplexity": math.exp(loss),
+        "entropy": sum(entropies) / len(entropies),
+        "mean_token_accuracy": sum(right) / len(right),
+    }
+
+
+@pytest.mark.parametrize("size", [1, 4, 24])
+@pytest.mark.parametrize("packing", [False, True])
+def test_sft_is_the_mean_of_all_tokens(make_trainer, size, packing):
+    """23 rows of mixed length: a mean of batches would be another number for every size."""
+    trainer = make_trainer(
+        Case(), evaluation("sft", 23), f"training.per_device_eval_batch_size={size}", f"training.packing={packing}"
+    )
+    found = metrics_of(trainer)
+    if packing:  # the rows as they are, of which the packs are made
+        plain = make_trainer(Case(), evaluation("sft", 23), "name=plain")
+        trainer.eval_dataset = plain.eval_dataset
+        assert len(plain.eval_dataset) == 23
+    expected = by_row(trainer)
+    assert found.keys() == expected.keys() == DIRECTIONS["sft"].keys()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-5), name
+
+
+@pytest.mark.parametrize("loss", [("sigmoid", "sft"), ("ipo",)])
+def test_dpo_is_the_mean_of_all_pairs(make_trainer, loss):
+    """What TRL says of all 23 pairs in one batch, and rewards pair by pair, whatever the batches."""
+    losses = (
+        f"training.loss_type=[{', '.join(loss)}]",
+        f"training.loss_weights={[1.0, 2.0][: len(loss)]}",
+        "training.dataloader_drop_last=true",  # is about training
+    )
+    found = {
+        size: metrics_of(
+            make_trainer(
+                Case("dpo", rows=2), evaluation("dpo", 23), *losses, f"training.per_device_eval_batch_size={size}"
+            )
+        )
+        for size in (23, 1, 5)
+    }
+    assert found[23].keys() == DIRECTIONS["dpo"].keys()
+    for size in (1, 5):
+        for name, value in found[23].items():
+            assert found[size][name] == pytest.approx(value, rel=2e-5, abs=2e-6), (size, name)
+    trainer = make_trainer(Case("dpo"), evaluation("dpo", 23), *losses)
+    batch = trainer.data_collator(list(trainer.eval_dataset))
+    trainer.model.eval()
+    with torch.no_grad():
+        assert found[1]["loss"] == pytest.approx(trainer.compute_loss(trainer.model, batch).item(), rel=2e-5)
+
+
+def test_trl_measures_nothing_that_has_no_unit_and_no_direction():
+    for stage, units in UNITS.items():
+        assert {*units, *(["perplexity"] if stage == "sft" else [])} == DIRECTIONS[stage].keys()
+
+
+@pytest.mark.parametrize(("rows", "size", "processes"), [(5, 2, 2), (1, 8, 4), (24, 4, 1), (23, 24, 2), (7, 1, 3)])
+def test_every_row_is_counted_once(rows, size, processes):
+    shares = [EvaluationBatches(rows, size, process, processes) for process in range(processes)]
+    assert len({len(share) for share in shares}) == 1, "ZeRO-3 needs every process in every batch"
+    counted = [row for share in shares for batch in list(share)[: share.counted] for row in batch]
+    assert sorted(counted) == list(range(rows))
+    assert all(batch and len(batch) <= size for share in shares for batch in share)
+
+
+def test_sums_by_hand():
+    """Two tokens of loss 1 and six of loss 3: (2 + 18) / 8 = 2.5. A third batch fills up and is not counted."""
+
+    class One:
+        device = "cpu"
+
+        @staticmethod
+        def reduce(totals):
+            return totals
+
+    sums = Sums(2)
+    for value, count in ((1.0, 2), (3.0, 6), (math.nan, 4)):
+        sums.add({("loss", "tokens"): value}, {"tokens": count})
+    assert sums.means(One()) == {"loss": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("stage", "metric", "greater"),
+    [
+        ("sft", "eval_perplexity", False),
+        ("sft", "loss", False),
+        ("sft", "mean_token_accuracy", True),
+        ("dpo", "eval_rewards/rejected", False),
+        ("dpo", "rewards/margins", True),
+    ],
+)
+def test_the_best_is_the_best(tmp_path, monkeypatch, stage, metric, greater):
+    recipe = load_recipe(
+        f"recipes/tiny/{stage}.yaml",
+        [evaluation(stage, 8), "training.eval_strategy=steps", f"training.metric_for_best_model={metric}"],
+    )
+    monkeypatch.chdir(tmp_path)
+    assert training_arguments(recipe, RunDirectory(recipe)).greater_is_better is greater
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"metric_for_best_model": "accuracy"}, "measures: loss, perplexity, mean_token_accuracy, entropy"),
+        ({"metric_for_best_model": "eval_perplexty"}, "did you mean `perplexity`?"),
+        ({"metric_for_best_model": "entropy"}, "set `greater_is_better` beside it"),
+        ({"metric_for_best_model": "loss", "greater_is_better": "true"}, "loss is better when smaller: remove it"),
+        ({"greater_is_better": "false"}, "there is no metric_for_best_model that it is about"),
+    ],
+)
+def test_an_unknown_metric_is_refused(given, said):
+    overrides = [f"training.{name}={value}" for name, value in given.items()]
+    with pytest.raises(RecipeError, match="training.*") as error:
+        load_recipe("recipes/tiny/sft.yaml", [evaluation("sft", 8), "training.eval_strategy=steps", *overrides])
+    assert said in str(error.value)
