@@ -6,7 +6,7 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Stage = Literal["sft", "dpo"]
 
@@ -35,11 +35,26 @@ def training_fields(stage: Stage) -> dict[str, str]:
     return fields
 
 
+@cache
 def default_of(stage: Stage, name: str) -> Any:
-    """The value of a field of the stage's own configuration that a recipe leaves out."""
-    value = _annotated(_class("trl", f"trainer/{stage}_config.py", CONFIG_NAMES[stage]))[name].value
-    if isinstance(value, ast.Call):  # field(default=…)
-        value = next(keyword.value for keyword in value.keywords if keyword.arg == "default")
+    """The value of a field that a recipe leaves out."""
+    places = (("trl", f"trainer/{stage}_config.py", CONFIG_NAMES[stage]), *reversed(BASES))
+    owner = next(_class(*place) for place in places if name in _annotated(_class(*place)))
+    return _default(_annotated(owner)[name].value, owner)
+
+
+def _default(value: ast.expr | None, owner: ast.ClassDef) -> Any:
+    """What an expression for a field's default stands for; `owner` is the class that the field is in."""
+    if isinstance(value, ast.Call):  # field(default=…) or field(default_factory=…)
+        keywords = {keyword.arg: keyword.value for keyword in value.keywords}
+        return _default(keywords.get("default", keywords.get("default_factory")), owner)
+    if isinstance(value, ast.Lambda):
+        return ast.literal_eval(value.body)
+    if isinstance(value, ast.Name) and value.id == "list":
+        return []
+    if isinstance(value, ast.Name):  # a variable of the class; what is assigned last holds for a new torch
+        assigned = [item for item in ast.walk(owner) if isinstance(item, ast.Assign)]
+        value = next(item.value for item in reversed(assigned) if ast.unparse(item.targets[0]) == value.id)
     assert value is not None
     return ast.literal_eval(value)
 
@@ -70,6 +85,49 @@ def accepts_null(annotation: str) -> bool:
     return "None" in (name.strip() for name in annotation.split("|"))
 
 
+class Parameter(NamedTuple):
+    """A parameter of a function."""
+
+    annotation: str
+    """As it is written, or "float" where nothing is."""
+    needed: bool
+    """Whether it has no default."""
+
+
+@cache
+def parameters(package: str, file: str, name: str) -> dict[str, Parameter]:
+    """What a function, or the `__init__` of a class, takes by name (not what it takes as `**kwargs`)."""
+    node: ast.AST = _definition(package, file, name)
+    if isinstance(node, ast.ClassDef):
+        node = next(item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__")
+    assert isinstance(node, ast.FunctionDef)
+    names, defaults = node.args.args, len(node.args.defaults)
+    return {
+        item.arg: Parameter(ast.unparse(item.annotation) if item.annotation else "float", place < len(names) - defaults)
+        for place, item in enumerate(names)
+    }
+
+
+@cache
+def dictionary(package: str, file: str, name: str) -> dict[str, str]:
+    """A dictionary of a module, keys and values as they are written: from `SchedulerType.LINEAR` to a function."""
+    for node in _statements(_source(package, file)):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(node.value, ast.Dict):
+            keys = (ast.unparse(key) for key in node.value.keys if key is not None)
+            return dict(zip(keys, map(ast.unparse, node.value.values), strict=True))
+    raise RuntimeError(f"{file} of {package} does not define {name}; install the pinned version of {package}")
+
+
+def members(enumeration: str) -> dict[str, str]:
+    """The values of an enumeration in ENUMERATIONS by their names."""
+    items = _class(*ENUMERATIONS[enumeration], enumeration).body
+    return {
+        ast.unparse(item.targets[0]): item.value.value
+        for item in items
+        if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
+    }
+
+
 @cache
 def training_choices(stage: Stage) -> dict[str, tuple[str, ...]]:
     """The values of the fields that take one of a few names: of an enumeration, or as the field's own metadata or help
@@ -79,7 +137,7 @@ def training_choices(stage: Stage) -> dict[str, tuple[str, ...]]:
     for place in (*BASES, own):
         for name, item in _annotated(_class(*place)).items():
             kinds = {kind.strip() for kind in ast.unparse(item.annotation).split("|")} & ENUMERATIONS.keys()
-            names = [value for kind in kinds for value in _members(kind)] or _listed(item.value)
+            names = [value for kind in kinds for value in members(kind).values()] or _listed(item.value)
             if names:
                 found[name] = tuple(names)
     return found
@@ -90,16 +148,26 @@ def _class_fields(package: str, file: str, class_name: str) -> dict[str, str]:
     return {name: ast.unparse(item.annotation) for name, item in fields.items()}
 
 
-@cache
 def _class(package: str, file: str, name: str) -> ast.ClassDef:
+    node = _definition(package, file, name)
+    assert isinstance(node, ast.ClassDef)
+    return node
+
+
+@cache
+def _definition(package: str, file: str, name: str) -> ast.ClassDef | ast.FunctionDef:
+    source = _source(package, file)
+    for node in _statements(source):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return node
+    raise RuntimeError(f"{source} does not define {name}; install the pinned version of {package}")
+
+
+def _source(package: str, file: str) -> Path:
     spec = find_spec(package)  # of a top-level package: finds the folder, imports nothing
     if spec is None or spec.origin is None:
         raise RuntimeError(f"{package} is not installed; run `make setup`")
-    source = Path(spec.origin).parent / file
-    for node in _statements(source):
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return node
-    raise RuntimeError(f"{source} does not define {name}; install the pinned version of {package}")
+    return Path(spec.origin).parent / file
 
 
 @cache
@@ -110,11 +178,6 @@ def _statements(source: Path) -> list[ast.stmt]:
 def _annotated(node: ast.ClassDef) -> dict[str, ast.AnnAssign]:
     fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
     return {item.target.id: item for item in fields if isinstance(item.target, ast.Name)}
-
-
-def _members(enumeration: str) -> list[str]:
-    items = [item for item in _class(*ENUMERATIONS[enumeration], enumeration).body if isinstance(item, ast.Assign)]
-    return [item.value.value for item in items if isinstance(item.value, ast.Constant)]  # type: ignore[misc]
 
 
 def _listed(field: ast.expr | None) -> list[str]:
