@@ -44,9 +44,11 @@ check: setup  ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-schema: setup  ## recipes/schema.json, by which editors check recipes
+schema: setup  ## recipes/schema.json, by which editors check recipes, and docs/options.md
 	$(BIN)/python -m olmoe_ft.recipe.json_schema > recipes/schema.json.partial
 	mv recipes/schema.json.partial recipes/schema.json
+	$(BIN)/python -m olmoe_ft.recipe.options.document > docs/options.md.partial
+	mv docs/options.md.partial docs/options.md
 
 bench: setup  ## training steps beside TRL's, transformers' and PEFT's, into README.md (BENCH='--sizes mid --lengths 512')
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py $(BENCH)

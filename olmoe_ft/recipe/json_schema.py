@@ -7,9 +7,9 @@ and `training` has the fields of both stages. `olmoe-ft validate` is what decide
 import json
 from typing import Any
 
+from olmoe_ft.recipe.options.table import OPTIONS
 from olmoe_ft.recipe.schema import Recipe
-from olmoe_ft.recipe.training_fields import CONFIG_NAMES, allowed_scalars, training_fields
-from olmoe_ft.recipe.training_rules import OWNED
+from olmoe_ft.recipe.training_fields import CONFIG_NAMES, Stage, allowed_scalars, default_of, training_fields
 
 TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string", "None": "null"}
 EXTENDS = {"type": ["string", "null"], "description": "A recipe to lay this one over, relative to this file."}
@@ -30,25 +30,29 @@ def json_schema() -> dict[str, Any]:
 
 
 def _training() -> dict[str, Any]:
-    fields: dict[str, dict[str, str]] = {}  # name -> configuration -> annotation
-    for stage, config in CONFIG_NAMES.items():
+    fields: dict[str, dict[Stage, str]] = {}  # name -> stage -> annotation
+    for stage in CONFIG_NAMES:
         for name, annotation in training_fields(stage).items():
-            if name not in OWNED:
-                fields.setdefault(name, {})[config] = annotation
+            if name in OPTIONS and OPTIONS[name].kind != "set":
+                fields.setdefault(name, {})[stage] = annotation
     return {
         "type": "object",
-        "properties": {name: _training_field(annotations) for name, annotations in sorted(fields.items())},
+        "properties": {name: _training_field(name, annotations) for name, annotations in sorted(fields.items())},
         "additionalProperties": False,
         "description": Recipe.model_fields["training"].description,
     }
 
 
-def _training_field(annotations: dict[str, str]) -> dict[str, Any]:
-    """Of one field, by the configurations that have it; its type where that is one scalar or another for all."""
-    description = "; ".join(f"{config}: {annotation}" for config, annotation in annotations.items())
-    scalars = [allowed_scalars(annotation) for annotation in annotations.values()]
-    types = sorted({TYPES[scalar] for names in scalars for scalar in names})
-    return ({"type": types} if all(scalars) else {}) | {"description": description}
+def _training_field(name: str, annotations: dict[Stage, str]) -> dict[str, Any]:
+    """Of one field, by the stages that have it; its type where that is one scalar or another for all."""
+    option = OPTIONS[name]
+    if option.kind == "refused":
+        return {"enum": [default_of(next(iter(annotations)), name)], "description": f"Only the default: {option.text}."}
+    types = sorted({TYPES[scalar] for annotation in annotations.values() for scalar in allowed_scalars(annotation)})
+    all_scalars = all(allowed_scalars(annotation) for annotation in annotations.values())
+    written = "; ".join(f"{CONFIG_NAMES[stage]}: {annotation}" for stage, annotation in annotations.items())
+    effect = "No effect: " if option.kind == "no effect" else ""
+    return ({"type": types} if all_scalars else {}) | {"description": f"{effect}{option.text} ({written})."}
 
 
 def _nullable(field: dict[str, Any]) -> dict[str, Any]:

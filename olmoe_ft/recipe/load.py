@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 from olmoe_ft.recipe.document import OVERRIDE, Document, assign
 from olmoe_ft.recipe.errors import RecipeError, gathered
-from olmoe_ft.recipe.messages import check
+from olmoe_ft.recipe.messages import check, unknown_key
 from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.stages import check_pipeline
-from olmoe_ft.recipe.wording import nearest
 from olmoe_ft.recipe.yaml_file import parse_value, read_document
 
 
@@ -58,7 +57,8 @@ def parse_override(text: str) -> Override:
     section = key.partition(".")[0]
     known = list(Recipe.model_fields)
     if section not in known:
-        raise RecipeError(f"{OVERRIDE}: {key}: unknown section{nearest(section, known)}; allowed: {', '.join(known)}")
+        said = unknown_key((section,), known).replace("unknown key", "unknown section")
+        raise RecipeError(f"{OVERRIDE}: {key}: {said}")
     try:
         return Override(key, parse_value(value))
     except ValueError as error:

@@ -8,8 +8,11 @@ from pydantic import BaseModel, ValidationError
 
 from olmoe_ft.recipe.document import Document
 from olmoe_ft.recipe.errors import RecipeError
-from olmoe_ft.recipe.rules import REFUSED_ADAPTERS, broken_rules
+from olmoe_ft.recipe.options.hints import hint
+from olmoe_ft.recipe.rules import REFUSED_ADAPTERS, STAGE_SECTIONS, broken_rules
 from olmoe_ft.recipe.schema import Lora, Recipe
+from olmoe_ft.recipe.training_fields import training_fields
+from olmoe_ft.recipe.training_rules import without_effect
 from olmoe_ft.recipe.wording import Problem, nearest, shown
 
 # What a field needs, by pydantic's name of the error; braces are filled from the error's context.
@@ -51,6 +54,16 @@ def located(document: Document, problems: Iterable[Problem]) -> list[str]:
     return [f"{document.place(key)}: {key}: {text}" for key, text in ordered]
 
 
+def notes(recipe: Recipe) -> list[str]:
+    """What stands in a recipe, or in the stages of a pipeline, and has no effect there."""
+    return [
+        f"{stage.name}: {key} has no effect: {reason}"
+        for stage in recipe.stages or (recipe,)
+        if stage.stage != "pipeline"
+        for key, reason in without_effect(stage.stage, stage.model_dump())
+    ]
+
+
 def shape_problems(error: ValidationError) -> Iterable[Problem]:
     """What pydantic found, in our words."""
     for found in error.errors(include_url=False):
@@ -66,7 +79,7 @@ def shape_problems(error: ValidationError) -> Iterable[Problem]:
                     yield key, f"found {shown(found['input'])}; {REFUSED_ADAPTERS[name]}"
                     continue
                 known = [*section.model_fields, *(["extends"] if section is Recipe else [])]
-                yield key, f"unknown key{nearest(name, known)}; allowed: {', '.join(known)}"
+                yield key, unknown_key(found["loc"], known)
             case "expected":
                 yield key, f"found {shown(found['input'])}; allowed: {found['msg']}"
             case "less_than_equal" if name == "weight":
@@ -79,6 +92,23 @@ def shape_problems(error: ValidationError) -> Iterable[Problem]:
                 yield key, f"found {shown(found['input'])}; {needed}"
             case _:
                 yield key, f"found {shown(found['input'])}; {found['msg']}"
+
+
+def unknown_key(location: tuple[int | str, ...], known: list[str]) -> str:
+    """What is said of a key that a section does not have: where another tool's went, or our own of another section."""
+    *section, name = (part for part in location if isinstance(part, str))
+    if (lead := hint(".".join(section), name)) is not None:
+        return f"is no key here; {lead}"
+    owners = [owner for owner in STAGE_SECTIONS if name in _keys(owner)] if section in ([], ["training"]) else []
+    if len(owners) == 1:
+        return f"is a key of `{owners[0]}`: write it as `{owners[0]}.{name}`"
+    return f"unknown key{nearest(name, known)}; allowed: {', '.join(known)}"
+
+
+def _keys(section: str) -> set[str]:
+    if section == "training":
+        return training_fields("sft").keys() | training_fields("dpo").keys()
+    return set(_model_at((section,)).model_fields)
 
 
 def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:

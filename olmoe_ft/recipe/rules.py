@@ -49,7 +49,7 @@ def broken_rules(values: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _quantization(values)
     yield from _data(_section(values, "data"), stage)
     if stage is not None:
-        yield from broken_training(stage, values.get("training"))
+        yield from broken_training(stage, values)
 
 
 def stage_of(values: Mapping[str, Any]) -> Stage | None:
@@ -80,6 +80,9 @@ def _model(model: Mapping[str, Any]) -> Iterator[Problem]:
         yield "model", f"found both `path` and `config`, which are two starts; {mend}"
     elif "path" not in model and "config" not in model:
         yield "model", "found neither `path` (a checkpoint) nor `config` (random weights); give exactly one of them"
+    attention = model.get("attn_implementation")
+    if attention in ("flash_attention_2", "flash_attention_3") and model.get("dtype") == "float32":
+        yield "model.attn_implementation", f"found {shown(attention)}, which knows no float32; choose sdpa, or bfloat16"
     if "config" in model and "tokenizer" not in model:
         yield "model.tokenizer", "is missing; a `config` has no tokenizer of its own, so name one"
 

@@ -18,7 +18,7 @@ def messages(path, overrides=()):
 # One change to a good recipe, and the one message it must give.
 TRAPS = [
     ("training.learnig_rate=1", "training.learnig_rate: unknown key (did you mean `learning_rate`?)"),
-    ("training.warmup_ratio=0.1", "set `warmup_steps` instead"),
+    ("training.warmup_ratio=0.1", "set `training.warmup_steps` instead"),
     ("training.beta=0.1", "training.beta: is a field of DPOConfig (stage dpo) only"),
     ("training.learning_rate=fast", 'training.learning_rate: found "fast"; a number is needed'),
     ("training.learning_rate=.nan", "training.learning_rate: found NaN; a number is needed"),
@@ -69,7 +69,7 @@ TRAPS = [
     ("training.truncation_mode=keep_end", "set `data.long_prompts` and `data.long_answers` instead"),
     ("training.dataset_text_field=body", "set `data.train.0.columns` instead"),
     ("training.train_sampling_strategy=batch_rebalance", "differ in size but count alike; choose group_by_length"),
-    ("training.packing_strategy=wrapped", "which cuts rows and runs them together"),
+    ("training.packing_strategy=wrapped", "wrapped would run rows together; choose bfd"),
     ("data.train.0.max_rows=0", "data.train.0.max_rows: found 0; it must be at least 1"),
     ("data.train.0.format=json", "allowed: messages, prompt_completion, alpaca, sharegpt, text, preference"),
     ("data.train.2.weight=1", "data.train.2.weight: `2` is no item of this list; it has 2"),
@@ -118,7 +118,8 @@ def test_a_wrong_value_is_named_with_what_is_allowed(good, override, fragment):
         ),
         (["lora.use_dora=true"], "lora.use_dora: found true; DoRA needs the norm of W + BA"),
         (["lora.target_modules=[q_proj]"], 'lora.target_modules: found ["q_proj"]; set `attention` and `experts`'),
-        (["lora.lora_alpha=4"], "lora.lora_alpha: unknown key (did you mean `alpha`?)"),
+        (["lora.lora_alpha=4"], "lora.lora_alpha: is no key here; set `lora.alpha` instead"),
+        (["lora.alhpa=4"], "lora.alhpa: unknown key (did you mean `alpha`?)"),
     ],
 )
 def test_adapters(good, overrides, fragment):

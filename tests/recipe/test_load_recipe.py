@@ -168,9 +168,9 @@ def test_an_override_repairs_what_the_file_has_wrong(write, good):
 
 
 def test_round_trip(good, write):
-    recipe = load_recipe(good, ["training.optim_args='1e-3'", "tracking.wandb=off", "data.answers={path: h.jsonl}"])
+    recipe = load_recipe(good, ["tracking.project='1e-3'", "tracking.wandb=off", "data.answers={path: h.jsonl}"])
     assert load_recipe(write("again.yaml", recipe.to_yaml())) == recipe
-    assert recipe.training["optim_args"] == "1e-3"
+    assert recipe.tracking.project == "1e-3"
 
 
 def test_error_holds_its_messages():

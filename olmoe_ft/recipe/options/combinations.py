@@ -1,0 +1,93 @@
+"""What the options of a stage say about each other: problems that are refused, and notes of what has no effect."""
+
+from collections.abc import Iterator
+
+from olmoe_ft.recipe.options.evaluation import broken_evaluation, unread_by_strategy
+from olmoe_ft.recipe.options.given import Given
+from olmoe_ft.recipe.options.optimizers import broken_optimizer, unread_by_optimizer
+from olmoe_ft.recipe.options.preferences import broken_preferences
+from olmoe_ft.recipe.options.schedules import broken_schedule
+from olmoe_ft.recipe.wording import Problem, nearest, shown
+
+CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
+CHECKPOINT_ARGUMENTS = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop", "selective")
+REENTRANT_ARGUMENTS = ("use_reentrant", "preserve_rng_state")
+WORKER_OPTIONS = ("dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context")
+COMPILERS = ("torch_compile_backend", "torch_compile_mode")
+
+
+def broken_combinations(given: Given) -> Iterator[Problem]:
+    """Everything that is wrong between options, each right by itself."""
+    yield from broken_schedule(given)
+    yield from broken_optimizer(given)
+    yield from broken_evaluation(given)
+    yield from _arithmetic(given)
+    yield from _checkpointing(given)
+    yield from _workers(given)
+    if given.stage == "dpo":
+        yield from broken_preferences(given)
+    else:
+        yield from _supervised(given)
+
+
+def unread(given: Given) -> Iterator[Problem]:
+    """Options with another value than their default that change nothing beside the others."""
+    yield from unread_by_optimizer(given)
+    yield from unread_by_strategy(given)
+
+
+def _arithmetic(given: Given) -> Iterator[Problem]:
+    half = given["bf16"]
+    if half is not None and half != (given.dtype == "bfloat16"):
+        yield "bf16", f"found {shown(half)} with model.dtype {given.dtype}, which decides the arithmetic; remove it"
+    for name in COMPILERS:
+        if given[name] is not None and not given["torch_compile"]:
+            yield name, f"found {shown(given[name])} without `torch_compile: true`; add it, or remove this"
+
+
+def _checkpointing(given: Given) -> Iterator[Problem]:
+    new, old = (given.values.get(name) for name in CHECKPOINTING)
+    if new is not None and old is not None and new != old:
+        yield (
+            CHECKPOINTING[0],
+            f"found {shown(new)} beside gradient_checkpointing {shown(old)}, its old name; remove one",
+        )
+    on = given[CHECKPOINTING[1]] if new is None else new
+    names = [f"{name}_kwargs" for name in CHECKPOINTING if given[f"{name}_kwargs"]]
+    if len(names) == 2:
+        yield names[0], f"found beside {names[1]}, its old name; remove one"
+    for name in names:
+        arguments = given[name]
+        if not on:
+            yield name, f"found {shown(arguments)} without `gradient_checkpointing: true`; add it, or remove this"
+        reentrant = arguments.get("use_reentrant") is True
+        known = list(REENTRANT_ARGUMENTS if reentrant else CHECKPOINT_ARGUMENTS)
+        known = [key for key in known if key != "selective" or given.stage == "sft"]
+        for key, value in arguments.items():
+            if key not in known:
+                beside = " beside use_reentrant: true" if reentrant and key in CHECKPOINT_ARGUMENTS else ""
+                yield f"{name}.{key}", f"is not taken{beside}{nearest(str(key), known)}; allowed: {', '.join(known)}"
+            elif key == "determinism_check":
+                if value not in ("default", "none"):
+                    yield f"{name}.{key}", f"found {shown(value)}; allowed: default, none"
+            elif not isinstance(value, bool):
+                yield f"{name}.{key}", f"found {shown(value)}; true or false is needed"
+
+
+def _workers(given: Given) -> Iterator[Problem]:
+    for name in WORKER_OPTIONS:
+        if given[name] and not given["dataloader_num_workers"]:
+            yield name, f"found {shown(given[name])} without workers; set `dataloader_num_workers`, or remove it"
+
+
+def _supervised(given: Given) -> Iterator[Problem]:
+    packs = {"packing": given["packing"], "eval_packing": given["eval_packing"]}
+    for name in (name for name, value in packs.items() if value and given["max_length"] is None):
+        yield "max_length", f"found null beside training.{name}; rows are packed to a length: give one"
+        break
+    if given["loss_type"] == "chunked_nll":
+        yield "loss_type", 'found "chunked_nll", an old name; choose nll, which is the same'
+    if given["label_smoothing_factor"] and given["loss_type"] == "dft":
+        yield "label_smoothing_factor", "found beside loss_type dft, which does not read it; remove one of them"
+    if isinstance(given["pad_to_multiple_of"], str) and given["pad_to_multiple_of"] != "auto":
+        yield "pad_to_multiple_of", f"found {shown(given['pad_to_multiple_of'])}; a whole number is needed, or auto"

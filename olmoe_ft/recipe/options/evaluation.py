@@ -1,0 +1,62 @@
+"""When a run evaluates, saves and writes records: what needs rows, and which settings a choice leaves unread."""
+
+from collections.abc import Iterator
+
+from olmoe_ft.recipe.options.given import Given
+from olmoe_ft.recipe.wording import Problem, shown
+
+NEEDS_ROWS = ("per_device_eval_batch_size", "eval_packing", "eval_steps", "eval_delay", "eval_on_start")
+NEEDS_STRATEGY = ("eval_steps", "eval_delay")
+
+
+def broken_evaluation(given: Given) -> Iterator[Problem]:
+    """What is wrong between evaluation, checkpoints and the rows that there are."""
+    strategy, saves = given["eval_strategy"], given["save_strategy"]
+    if not given.evaluation:
+        if strategy != "no":
+            yield "eval_strategy", f"found {shown(strategy)} without rows to evaluate; set `data.eval`, or remove it"
+        for name in NEEDS_ROWS:
+            if given.changed(name):
+                yield name, f"found {shown(given[name])} without rows to evaluate; set `data.eval`, or remove it"
+    else:
+        for name in NEEDS_STRATEGY:
+            if given.changed(name) and strategy == "no":
+                yield (
+                    name,
+                    f'found {shown(given[name])} with eval_strategy "no"; set `eval_strategy: steps`, or remove it',
+                )
+    if saves == "best" and strategy == "no":
+        yield "save_strategy", "found best, which follows an evaluation; set `eval_strategy` and `data.eval`"
+    if given["load_best_model_at_end"]:
+        yield from _best(given)
+
+
+def _best(given: Given) -> Iterator[Problem]:
+    """A checkpoint must exist for every evaluation that could be the best."""
+    key, strategy, saves = "load_best_model_at_end", given["eval_strategy"], given["save_strategy"]
+    if strategy == "no":
+        yield key, "found true without evaluations; set `eval_strategy` and `data.eval`"
+    elif saves not in ("best", strategy):
+        yield key, f"found true with save_strategy {saves} and eval_strategy {strategy}; choose the same for both"
+    elif saves == strategy == "steps":
+        save = given["save_steps"]
+        evaluate = given["logging_steps"] if given["eval_steps"] is None else given["eval_steps"]
+        shares = save < 1, evaluate < 1
+        if shares == (True, False) or shares == (False, True):
+            yield key, f"found true with save_steps {shown(save)} and eval_steps {shown(evaluate)}; give both in steps"
+        elif round(save * 10**6) % round(evaluate * 10**6):
+            yield key, f"found true with save_steps {shown(save)}, which is no multiple of eval_steps {shown(evaluate)}"
+
+
+def unread_by_strategy(given: Given) -> Iterator[Problem]:
+    """Settings that a choice beside them leaves unread, and that change nothing."""
+    for strategy, names in {
+        "save_strategy": ("save_steps", *(("save_total_limit",) if given["save_strategy"] == "no" else ())),
+        "logging_strategy": ("logging_steps",),
+        "eval_strategy": ("eval_steps",),
+    }.items():
+        chosen = given[strategy]
+        for name in names:
+            read = chosen == "steps" or (chosen == "no" and strategy == "eval_strategy")  # then it is refused
+            if given.changed(name) and not read:
+                yield name, f"{strategy} is {chosen}"

@@ -1,0 +1,36 @@
+"""The options of one stage as the rules between them see these."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from olmoe_ft.recipe.training_fields import Stage, default_of
+
+
+@dataclass(frozen=True)
+class Given:
+    """Options that are right one by one, and what of the other sections they meet.
+
+    Attributes:
+        values: by name; what the recipe leaves out is not there.
+        lora: whether adapters are trained.
+        dtype: of the weights.
+        evaluation: whether there are rows to evaluate on.
+    """
+
+    stage: Stage
+    values: Mapping[str, Any]
+    lora: bool = False
+    dtype: str = "bfloat16"
+    evaluation: bool = False
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of an option, by default TRL's."""
+        return self.values[name] if name in self.values else default_of(self.stage, name)
+
+    def changed(self, name: str) -> bool:
+        """Whether an option has another value than it has by default."""
+        return name in self.values and self.values[name] != default_of(self.stage, name)
