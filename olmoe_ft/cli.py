@@ -37,6 +37,11 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     On several devices: accelerate launch --config_file configs/accelerate/zero3.yaml -m olmoe_ft train RECIPE …
     """
     loaded = load_recipe(recipe, overrides or ())
+    from olmoe_ft.recipe.messages import notes
+
+    if os.environ.get("RANK", "0") == "0":
+        for note in notes(loaded):
+            print(note)
     from olmoe_ft.training.checks import check_files
 
     check_files(loaded)  # before the trainers are imported, which takes longer
@@ -54,23 +59,35 @@ def validate(
     ] = None,
 ) -> None:
     """Check recipes without loading anything: keys, types, combinations; says all that is wrong at once."""
-    from olmoe_ft.planning.machine import read_machine
+    from olmoe_ft.planning.machine import check_machine, read_machine
+    from olmoe_ft.recipe.messages import notes
+    from olmoe_ft.recipe.options.device import check_packages
     from olmoe_ft.recipe.precision import check_optimizer
 
     machine = read_machine(accelerate) if accelerate is not None else None
     wrong: list[str] = []
     elsewhere: list[str] = []
+    told: list[str] = []
     for path in recipes:
         try:
             loaded = load_recipe(path)
         except RecipeError as error:
             wrong.append(str(error))
             continue
+        told += [f"{path}: {note}" for note in notes(loaded)]
         for stage in loaded.stages or (loaded,):
+            try:
+                check_packages(stage)
+                if machine is not None:
+                    check_machine(stage, machine, str(accelerate))
+            except RecipeError as error:
+                wrong += [f"{path}: {message}" for message in error.messages]
             try:
                 check_optimizer(stage, machine is not None and machine.deepspeed, accelerate or "one process")
             except RecipeError as error:
                 (wrong if machine is not None else elsewhere).append(f"{path}: {error}")
+    for text in told:
+        print(text)
     if wrong:
         raise RecipeError(wrong)
     for text in elsewhere:  # it is right where DeepSpeed trains
@@ -106,13 +123,14 @@ def plan(
     One card of 24 GiB: olmoe-ft plan RECIPE --devices 1 --device-memory 24
     """
     loaded = load_recipe(recipe, overrides or ())
-    from olmoe_ft.planning.machine import read_machine
+    from olmoe_ft.planning.machine import check_machine, read_machine
     from olmoe_ft.recipe.precision import check_optimizer
     from olmoe_ft.training.checks import check_files
 
     machine = read_machine(accelerate, devices) if accelerate is not None else None
     for stage in loaded.stages or (loaded,):
         if machine is not None:  # before the rows are read; else it is asked of each shape that is planned for
+            check_machine(stage, machine, str(accelerate))
             check_optimizer(stage, machine.deepspeed, str(accelerate))
     with suppress(Unreachable):  # then what can be reached is planned with
         check_files(loaded, into_runs=False)

@@ -7,7 +7,10 @@ from typing import Any
 
 import yaml
 
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe.errors import gathered
+from olmoe_ft.recipe.launch import check_mixed_precision, check_shards
+from olmoe_ft.recipe.options.device import check_device
 from olmoe_ft.recipe.precision import check_deepspeed
 
 KINDS = {"NO": 0, "MULTI_GPU": 0, "MULTI_CPU": 0, "DEEPSPEED": None}
@@ -25,6 +28,7 @@ class Machine:
         bucket: elements of a buffer for reducing gradients, 0 where it is too small to count.
         live: elements of weights that ZeRO-3 keeps gathered at most.
         nodes: computers that the devices are in.
+        mixed_precision: accelerate's name of the arithmetic, "no" where it leaves it to the recipe.
         to_owner: whether ZeRO-1 and 2 send a gradient to the device that keeps it alone, and not to all.
     """
 
@@ -39,6 +43,7 @@ class Machine:
     live: int = 10**9
     nodes: int = 1
     to_owner: bool = False
+    mixed_precision: str = "no"
 
 
 def read_machine(file: str, processes: int | None = None) -> Machine:
@@ -61,7 +66,23 @@ def read_machine(file: str, processes: int | None = None) -> Machine:
         ) from None
 
 
+def check_machine(recipe: Recipe, machine: Machine, file: str) -> None:
+    """Refuse what a machine cannot do for a recipe, or would do in another arithmetic.
+
+    Raises:
+        RecipeError: with everything of that kind.
+    """
+    messages: list[str] = []
+    with gathered(messages):
+        check_device(recipe, machine.gpu, file)
+    with gathered(messages):
+        check_mixed_precision(recipe, machine.mixed_precision, file)
+    if messages:
+        raise RecipeError(messages)
+
+
 def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Machine:
+    check_shards(file, settings.get("parallelism_config") or {})
     kind = str(settings.get("distributed_type", "NO"))
     if kind not in KINDS:
         raise RecipeError(f"{file}: distributed_type {kind} is not planned for; known are {', '.join(KINDS)}")
@@ -71,8 +92,9 @@ def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Mach
     if count < 1:
         raise ValueError(f"num_processes is {count}, at least 1 is needed")
     name, gpu = Path(file).stem, not settings.get("use_cpu", False)
+    mixed = str(settings.get("mixed_precision") or "no")
     if kind != "DEEPSPEED":
-        return Machine(name, count, gpu=gpu, nodes=nodes)
+        return Machine(name, count, gpu=gpu, nodes=nodes, mixed_precision=mixed)
     inner = settings.get("deepspeed_config") or {}
     if (path := inner.get("deepspeed_config_file")) is None:
         raise RecipeError(
@@ -94,6 +116,7 @@ def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Mach
         bucket=0 if bucket == "auto" else int(bucket),
         live=_number(zero.get("stage3_max_live_parameters"), 10**9),
         nodes=nodes,
+        mixed_precision=mixed,
         to_owner=not zero.get("use_multi_rank_bucket_allreduce", True),
     )
 

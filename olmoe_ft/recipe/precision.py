@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.launch import check_environment, check_shards
 from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.wording import shown
 
@@ -79,13 +80,10 @@ def deepspeed_here(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process was launched under DeepSpeed.
 
     Raises:
-        RecipeError: under FSDP, or under a DeepSpeed whose configuration cannot be read or keeps no fp32 copies.
+        RecipeError: under FSDP or another launch that is not supported, or under a DeepSpeed whose configuration cannot
+            be read, keeps no fp32 copies or shards rows.
     """
-    if environment.get("ACCELERATE_USE_FSDP") == "true":
-        raise RecipeError(
-            "accelerate: FSDP is not supported (it was never tried here, and would shard weights that the optimizer "
-            "reads whole); launch with configs/accelerate/zero2.yaml or zero3.yaml"
-        )
+    check_environment(environment)
     if environment.get("ACCELERATE_USE_DEEPSPEED") != "true":
         return False
     if file := environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
@@ -99,7 +97,7 @@ def deepspeed_here(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def check_deepspeed(file: str, settings: Any) -> None:
-    """Refuse a DeepSpeed configuration that keeps master weights in half precision.
+    """Refuse a DeepSpeed configuration that keeps master weights in half precision, or shards rows or layers.
 
     Raises:
         RecipeError: it does, or is no configuration.
@@ -110,3 +108,9 @@ def check_deepspeed(file: str, settings: Any) -> None:
         found = settings.get(section, {})
         if isinstance(found, Mapping) and found.get(key):
             raise RecipeError(f"{file}: {section}.{key} rounds most updates away; remove it, so that they are in fp32")
+    tensor_parallel = settings.get("tensor_parallel")
+    tensor_parallel = tensor_parallel if isinstance(tensor_parallel, Mapping) else {}
+    check_shards(
+        file,
+        {"sp_size": settings.get("sequence_parallel_size", 1), "tp_size": tensor_parallel.get("autotp_size", 1) or 1},
+    )

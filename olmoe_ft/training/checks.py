@@ -3,11 +3,15 @@
 torch and transformers are imported once every file has been found to be there.
 """
 
+import os
+
 from olmoe_ft.adapters.folders import check_weights, resolve_checkpoint
 from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.questions import load_questions
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe.launch import check_mixed_precision
+from olmoe_ft.recipe.options.device import check_device, check_packages
 from olmoe_ft.recipe.precision import check_optimizer, deepspeed_here
 from olmoe_ft.training.model_files import config_values, model_config, stage_tokenizer, with_start_of
 from olmoe_ft.training.run_directory import RunDirectory
@@ -26,8 +30,11 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
     """
     if into_runs:
         deepspeed = deepspeed_here()
+        mixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         for stage in recipe.stages or (recipe,):
             check_optimizer(stage, deepspeed, "this launch (no DeepSpeed)")
+            check_mixed_precision(stage, mixed, "accelerate's configuration of this launch")
+            check_packages(stage)
     to_come: list[Recipe] = []  # stages that will have written their run directories
     for stage in recipe.stages or (recipe,):
         starts_from_files = stage.model.path not in [str(earlier.run_dir) for earlier in to_come]
@@ -45,6 +52,8 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
             next(read_rows(source.path, source.split, source.config, source.revision), None)
         if stage.data.answers:
             load_questions(stage.data.answers)
+        if into_runs:
+            _check_device(stage)
         started = with_start_of(stage, to_come)
         config = model_config(started)
         if starts_from_files and into_runs:
@@ -56,3 +65,9 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
 
         read_inputs(started, config)
         to_come.append(stage)
+
+
+def _check_device(recipe: Recipe) -> None:
+    import torch  # whose import every stage needs from here on
+
+    check_device(recipe, torch.accelerator.is_available(), "this machine")
