@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.metrics import direction
 from olmoe_ft.training.run_directory import RunDirectory
 
-# What the pipeline itself decides; the recipe's `training` section may not name these (olmoe_ft.recipe refuses them).
+# What the pipeline itself decides; the recipe may not name these (olmoe_ft.recipe.options.refused).
 OWNED = {
     "report_to": "none",  # olmoe_ft.training.tracking writes the records
     "router_aux_loss_coef": 0.0,  # olmoe_ft.objective adds the router losses
@@ -45,24 +46,35 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
     if (metric := recipe.training.get("metric_for_best_model")) is not None:
         assert recipe.stage != "pipeline"
         machine["greater_is_better"] = direction(recipe.stage, metric)  # unless the recipe has to say it
-    try:
+    with refusals_of_libraries("training"):
         return config(output_dir=str(run.checkpoints), **{**machine, **stage, **recipe.training, **OWNED})
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"training: {str(error).splitlines()[0]}") from None
 
 
-def check_attention(recipe: Recipe) -> None:
-    """Refuse flex attention without a GPU: torch 2.13 compiles it to wrong code for CPUs without AVX-512.
-
-    Seen with a padding mask, where the first tokens were off by as much as they are (tests/model/test_arguments.py).
+@contextmanager
+def refusals_of_libraries(place: str) -> Iterator[None]:
+    """Turn what TRL, transformers, accelerate or PEFT refuse in the block into one sentence with all of its reason.
 
     Raises:
-        RecipeError: it is asked for on a CPU.
+        RecipeError: one of them raised an error; ours pass as they are.
     """
-    if recipe.model.attn_implementation == "flex_attention" and not torch.accelerator.is_available():
+    try:
+        yield
+    except RecipeError:
+        raise
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise RecipeError(f"{place}: {' '.join(str(error).split())}") from error
+
+
+def check_resume(recipe: Recipe, checkpoint: Path | None) -> None:
+    """Refuse to go on where the reference of DPO has moved: checkpoints hold the policy alone.
+
+    Raises:
+        RecipeError: `training.sync_ref_model` is on and there is a checkpoint.
+    """
+    if checkpoint is not None and recipe.training.get("sync_ref_model") is True:
         raise RecipeError(
-            "model.attn_implementation: flex_attention is wrong on some CPUs, where torch compiles it to other code "
-            "than it should; remove it: sdpa, the default, keeps documents apart too"
+            f"training.sync_ref_model: found true, and {checkpoint} does not hold the reference, which has moved with "
+            f"the policy; remove {recipe.run_dir}/ to start again, or give the run another `name`"
         )
 
 

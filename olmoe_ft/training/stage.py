@@ -24,7 +24,7 @@ from olmoe_ft.training.progress import ProgressBar
 from olmoe_ft.training.report import print_finished, print_start, print_summary
 from olmoe_ft.training.router.files import RoutingFiles, write_routing
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import check_attention, training_arguments, whole_weights
+from olmoe_ft.training.runtime import check_resume, training_arguments, whole_weights
 from olmoe_ft.training.start import starting_checkpoint, write_base
 from olmoe_ft.training.steps import Steps, count_steps
 from olmoe_ft.training.tracking import Tracking, TrackingCallback, abandon_tracking
@@ -47,8 +47,8 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
         if os.environ.get("RANK", "0") == "0":
             print_finished(run, summary)
         return summary
+    check_resume(recipe, run.last_checkpoint())
     arguments = training_arguments(recipe, run)
-    check_attention(recipe)
     config = model_config(recipe)
     inputs = read_inputs(recipe, config)
     if recipe.model.quantization is not None:

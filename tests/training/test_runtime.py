@@ -1,17 +1,41 @@
-"""What a stage runs on."""
+"""What a library refuses is one sentence; the reference that moved is in no checkpoint."""
+
+from pathlib import Path
 
 import pytest
-import torch
 
 from olmoe_ft.recipe import RecipeError, load_recipe
-from olmoe_ft.training.runtime import check_attention
+from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.runtime import check_resume, refusals_of_libraries, training_arguments
 
 
-def test_flex_attention_needs_a_gpu(monkeypatch):
-    flex = load_recipe("recipes/tiny/sft.yaml", ["model.attn_implementation=flex_attention"])
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    with pytest.raises(RecipeError, match="flex_attention is wrong on some CPUs.*sdpa"):
-        check_attention(flex)
-    check_attention(load_recipe("recipes/tiny/sft.yaml"))
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    check_attention(flex)
+def test_all_lines_of_a_reason_are_told(tmp_path, monkeypatch):
+    """transformers writes "… but found", and what it found on lines of their own; the rules here are looked past."""
+    recipe = load_recipe("recipes/tiny/sft.yaml")
+    wrong = recipe.model_copy(
+        update={"training": {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "steps"}}
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=r"^training: .* but found - Evaluation strategy: .* - Save strategy: .*"):
+        training_arguments(wrong, RunDirectory(wrong))
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, ImportError, NotImplementedError])
+def test_a_refusal_keeps_its_reason(error):
+    with pytest.raises(RecipeError, match="^training: not so because of this$"), refusals_of_libraries("training"):
+        raise error("not so\n  because\nof this")
+
+
+def test_ours_pass_as_they_are():
+    with pytest.raises(RecipeError, match="^data: empty$"), refusals_of_libraries("training"):
+        raise RecipeError("data: empty")
+
+
+def test_a_reference_that_moved_does_not_go_on():
+    still = load_recipe("recipes/tiny/dpo.yaml")
+    moved = load_recipe("recipes/tiny/dpo.yaml", ["training.sync_ref_model=true"])
+    checkpoint = Path("runs/tiny-dpo/checkpoints/checkpoint-100")
+    check_resume(moved, None)
+    check_resume(still, checkpoint)
+    with pytest.raises(RecipeError, match="training.sync_ref_model: found true, and .*checkpoint-100 does not hold"):
+        check_resume(moved, checkpoint)
