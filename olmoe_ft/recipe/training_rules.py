@@ -46,6 +46,8 @@ def without_effect(stage: Stage, values: Mapping[str, Any]) -> Iterator[Problem]
             yield f"training.{name}", OPTIONS[name].text
     for name, reason in unread(given):
         yield f"training.{name}", reason
+    if stage == "dpo" and given.lora and values["lora"].get("dropout") and given["disable_dropout"]:
+        yield "lora.dropout", "training.disable_dropout is true, as it is by default in stage dpo"
 
 
 def without_absent(stage: Stage, training: Any) -> dict[str, Any]:

@@ -136,3 +136,12 @@ def test_the_top_level_of_a_file_too(write, good, name):
 def test_what_has_no_effect_is_told(good, overrides, told):
     recipe = load_recipe(good, overrides)
     assert dict(without_effect("sft", recipe.model_dump())) == told
+
+
+def test_dropout_of_adapters_in_dpo(good):
+    """TRL turns it off there unless it is told not to."""
+    adapters = ["stage=dpo", "lora={r: 8, alpha: 16, attention: true, experts: false, dropout: 0.1}"]
+    [(key, reason)] = without_effect("dpo", load_recipe(good, adapters).model_dump())
+    assert (key, reason) == ("lora.dropout", "training.disable_dropout is true, as it is by default in stage dpo")
+    obeyed = load_recipe(good, [*adapters, "training.disable_dropout=false"])
+    assert not list(without_effect("dpo", obeyed.model_dump()))

@@ -34,6 +34,10 @@ def unread(given: Given) -> Iterator[Problem]:
     """Options with another value than their default that change nothing beside the others."""
     yield from unread_by_optimizer(given)
     yield from unread_by_strategy(given)
+    checkpoints = given[CHECKPOINTING[1]] if given[CHECKPOINTING[0]] is None else given[CHECKPOINTING[0]]
+    for name in (f"{name}_kwargs" for name in CHECKPOINTING):
+        if given.changed(name) and not checkpoints:
+            yield name, "gradient_checkpointing is false"
 
 
 def _arithmetic(given: Given) -> Iterator[Problem]:
@@ -52,14 +56,11 @@ def _checkpointing(given: Given) -> Iterator[Problem]:
             CHECKPOINTING[0],
             f"found {shown(new)} beside gradient_checkpointing {shown(old)}, its old name; remove one",
         )
-    on = given[CHECKPOINTING[1]] if new is None else new
     names = [f"{name}_kwargs" for name in CHECKPOINTING if given[f"{name}_kwargs"]]
     if len(names) == 2:
         yield names[0], f"found beside {names[1]}, its old name; remove one"
     for name in names:
         arguments = given[name]
-        if not on:
-            yield name, f"found {shown(arguments)} without `gradient_checkpointing: true`; add it, or remove this"
         reentrant = arguments.get("use_reentrant") is True
         known = list(REENTRANT_ARGUMENTS if reentrant else CHECKPOINT_ARGUMENTS)
         known = [key for key in known if key != "selective" or given.stage == "sft"]

@@ -6,7 +6,12 @@ from olmoe_ft.recipe.options.given import Given
 from olmoe_ft.recipe.wording import Problem, shown
 
 NEEDS_ROWS = ("per_device_eval_batch_size", "eval_packing", "eval_steps", "eval_delay", "eval_on_start")
-NEEDS_STRATEGY = ("eval_steps", "eval_delay")
+# by the choice: what it leaves unread
+UNREAD: dict[str, dict[str, tuple[str, ...]]] = {
+    "save_strategy": {"no": ("save_steps", "save_total_limit"), "epoch": ("save_steps",), "best": ("save_steps",)},
+    "logging_strategy": {"no": ("logging_steps",), "epoch": ("logging_steps",)},
+    "eval_strategy": {"no": ("eval_steps", "eval_delay"), "epoch": ("eval_steps",)},
+}
 
 
 def broken_evaluation(given: Given) -> Iterator[Problem]:
@@ -18,13 +23,6 @@ def broken_evaluation(given: Given) -> Iterator[Problem]:
         for name in NEEDS_ROWS:
             if given.changed(name):
                 yield name, f"found {shown(given[name])} without rows to evaluate; set `data.eval`, or remove it"
-    else:
-        for name in NEEDS_STRATEGY:
-            if given.changed(name) and strategy == "no":
-                yield (
-                    name,
-                    f'found {shown(given[name])} with eval_strategy "no"; set `eval_strategy: steps`, or remove it',
-                )
     if saves == "best" and strategy == "no":
         yield "save_strategy", "found best, which follows an evaluation; set `eval_strategy` and `data.eval`"
     if given["load_best_model_at_end"]:
@@ -50,13 +48,7 @@ def _best(given: Given) -> Iterator[Problem]:
 
 def unread_by_strategy(given: Given) -> Iterator[Problem]:
     """Settings that a choice beside them leaves unread, and that change nothing."""
-    for strategy, names in {
-        "save_strategy": ("save_steps", *(("save_total_limit",) if given["save_strategy"] == "no" else ())),
-        "logging_strategy": ("logging_steps",),
-        "eval_strategy": ("eval_steps",),
-    }.items():
-        chosen = given[strategy]
-        for name in names:
-            read = chosen == "steps" or (chosen == "no" and strategy == "eval_strategy")  # then it is refused
-            if given.changed(name) and not read:
-                yield name, f"{strategy} is {chosen}"
+    for strategy, unread in UNREAD.items():
+        for name in unread.get(given[strategy], ()):
+            if given.changed(name) and (given.evaluation or strategy != "eval_strategy"):
+                yield name, f"{strategy} is {given[strategy]}"

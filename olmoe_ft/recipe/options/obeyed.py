@@ -92,7 +92,7 @@ OBEYED = {
     "f_alpha_divergence_coef": f"{DPO_LOSS}, with `f_divergence_type: alpha_divergence`",
     "use_weighting": f"{DPO_LOSS}: pairs weighted by their probability (WPO)",
     "discopop_tau": f"{DPO_LOSS}, with `loss_type: [discopop]`",
-    "disable_dropout": "dropout of the policy and the reference is 0, whatever the model's configuration says",
+    "disable_dropout": "the dropout of adapters is 0 (that of attention is the model configuration's own)",
     "precompute_ref_log_probs": "the reference is computed once before training, and kept for later runs",
     "precompute_ref_batch_size": "pairs at once while it is; needs `precompute_ref_log_probs`",
     "sync_ref_model": "the reference follows the policy (TR-DPO); such a run cannot go on from a checkpoint",

@@ -1,0 +1,279 @@
+"""What options say about each other: each pair is refused with one sentence, and what is right is let through."""
+
+import pytest
+
+from olmoe_ft.recipe import RecipeError, load_recipe
+from olmoe_ft.recipe.options.schedules import arguments_of
+
+EVAL = "data.eval=[{path: e.jsonl}]"
+STEPS = [EVAL, "eval_strategy=steps", "eval_steps=2"]
+LORA = "lora={r: 8, alpha: 16, attention: true, experts: true}"
+FLOAT = "model.dtype=float32"
+
+
+def overrides(options: list[str]) -> list[str]:
+    return [one if one.startswith(("data.", "lora=", "lora.", "model.")) else f"training.{one}" for one in options]
+
+
+def schedule(name: str, arguments: str = "", *more: str) -> list[str]:
+    given = [f"lr_scheduler_kwargs={{{arguments}}}"] if arguments else []
+    return [f"lr_scheduler_type={name}", *given, *more]
+
+
+BOTH = [
+    # numbers
+    (["max_steps=0"], "found 0; it must be at least 1; remove it to train for `num_train_epochs`"),
+    (["max_steps=-2"], "found -2; it must be at least 1"),
+    (["num_train_epochs=0"], "training.num_train_epochs: found 0; it must be above 0"),
+    (["num_train_epochs=-1"], "it must be above 0"),
+    (["logging_steps=0"], "training.logging_steps: found 0; it must be above 0"),
+    (["logging_steps=1.5"], "a whole number of steps, or a share of all steps below 1"),
+    (["save_steps=2.5"], "a whole number of steps"),
+    (["save_steps=-1"], "it must be above 0"),
+    (["warmup_steps=1.5"], "a whole number of steps"),
+    (["warmup_steps=-0.1"], "it must be at least 0"),
+    (["save_total_limit=0"], "it must be at least 1"),
+    (["adam_beta1=1"], "training.adam_beta1: found 1; it must be below 1"),
+    (["adam_epsilon=0"], "it must be above 0"),
+    (["seed=4294967296"], "it must be at most 4294967295"),
+    (["data_seed=-1"], "it must be at least 0"),
+    (["label_smoothing_factor=1"], "it must be below 1"),
+    (["torch_empty_cache_steps=0"], "it must be at least 1"),
+    (["dataloader_num_workers=-1"], "it must be at least 0"),
+    ([EVAL, "eval_strategy=steps", "eval_steps=0"], "it must be above 0"),
+    ([EVAL, "eval_strategy=steps", "eval_delay=-1"], "it must be at least 0"),
+    # schedules
+    (schedule("cosine_with_min_lr"), "has neither min_lr nor min_lr_rate, where cosine_with_min_lr needs one of them"),
+    (schedule("cosine_with_min_lr", "min_lr: 1e-6, min_lr_rate: 0.1"), "has both min_lr and min_lr_rate"),
+    (
+        schedule("cosine_with_min_lr", "min_lr: 1.0"),
+        "lr_scheduler_kwargs.min_lr: found 1.0, above learning_rate (2e-05)",
+    ),
+    (schedule("cosine_with_min_lr", "min_lr_rate: 2"), "it is a share of learning_rate, at most 1"),
+    (schedule("cosine_warmup_with_min_lr"), "has neither min_lr nor min_lr_rate"),
+    (schedule("polynomial", "lr_edn: 0"), "is no argument of the schedule polynomial (did you mean `lr_end`?)"),
+    (schedule("polynomial", "lr_end: 1e-4"), "found 0.0001, above learning_rate"),
+    (
+        schedule("polynomial", "", "learning_rate=1e-7"),
+        "the schedule polynomial has by default 1e-07, above learning_rate",
+    ),
+    (schedule("polynomial", "power: high"), 'lr_scheduler_kwargs.power: found "high"; needed is float'),
+    (schedule("inverse_sqrt", "timescale: 1.5"), "found 1.5; needed is int | None"),
+    (schedule("warmup_stable_decay"), "lacks num_decay_steps, which the schedule warmup_stable_decay needs"),
+    (schedule("warmup_stable_decay", "num_decay_steps: 2, decay_type: x"), "allowed: linear, cosine, 1-sqrt"),
+    (
+        schedule("warmup_stable_decay", "num_decay_steps: 9", "max_steps=10", "warmup_steps=2"),
+        "more than max_steps (10)",
+    ),
+    (schedule("linear", "num_cycles: 2"), "is no argument of the schedule linear; it takes none: remove it"),
+    (schedule("constant_with_warmup", "min_lr: 0"), "it takes none: remove it"),
+    (
+        schedule("constant", "", "warmup_steps=5"),
+        "with lr_scheduler_type constant, which has no warm-up; set it to 0, or",
+    ),
+    (schedule("reduce_lr_on_plateau"), "which follows an evaluation; set `eval_strategy` and `data.eval`"),
+    (schedule("greedy", "min_lr: 1e-9"), "which follows an evaluation"),
+    ([*schedule("reduce_lr_on_plateau", "factor: 1.0"), *STEPS], "factor: found 1.0; it must be above 0 and below 1"),
+    ([*schedule("reduce_lr_on_plateau", "mode: best"), *STEPS], 'mode: found "best"; allowed: min, max'),
+    ([*schedule("reduce_lr_on_plateau", "", "warmup_steps=2"), *STEPS], "which has no warm-up; set it to 0"),
+    ([*schedule("greedy"), *STEPS], "lr_scheduler_kwargs.min_lr: the schedule greedy has by default 0.001, above"),
+    (schedule("[cosine]"), 'found ["cosine"]; allowed: linear'),
+    (["lr_scheduler_kwargs=min_lr"], 'found "min_lr"; a section is needed'),
+    # optimizers
+    (["optim=lomo", FLOAT], "changes weights during the backward pass"),
+    (["optim=adalomo", FLOAT], "changes weights during the backward pass"),
+    (["optim=galore_adamw", FLOAT], "knows plain linear layers and would leave the stacked experts out"),
+    (["optim=apollo_adamw_layerwise", FLOAT], "knows plain linear layers"),
+    (["optim=schedule_free_adamw", FLOAT], "keeps two sets of weights"),
+    (["optim_target_modules=all-linear"], "only GaLore and APOLLO read it"),
+    (["optim_args='momentum=0.9'"], "the optimizer adamw_torch_fused takes no arguments; remove it"),
+    (["optim=adafactor", "optim_args='scale_parameter=true'", FLOAT], "the optimizer adafactor takes no arguments"),
+    (["optim=sgd", "optim_args=momentum", FLOAT], "write name=value"),
+    (
+        ["optim=sgd", "optim_args='momentun=0.9'", FLOAT],
+        "sgd does not take (did you mean `momentum`?); allowed: momentum",
+    ),
+    (["optim=sgd", "optim_args='momentum=big'", FLOAT], "found momentum=big; a number is needed"),
+    (["optim=sgd", "optim_args='nesterov=true'", FLOAT], "found nesterov=true without a momentum"),
+    # evaluation and checkpoints
+    (["eval_strategy=steps"], 'training.eval_strategy: found "steps" without rows to evaluate; set `data.eval`'),
+    (["eval_steps=5"], "training.eval_steps: found 5 without rows to evaluate"),
+    (["eval_on_start=true"], "without rows to evaluate"),
+    (["per_device_eval_batch_size=2"], "without rows to evaluate"),
+    (["load_best_model_at_end=true"], "found true without evaluations"),
+    (
+        [EVAL, "eval_strategy=epoch", "load_best_model_at_end=true"],
+        "save_strategy steps and eval_strategy epoch; choose the same",
+    ),
+    ([*STEPS, "save_steps=3", "load_best_model_at_end=true"], "save_steps 3, which is no multiple of eval_steps 2"),
+    ([*STEPS, "save_steps=0.5", "load_best_model_at_end=true"], "give both in steps"),
+    (["save_strategy=best"], "found best, which follows an evaluation"),
+    # arithmetic, checkpointing, workers
+    (["bf16=false"], "training.bf16: found false with model.dtype bfloat16, which decides the arithmetic; remove it"),
+    (["bf16=true", FLOAT], "found true with model.dtype float32"),
+    (["fp16=true"], "the network trains in float32 or bfloat16"),
+    (["bf16_full_eval=true"], "evaluation would differ from training"),
+    (["torch_compile_backend=inductor"], "without `torch_compile: true`; add it, or remove this"),
+    (["torch_compile=true", "torch_compile_mode=fast"], "allowed: default, reduce-overhead, max-autotune"),
+    (["torch_compile=true", "torch_compile_backend=magic"], "allowed: inductor"),
+    (
+        ["activation_checkpointing=true", "gradient_checkpointing=false"],
+        "found true beside gradient_checkpointing false",
+    ),
+    (["gradient_checkpointing_kwargs={use_rentrant: true}"], "is not taken (did you mean `use_reentrant`?)"),
+    (["gradient_checkpointing_kwargs={use_reentrant: 'yes'}"], 'found "yes"; true or false is needed'),
+    (
+        ["gradient_checkpointing_kwargs={use_reentrant: true, early_stop: true}"],
+        "is not taken beside use_reentrant: true",
+    ),
+    (["gradient_checkpointing_kwargs=true"], "found true; a section is needed"),
+    (["dataloader_prefetch_factor=2"], "found 2 without workers; set `dataloader_num_workers`, or remove it"),
+    (["dataloader_persistent_workers=true"], "without workers"),
+    (["dataloader_multiprocessing_context=spawn"], "without workers"),
+    (["dataloader_in_order=false"], "so no run could be repeated"),
+    (["log_level=loud"], "allowed: debug, info"),
+    (["include_num_input_tokens_seen=some"], "allowed: all, non_padding, no"),
+    (["model.attn_implementation=flash_attention_2", FLOAT], "which knows no float32; choose sdpa, or bfloat16"),
+    # what is refused whatever stands beside it
+    (["fsdp=full_shard"], "FSDP is not supported; launch with configs/accelerate/zero2.yaml"),
+    (["parallelism_config={cp_size: 2}"], "attention and losses here need whole rows"),
+    (["accelerator_config={split_batches: true}"], "the pipeline decides how batches are divided"),
+    (["auto_find_batch_size=true"], "`olmoe-ft plan` says what fits"),
+    (["average_tokens_across_devices=false"], "would weigh a token by the process it fell to"),
+    (["push_to_hub=true"], "runs stay on disk"),
+    (["hub_model_id=a/b"], "runs stay on disk"),
+    (["include_for_metrics=[inputs]"], "keeps sums of losses and no predictions"),
+    (["label_names=[labels]"], "set `data.learn` instead"),
+    (["save_only_model=true"], "a run that was stopped could not go on"),
+    (["ignore_data_skip=true"], "would see rows twice"),
+    (["debug=underflow_overflow"], "a number that is not finite stops the run"),
+    (["logging_nan_inf_filter=true"], "a number that is not finite stops the run"),
+    (["use_cpu=true"], "it follows from the machine"),
+    (["padding_free=true"], "set `packing` instead"),
+    (["use_liger_kernel=true"], "Liger replaces layers"),
+]
+SFT = [
+    (["packing=true", "max_length=null"], "found null beside training.packing; rows are packed to a length: give one"),
+    ([EVAL, "eval_packing=true"], "found null beside training.eval_packing"),
+    (["eval_packing=true", "max_length=64"], "without rows to evaluate"),
+    (["packing_strategy=bfd_split"], "bfd_split would do what bfd does"),
+    (["loss_type=chunked_nll"], "an old name; choose nll"),
+    (["loss_type=dft", "label_smoothing_factor=0.1"], "found beside loss_type dft, which does not read it"),
+    (["pad_to_multiple_of=some"], "a whole number is needed, or auto"),
+    (["pad_to_multiple_of=0"], "it must be at least 1"),
+]
+DPO = [
+    (["label_smoothing_factor=0.1"], "DPO has no labels to smooth: set `label_smoothing`"),
+    (["pad_to_multiple_of=8"], "pairs are laid end to end unpadded"),
+    (["loss_type=[]"], "found an empty list; give at least one loss"),
+    (["loss_type=[sigmoid, sfd]"], 'found "sfd" (did you mean `sft`?); allowed: sigmoid'),
+    (["loss_weights=[1.0, 2.0]"], "found 2 for 1 losses (sigmoid); give one for each"),
+    (["loss_type=[sigmoid, sft]", "loss_weights=[1.0]"], "found 1 for 2 losses (sigmoid, sft)"),
+    (["loss_weights=2"], "found 2; a list of numbers is needed"),
+    (["loss_type=[sft]", "beta=0.2"], "with loss_type sft, which does not read it"),
+    (["beta=0"], "it must be above 0"),
+    (["label_smoothing=0.1"], "with loss_type sigmoid, which does not read it; exo_pair, robust"),
+    (["loss_type=[exo_pair]"], "the loss exo_pair needs one above 0"),
+    (["loss_type=[robust]", "label_smoothing=0.5"], "the loss robust needs one below 0.5"),
+    (["discopop_tau=0.1"], "with loss_type sigmoid, which does not read it; remove it"),
+    (["f_divergence_type=kl"], 'found "kl"; allowed: reverse_kl, forward_kl'),
+    (["f_divergence_type=forward_kl", "loss_type=[sigmoid, nca_pair]"], "which nca_pair cannot be computed with"),
+    (["f_alpha_divergence_coef=0.7"], "which f_divergence_type reverse_kl does not read"),
+    (["use_weighting=true", "loss_type=[sigmoid, sft]"], "sft is no loss of single pairs: choose others"),
+    (["use_weighting=true", "loss_type=[aot, sft]"], "aot, sft are not losses of single pairs"),
+    (["ld_alpha=1.5"], "it must be at most 1"),
+    (
+        ["sync_ref_model=true", LORA],
+        "found true beside `lora`, where the reference is the policy with its adapters off",
+    ),
+    (["sync_ref_model=true", "precompute_ref_log_probs=true"], "which computes a fixed reference; remove one"),
+    (["ref_model_sync_steps=5"], "found 5 without `sync_ref_model: true`"),
+    (["ref_model_mixup_alpha=0.5"], "without `sync_ref_model: true`"),
+    (["precompute_ref_batch_size=4"], "without `precompute_ref_log_probs: true`"),
+    (["neftune_noise_alpha=5", LORA], "would get noise too"),
+    (["gradient_checkpointing_kwargs={selective: true}"], "is not taken; allowed: use_reentrant"),
+]
+WRONG = [("sft", *case) for case in BOTH + SFT] + [("dpo", *case) for case in BOTH + DPO]
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "said"), WRONG, ids=lambda part: "+".join(part) if isinstance(part, list) else ""
+)
+def test_what_does_not_go_together(good, stage, options, said):
+    more = ["stage=dpo", "training.learning_rate=2e-5"] if stage == "dpo" else []
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(good, [*more, *overrides(options)])
+    assert len(caught.value.messages) == 1, caught.value.messages
+    assert said in caught.value.messages[0]
+
+
+RIGHT = [
+    ("sft", schedule("cosine", "num_cycles: 1.5", "warmup_steps=5")),
+    ("sft", schedule("cosine_with_min_lr", "min_lr_rate: 0.1")),
+    ("sft", schedule("cosine_warmup_with_min_lr", "min_lr: 1e-6, warmup_lr_rate: 0.1")),
+    ("sft", schedule("polynomial", "lr_end: 0.0, power: 2")),
+    (
+        "sft",
+        schedule("warmup_stable_decay", "num_decay_steps: 3, min_lr_ratio: 0.1", "max_steps=10", "warmup_steps=0.1"),
+    ),
+    ("sft", schedule("constant", "", "warmup_steps=0")),
+    ("sft", [*schedule("reduce_lr_on_plateau", "factor: 0.5, patience: 2, mode: max"), *STEPS]),
+    ("sft", [*schedule("greedy", "min_lr: 1e-6, smooth: true"), *STEPS]),
+    ("sft", ["optim=sgd", "optim_args='momentum=0.9, nesterov=true'", FLOAT]),
+    ("sft", ["optim=ademamix_8bit", "optim_args='beta3=0.99'", FLOAT]),
+    ("sft", [*STEPS, "save_steps=4", "load_best_model_at_end=true", "per_device_eval_batch_size=2"]),
+    ("sft", [*STEPS[:2], "eval_steps=0.1", "save_steps=0.2", "load_best_model_at_end=true"]),
+    ("sft", [*STEPS, "save_strategy=best", "load_best_model_at_end=true", "metric_for_best_model=eval_loss"]),
+    ("sft", ["save_strategy='no'", "save_steps=5", "save_total_limit=1"]),  # told, and let through
+    ("sft", ["gradient_checkpointing=false", "gradient_checkpointing_kwargs={use_reentrant: false}"]),
+    ("sft", ["gradient_checkpointing_kwargs={selective: true}", "label_smoothing_factor=0.1"]),
+    ("sft", ["bf16=true", "push_to_hub=false", "fsdp=null", "do_train=true", "average_tokens_across_devices=true"]),
+    ("sft", ["save_steps=0.5", "logging_steps=1", "warmup_steps=0.03", "max_steps=-1", "pad_to_multiple_of=8"]),
+    ("sft", ["dataloader_num_workers=2", "dataloader_prefetch_factor=2", "include_num_input_tokens_seen=false"]),
+    ("dpo", ["loss_type=sigmoid", "beta=0.2"]),
+    ("dpo", ["loss_type=[sigmoid, sft]", "loss_weights=[1, 2.0]", "beta=0.2"]),
+    ("dpo", ["loss_type=[aot]", "label_smoothing=0.1", "ld_alpha=0.5"]),
+    ("dpo", ["f_divergence_type=alpha_divergence", "f_alpha_divergence_coef=0.7", "loss_type=[ipo]"]),
+    ("dpo", ["sync_ref_model=true", "ref_model_sync_steps=5", "use_weighting=true"]),
+    ("dpo", ["precompute_ref_log_probs=true", "precompute_ref_batch_size=4", "neftune_noise_alpha=5", LORA]),
+]
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"), RIGHT, ids=lambda part: "+".join(part) if isinstance(part, list) else part
+)
+def test_what_goes_together(good, stage, options):
+    load_recipe(good, [f"stage={stage}", *overrides(options)])
+
+
+@pytest.mark.parametrize("name", ["linear", "constant", "reduce_lr_on_plateau", "greedy", "warmup_stable_decay"])
+def test_the_arguments_of_a_schedule_are_those_of_its_function(name):
+    """Whatever transformers' `get_scheduler` hands on by name."""
+    import inspect
+
+    import torch
+    from transformers import optimization
+
+    function = {
+        "linear": optimization.get_linear_schedule_with_warmup,
+        "constant": optimization.get_constant_schedule,
+        "reduce_lr_on_plateau": torch.optim.lr_scheduler.ReduceLROnPlateau.__init__,
+        "greedy": optimization.GreedyLR.__init__,
+        "warmup_stable_decay": optimization.get_wsd_schedule,
+    }[name]
+    given = {"self", "optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+    assert set(arguments_of(name)) == set(inspect.signature(function).parameters) - given
+
+
+def test_they_are_all_told_together(good):
+    wrong = [
+        "max_steps=0",
+        "optim=lomo",
+        "eval_strategy=steps",
+        "tf33=true",
+        "dataloader_prefetch_factor=2",
+        "bf16=false",
+    ]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(good, overrides(wrong))
+    assert len(caught.value.messages) == len(wrong)
