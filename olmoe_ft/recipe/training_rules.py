@@ -27,13 +27,11 @@ SECTIONS = ("lr_scheduler_kwargs", "gradient_checkpointing_kwargs", "activation_
 
 def broken_training(stage: Stage, values: Mapping[str, Any]) -> Iterator[Problem]:
     """Everything that is wrong with the `training` section of a recipe, which need not be one."""
-    right: dict[str, Any] = {}
-    for name, value in without_absent(stage, values.get("training")).items():
-        found = list(_broken_option(stage, name, value))
-        yield from ((f"training.{name}", problem) for problem in found)
-        if not found:
-            right[name] = value
-    for name, problem in broken_combinations(_given(stage, values, right)):
+    options = without_absent(stage, values.get("training"))
+    wrong = {name: found for name, value in options.items() if (found := list(_broken_option(stage, name, value)))}
+    for name, problems in wrong.items():
+        yield from ((f"training.{name}", problem) for problem in problems)
+    for name, problem in broken_combinations(_given(stage, values, options, frozenset(wrong))):
         yield f"training.{name}", problem
     yield from broken_metric(stage, right)
 
@@ -62,14 +60,17 @@ def without_absent(stage: Stage, training: Any) -> dict[str, Any]:
     return {name: value for name, value in training.items() if value is not None or name not in absent}
 
 
-def _given(stage: Stage, values: Mapping[str, Any], right: Mapping[str, Any]) -> Given:
+def _given(
+    stage: Stage, values: Mapping[str, Any], options: Mapping[str, Any], wrong: frozenset[str] = frozenset()
+) -> Given:
     model, data = values.get("model"), values.get("data")
     return Given(
         stage,
-        right,
+        options,
         lora=values.get("lora") is not None,
         dtype=str(model.get("dtype") or "bfloat16") if isinstance(model, Mapping) else "bfloat16",
         evaluation=bool(data.get("eval")) if isinstance(data, Mapping) else False,
+        wrong=wrong,
     )
 
 

@@ -88,6 +88,52 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ("no rows a step", lambda: ["train", SFT, "training.per_device_train_batch_size=0"], "it must be at least 1"),
     ("a negative rate", lambda: ["train", SFT, "training.learning_rate=-1"], "found -1; it must be at least 0"),
     ("packs of no length", lambda: ["train", SFT, "training.packing=true", "training.max_length=null"], "give one"),
+    # options that do not go together, and those of other tools
+    (
+        "no step",
+        lambda: ["train", SFT, "training.max_steps=0"],
+        "found 0; it must be at least 1; remove it to train for",
+    ),
+    (
+        "half a save",
+        lambda: ["train", SFT, "training.save_steps=1.5"],
+        "a whole number of steps, or a share of all steps",
+    ),
+    (
+        "a schedule alone",
+        lambda: ["train", SFT, "training.lr_scheduler_type=cosine_with_min_lr"],
+        "has neither min_lr nor min_lr_rate, where cosine_with_min_lr needs one of them",
+    ),
+    ("a warm-up of nothing", lambda: ["train", SFT, "training.lr_scheduler_type=constant"], "which has no warm-up"),
+    ("an optimizer by name", lambda: ["train", SFT, "training.optim=lomo"], "changes weights during the backward pass"),
+    (
+        "no package",
+        lambda: ["train", SFT, "training.optim=grokadamw"],
+        "needs the package grokadamw that is not installed",
+    ),
+    (
+        "nothing to evaluate",
+        lambda: ["train", SFT, "training.eval_strategy=steps"],
+        "without rows to evaluate; set `data.eval`",
+    ),
+    (
+        "no GPU to copy from",
+        lambda: ["train", SFT, "training.activation_offloading=true"],
+        "this machine, which has no GPU",
+    ),
+    (
+        "flash without the package",
+        lambda: ["train", SFT, "model.dtype=bfloat16", "model.attn_implementation=flash_attention_2"],
+        "needs the package flash_attn that is not installed here",
+    ),
+    (
+        "a reference that cannot move",
+        lambda: ["train", DPO, LORA, "training.sync_ref_model=true"],
+        "found true beside `lora`, where the reference is the policy with its adapters off",
+    ),
+    ("weights of pairs", lambda: ["train", DPO, "training.use_weighting=true"], "sft is no loss of single pairs"),
+    ("split by chance", lambda: recipe(good(val_set_size=0.1)), "name held-out rows in `data.eval`"),
+    ("axolotl's rank", lambda: ["train", SFT, "training.lora_r=8"], "set `lora.r` instead"),
     ("a path out", lambda: ["train", SFT, "name=../x"], "it names a folder in runs/"),
     ("no router", lambda: ["train", SFT, "router=null"], "router: this section is missing; it is never defaulted"),
     ("two starts", lambda: ["train", SFT, "model.path=x"], "found both `path` and `config`"),
@@ -292,6 +338,24 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         "DeepSpeed's in a line",
         lambda: plan_with("distributed_type: DEEPSPEED\ndeepspeed_config: x"),
         "not a readable configuration",
+    ),
+    (
+        "rows cut up",
+        lambda: plan_with("distributed_type: MULTI_GPU\nparallelism_config: {parallelism_config_cp_size: 2}"),
+        "machine.yaml: parallelism_config_cp_size is 2, but attention and losses here need whole rows",
+    ),
+    (
+        "another arithmetic",
+        lambda: plan_with("distributed_type: 'NO'\nmixed_precision: fp16"),
+        "machine.yaml: mixed_precision is fp16, but model.dtype is float32",
+    ),
+    (
+        "validated for a CPU",
+        lambda: [
+            *("validate", recipe(good(training={"tf32": True}, model=HALF))[1]),
+            *("--accelerate", "configs/accelerate/cpu.yaml"),
+        ],
+        "bad.yaml: training.tf32: found true on configs/accelerate/cpu.yaml, which has no GPU",
     ),
     ("no processes", lambda: plan_with("distributed_type: MULTI_CPU\nnum_processes: 0"), "at least 1 is needed"),
     ("nothing of DeepSpeed", lambda: plan_with("distributed_type: DEEPSPEED"), "names no deepspeed_config_file"),

@@ -277,3 +277,11 @@ def test_they_are_all_told_together(good):
     with pytest.raises(RecipeError) as caught:
         load_recipe(good, overrides(wrong))
     assert len(caught.value.messages) == len(wrong)
+
+
+def test_what_follows_from_a_wrong_option_is_not_told_beside_it(good):
+    wrong = ["stage=dpo", "training.loss_type=[sigmiod, sft]", "training.loss_weights=[1.0]"]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(good, [*wrong, "training.precompute_ref_batch_size=2"])
+    keys = [message.split(": ")[1] for message in caught.value.messages]
+    assert keys == ["training.loss_type", "training.precompute_ref_batch_size"]

@@ -92,6 +92,7 @@ def test_resumed_after_its_last_step_or_while_b_is_still_zero_a_run_goes_on(make
     """Step 1 of a warm-up has learning rate 0: the checkpoint after it has B at 0, and no gradient comes to A. The run
     is an epoch of 16 rows, 8 a step."""
     saving = (USUAL, "training.save_strategy=steps", "training.save_steps=1", "training.warmup_steps=1")
+    saving += ("training.lr_scheduler_type=constant_with_warmup",)
     saving += ("training.max_steps=-1", "training.num_train_epochs=1", "data.train.0.max_rows=16")
     make_trainer(LORA, *saving).train()
     for step in (1, 2):

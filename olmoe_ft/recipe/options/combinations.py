@@ -1,11 +1,12 @@
 """What the options of a stage say about each other: problems that are refused, and notes of what has no effect."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from olmoe_ft.recipe.options.evaluation import broken_evaluation, unread_by_strategy
-from olmoe_ft.recipe.options.given import Given
+from olmoe_ft.recipe.options.given import Given, Unsettled
 from olmoe_ft.recipe.options.optimizers import broken_optimizer, unread_by_optimizer
-from olmoe_ft.recipe.options.preferences import broken_preferences
+from olmoe_ft.recipe.options.preferences import broken_losses, broken_reference, labels_of_pairs
 from olmoe_ft.recipe.options.schedules import broken_schedule
 from olmoe_ft.recipe.wording import Problem, nearest, shown
 
@@ -18,16 +19,9 @@ COMPILERS = ("torch_compile_backend", "torch_compile_mode")
 
 def broken_combinations(given: Given) -> Iterator[Problem]:
     """Everything that is wrong between options, each right by itself."""
-    yield from broken_schedule(given)
-    yield from broken_optimizer(given)
-    yield from broken_evaluation(given)
-    yield from _arithmetic(given)
-    yield from _checkpointing(given)
-    yield from _workers(given)
-    if given.stage == "dpo":
-        yield from broken_preferences(given)
-    else:
-        yield from _supervised(given)
+    for rule in (*RULES, *OF_STAGE[given.stage]):
+        with suppress(Unsettled):
+            yield from rule(given)
 
 
 def unread(given: Given) -> Iterator[Problem]:
@@ -50,7 +44,7 @@ def _arithmetic(given: Given) -> Iterator[Problem]:
 
 
 def _checkpointing(given: Given) -> Iterator[Problem]:
-    new, old = (given.values.get(name) for name in CHECKPOINTING)
+    new, old = (given[name] if name in given else None for name in CHECKPOINTING)
     if new is not None and old is not None and new != old:
         yield (
             CHECKPOINTING[0],
@@ -92,3 +86,7 @@ def _supervised(given: Given) -> Iterator[Problem]:
         yield "label_smoothing_factor", "found beside loss_type dft, which does not read it; remove one of them"
     if isinstance(given["pad_to_multiple_of"], str) and given["pad_to_multiple_of"] != "auto":
         yield "pad_to_multiple_of", f"found {shown(given['pad_to_multiple_of'])}; a whole number is needed, or auto"
+
+
+RULES = (broken_schedule, broken_optimizer, broken_evaluation, _arithmetic, _checkpointing, _workers)
+OF_STAGE = {"sft": (_supervised,), "dpo": (broken_losses, broken_reference, labels_of_pairs)}

@@ -7,6 +7,10 @@ from typing import Any
 from olmoe_ft.recipe.training_fields import Stage, default_of
 
 
+class Unsettled(Exception):
+    """A rule asks for an option that is wrong by itself, which is told already: the rule has nothing to say."""
+
+
 @dataclass(frozen=True)
 class Given:
     """Options that are right one by one, and what of the other sections they meet.
@@ -16,6 +20,7 @@ class Given:
         lora: whether adapters are trained.
         dtype: of the weights.
         evaluation: whether there are rows to evaluate on.
+        wrong: options that are wrong by themselves.
     """
 
     stage: Stage
@@ -23,14 +28,17 @@ class Given:
     lora: bool = False
     dtype: str = "bfloat16"
     evaluation: bool = False
+    wrong: frozenset[str] = frozenset()
 
     def __contains__(self, name: str) -> bool:
+        if name in self.wrong:
+            raise Unsettled(name)
         return name in self.values
 
     def __getitem__(self, name: str) -> Any:
         """The value of an option, by default TRL's."""
-        return self.values[name] if name in self.values else default_of(self.stage, name)
+        return self.values[name] if name in self else default_of(self.stage, name)
 
     def changed(self, name: str) -> bool:
         """Whether an option has another value than it has by default."""
-        return name in self.values and self.values[name] != default_of(self.stage, name)
+        return name in self and self.values[name] != default_of(self.stage, name)

@@ -13,10 +13,8 @@ OF_DIFFERENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust
 MERGED = "the reference is the policy with its adapters off"
 
 
-def broken_preferences(given: Given) -> Iterator[Problem]:
-    """What is wrong between the options of DPO's loss and of its reference."""
-    yield from _losses(given)
-    yield from _reference(given)
+def labels_of_pairs(given: Given) -> Iterator[Problem]:
+    """What only stage sft reads."""
     if given["label_smoothing_factor"]:
         yield (
             "label_smoothing_factor",
@@ -30,7 +28,8 @@ def broken_preferences(given: Given) -> Iterator[Problem]:
         )
 
 
-def _losses(given: Given) -> Iterator[Problem]:
+def broken_losses(given: Given) -> Iterator[Problem]:
+    """What is wrong between the losses and what each reads."""
     losses = [given["loss_type"]] if isinstance(given["loss_type"], str) else given["loss_type"]
     if not losses:
         yield "loss_type", "found an empty list; give at least one loss, such as sigmoid"
@@ -77,7 +76,8 @@ def _losses(given: Given) -> Iterator[Problem]:
         )
 
 
-def _reference(given: Given) -> Iterator[Problem]:
+def broken_reference(given: Given) -> Iterator[Problem]:
+    """What is wrong with the model that the policy is compared with."""
     synced, precomputed = given["sync_ref_model"], given["precompute_ref_log_probs"]
     if synced and given.lora:
         yield "sync_ref_model", f"found true beside `lora`, where {MERGED} and cannot move; remove one of them"
