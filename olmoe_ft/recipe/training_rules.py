@@ -89,7 +89,8 @@ def _broken_option(stage: Stage, name: str, value: Any) -> Iterator[str]:
         yield f"is a field of a newer {CONFIG_NAMES[stage]} that was never tried here; remove it"
     elif _kind(name) == "refused":
         default = default_of(stage, name)
-        if value != default and (value or default):
+        off = value is False and default is None and "bool" in fields[name]
+        if not off and (value != default or type(value) is not type(default)):
             yield f"found {shown(value)}; {OPTIONS[name].text}"
     elif not fits(value, fields[name]):
         allowed = " or ".join(SCALARS[kind] for kind in allowed_scalars(fields[name]))
