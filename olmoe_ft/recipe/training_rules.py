@@ -33,7 +33,7 @@ def broken_training(stage: Stage, values: Mapping[str, Any]) -> Iterator[Problem
         yield from ((f"training.{name}", problem) for problem in problems)
     for name, problem in broken_combinations(_given(stage, values, options, frozenset(wrong))):
         yield f"training.{name}", problem
-    yield from broken_metric(stage, right)
+    yield from broken_metric(stage, {name: value for name, value in options.items() if name not in wrong})
 
 
 def without_effect(stage: Stage, values: Mapping[str, Any]) -> Iterator[Problem]:
