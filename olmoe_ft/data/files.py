@@ -17,6 +17,7 @@ import pyarrow.parquet
 
 from olmoe_ft.data.json_rows import CHUNK, DECODER, json_reason, json_values
 from olmoe_ft.data.rows import Unreadable
+from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import RecipeError
 
 Rows = Iterator[tuple[str, Any]]
@@ -126,7 +127,7 @@ def _parquet_rows(file: Path) -> Rows:
     except UnicodeDecodeError as error:
         raise RecipeError(f"{file}, after row {index}: a text is not UTF-8 ({error.reason})") from None
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise RecipeError(f"{file}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+        raise RecipeError(f"{file}: not a readable Parquet file ({one_line(error)})") from None
 
 
 def check_names(names: Sequence[str], file: str) -> None:

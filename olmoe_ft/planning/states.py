@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
+from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.training.optimizer.choice import need_own_adamw, own_adamw
 
@@ -27,10 +28,9 @@ def optimizer_with_states(
         optimizer = kind(weights, **settings)
         optimizer.step()  # makes the states
     except Exception as error:  # by libraries of all kinds, each with its own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         name = OptimizerNames(arguments.optim).value
         mend = "plan with adamw_torch_fused, whose states are as large or larger"
-        raise RecipeError(f"training.optim: {name} cannot be planned with ({reason}); {mend}") from None
+        raise RecipeError(f"training.optim: {name} cannot be planned with ({one_line(error)}); {mend}") from None
     return optimizer
 
 

@@ -1,4 +1,4 @@
-"""The one error class that users see."""
+"""The two error classes that users see: what is wrong with their input, and what ended a run."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

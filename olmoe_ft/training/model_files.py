@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmoe_ft.adapters.folders import load_config, resolve_checkpoint
+from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.wording import nearest
 
@@ -60,7 +61,7 @@ def model_config(recipe: Recipe) -> "OlmoeConfig":
     try:
         return OlmoeConfig(**values)
     except (ValueError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{file}: no model configuration ({str(error).splitlines()[0]})") from None
+        raise RecipeError(f"{file}: no model configuration ({one_line(error)})") from None
 
 
 def with_start_of(recipe: Recipe, before: Sequence[Recipe]) -> Recipe:

@@ -10,6 +10,7 @@ import torch
 from transformers.integrations import deepspeed as hf_deepspeed
 from trl import DPOConfig, SFTConfig
 
+from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.metrics import direction
 from olmoe_ft.training.run_directory import RunDirectory
@@ -46,23 +47,10 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
     if (metric := recipe.training.get("metric_for_best_model")) is not None:
         assert recipe.stage != "pipeline"
         machine["greater_is_better"] = direction(recipe.stage, metric)  # unless the recipe has to say it
-    with refusals_of_libraries("training"):
-        return config(output_dir=str(run.checkpoints), **{**machine, **stage, **recipe.training, **OWNED})
-
-
-@contextmanager
-def refusals_of_libraries(place: str) -> Iterator[None]:
-    """Turn what TRL, transformers, accelerate or PEFT refuse in the block into one sentence with all of its reason.
-
-    Raises:
-        RecipeError: one of them raised an error; ours pass as they are.
-    """
     try:
-        yield
-    except RecipeError:
-        raise
-    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
-        raise RecipeError(f"{place}: {' '.join(str(error).split())}") from error
+        return config(output_dir=str(run.checkpoints), **{**machine, **stage, **recipe.training, **OWNED})
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        raise RecipeError(f"training: {one_line(error)}") from None
 
 
 def check_resume(recipe: Recipe, checkpoint: Path | None) -> None:

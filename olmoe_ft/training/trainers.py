@@ -34,7 +34,6 @@ from olmoe_ft.training.progress import ProgressBar
 from olmoe_ft.training.reference import ReferenceCheck
 from olmoe_ft.training.router.guard import check_reach
 from olmoe_ft.training.router.loss import RouterLossMixin
-from olmoe_ft.training.runtime import refusals_of_libraries
 from olmoe_ft.training.shared_prompts import SharedPromptCollator, why_not_shared
 from olmoe_ft.training.steps import StepsMixin
 
@@ -176,13 +175,11 @@ def build_trainer(
     }
     trainer: OlmoeTrainer
     if recipe.stage == "sft":
-        with refusals_of_libraries("training"):
-            trainer = OlmoeSFTTrainer(**common)
+        trainer = OlmoeSFTTrainer(**common)
     else:
         own_reference = recipe.lora is None and not arguments.precompute_ref_log_probs
         reference = _load(recipe, checkpoint).requires_grad_(False) if own_reference else None
-        with refusals_of_libraries("training"):
-            trainer = OlmoeDPOTrainer(ref_model=reference, start=checkpoint, **common)
+        trainer = OlmoeDPOTrainer(ref_model=reference, start=checkpoint, **common)
     # TRL changes these for training; a saved model keeps what stock transformers expects of it
     config.router_aux_loss_coef, config.use_cache = coefficient, True
     if recipe.model.quantization is not None:

@@ -6,7 +6,7 @@ import pytest
 
 from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import check_resume, refusals_of_libraries, training_arguments
+from olmoe_ft.training.runtime import check_resume, training_arguments
 
 
 def test_all_lines_of_a_reason_are_told(tmp_path, monkeypatch):
@@ -18,17 +18,6 @@ def test_all_lines_of_a_reason_are_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError, match=r"^training: .* but found - Evaluation strategy: .* - Save strategy: .*"):
         training_arguments(wrong, RunDirectory(wrong))
-
-
-@pytest.mark.parametrize("error", [ValueError, TypeError, ImportError, NotImplementedError])
-def test_a_refusal_keeps_its_reason(error):
-    with pytest.raises(RecipeError, match="^training: not so because of this$"), refusals_of_libraries("training"):
-        raise error("not so\n  because\nof this")
-
-
-def test_ours_pass_as_they_are():
-    with pytest.raises(RecipeError, match="^data: empty$"), refusals_of_libraries("training"):
-        raise RecipeError("data: empty")
 
 
 def test_a_reference_that_moved_does_not_go_on():
