@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "tokenizers", "wandb")
 BYTES = {"float32": 4, "bfloat16": 2}  # of a weight
+UNTRAINED = "No step was trained here. The next launch of this name removes what is in this folder and starts anew.\n"
 PRINTED = ("name", "steps", "train_seconds", "train_loss")  # of the summary, whenever a finished run is named
 
 
@@ -38,6 +39,7 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.launches = self.path / "run.json"
+        self.untrained = self.path / "UNTRAINED"  # there until the first step is done: so long nothing is worth keeping
         self.data_report = self.path / "data_report.json"
         self.routing_table = self.path / "routing.parquet"
         self.routing_picture = self.path / "routing.png"
@@ -54,6 +56,13 @@ class RunDirectory:
         )
         if taken is not None:
             raise RecipeError(f"{taken} is a file, and {self.path}/ is to be a folder; move it away")
+        for place in (self.path, *self.path.parents):
+            if place.is_symlink() and not place.exists():
+                raise RecipeError(
+                    f"{place} is a link to {place.readlink()}, which is not there; make it, or remove {place}"
+                )
+        if self.untrained.exists():
+            return
         stored = self.path / "recipe.yaml"
         if not stored.exists():
             if self.path.exists() and any(file != self.data_report for file in self.path.iterdir()):
@@ -71,12 +80,40 @@ class RunDirectory:
         self._recorded()
 
     def begun(self) -> bool:
-        """Whether a run was started here; before that there may be a plan's report."""
-        return (self.path / "recipe.yaml").exists()
+        """Whether a step was trained here; before that there may be a plan's report, or what a killed launch left."""
+        return (self.path / "recipe.yaml").exists() and not self.untrained.exists()
 
     def create(self) -> None:
         self._make()
         write_text(self.path / "recipe.yaml", self.recipe.to_yaml())
+
+    def mark_untrained(self) -> None:
+        """Mark the directory until a step is trained; what an earlier launch left that trained none goes."""
+        if self.begun():
+            return
+        if self.untrained.exists():
+            self.remove()
+        self._make()
+        self.untrained.write_text(UNTRAINED, encoding="utf-8")  # half of it marks the directory as well
+
+    def mark_trained(self) -> None:
+        """From here on the directory is kept for this recipe."""
+        self.untrained.unlink(missing_ok=True)
+
+    def remove(self, keep_report: bool = False) -> None:
+        """Remove what a launch wrote; the mark that it is not worth keeping goes last, since removing can be cut off.
+
+        Args:
+            keep_report: whether the report on the data stays, which `olmoe-ft plan` had written before.
+        """
+        if not self.path.exists():
+            return
+        kept = {self.untrained, *([self.data_report] if keep_report else [])}
+        for place in set(self.path.iterdir()) - kept:
+            shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+        self.untrained.unlink(missing_ok=True)
+        if not keep_report and not self.path.is_symlink():
+            self.path.rmdir()
 
     def _make(self) -> None:
         try:

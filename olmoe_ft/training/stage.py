@@ -1,7 +1,6 @@
 """One stage of a recipe from its data to its summary."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,14 @@ from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.quantize import check_quantization
 from olmoe_ft.data.report import data_report, print_audit
 from olmoe_ft.model.grouped import GRADIENTS
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.precision import precision
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.answers import score
 from olmoe_ft.training.batch_rows import BatchRows
 from olmoe_ft.training.finite import NotFinite
 from olmoe_ft.training.inputs import Inputs, read_inputs
+from olmoe_ft.training.launch import Launch
 from olmoe_ft.training.model_files import model_config
 from olmoe_ft.training.progress import ProgressBar
 from olmoe_ft.training.report import print_finished, print_start, print_summary
@@ -27,7 +27,7 @@ from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import check_resume, training_arguments, whole_weights
 from olmoe_ft.training.start import starting_checkpoint, write_base
 from olmoe_ft.training.steps import Steps, count_steps
-from olmoe_ft.training.tracking import Tracking, TrackingCallback, abandon_tracking
+from olmoe_ft.training.tracking import Tracking, TrackingCallback
 from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
 
 
@@ -56,40 +56,37 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
     state = PartialState()
     steps = count_steps(len(inputs.train_rows), arguments, state.num_processes)
     state.wait_for_everyone()  # all have looked at the run directory before one writes to it
-    resume, new = run.last_checkpoint(), not run.begun()
-    if state.is_main_process:
-        run.check_space(config)
-        _look_at_data(run, inputs)
-        run.create()
-        run.forget_after(resume)
-    try:
+    resume = run.last_checkpoint()
+    launch = Launch(run)
+    with launch.in_order():
+        if state.is_main_process:
+            run.check_space(config)
+            run.mark_untrained()
+            _look_at_data(run, inputs)
+            run.create()
+            run.forget_after(resume)
         with whole_weights(arguments):
             if state.is_main_process:
                 write_base(recipe, run, inputs.tokenizer)
             state.wait_for_everyone()
             before = _score(recipe, starting_checkpoint(recipe, run), inputs, "before training")
-        start = starting_checkpoint(recipe, run)
         trainer = build_trainer(
             recipe,
             arguments,
-            start,
+            starting_checkpoint(recipe, run),
             run.routing_probe,
             inputs.tokenizer,
             inputs.train_rows,
             inputs.evaluation_rows,
             BatchRows(inputs.train),
         )
+        trainer.add_callback(launch)
         summary = _train(recipe, run, trainer, inputs, steps, resume)
-    except RecipeError:
-        if new and state.is_main_process and run.last_checkpoint() is None:
-            abandon_tracking()
-            shutil.rmtree(run.path)
-        raise
-    with whole_weights(arguments):
-        after = _score(recipe, str(run.final), inputs, "after training")
-    if inputs.questions is not None:
-        summary |= {"before": before, "after": after}
-    return _finish(run, trainer, summary)
+        with whole_weights(arguments):
+            after = _score(recipe, str(run.final), inputs, "after training")
+        if inputs.questions is not None:
+            summary |= {"before": before, "after": after}
+        return _finish(run, trainer, summary)
 
 
 def _look_at_data(run: RunDirectory, inputs: Inputs) -> None:
@@ -123,9 +120,11 @@ def _train(
         result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         GRADIENTS.release()
         trainer.save_model(str(run.final))
-    except NotFinite as error:
+    except BaseException as error:
         trainer.pop_callback(ProgressBar).close()
-        if (callback := trainer.pop_callback(TrackingCallback)) is not None:  # on rank 0 alone
+        if (
+            isinstance(error, NotFinite) and (callback := trainer.pop_callback(TrackingCallback)) is not None
+        ):  # on rank 0 alone
             callback.tracking.stop(error.step, error.values)
         raise
     evaluation = trainer.evaluate() if inputs.evaluation is not None else {}

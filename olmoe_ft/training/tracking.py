@@ -93,9 +93,9 @@ class Tracking:
 
 
 def abandon_tracking() -> None:
-    """End a W&B run whose run directory is about to be removed."""
+    """End a W&B run that fails, before its run directory may be removed."""
     if wandb.run is not None:
-        wandb.finish(exit_code=2)
+        wandb.finish(exit_code=1)
 
 
 class TrackingCallback(TrainerCallback):

@@ -1,0 +1,84 @@
+"""One launch of a run until its first step: what it leaves when it ends before, and what its errors say."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import wandb
+from accelerate import PartialState
+from transformers import TrainerCallback
+
+from olmoe_ft.reasons import is_out_of_memory, is_refused_option, one_line, system_reason
+from olmoe_ft.recipe import RecipeError, RunError
+from olmoe_ft.stopping import done_at_a_stop, undisturbed
+from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.tracking import abandon_tracking
+
+
+class Launch(TrainerCallback):
+    """Is told by the trainer that a step was taken: from then on the run directory stays, whatever ends the launch."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self.stepped = False
+        self.main = PartialState().is_main_process
+        self.planned = run.data_report.exists() and not run.untrained.exists()
+        self.new_parents = [folder for folder in run.path.parents if not folder.exists()]  # the innermost first
+        self.undoing = threading.Lock()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self.stepped:
+            self.stepped = True
+            if self.main:
+                self.run.mark_trained()
+
+    @contextmanager
+    def in_order(self) -> Iterator[None]:
+        """Wrap all that writes into the run directory: an error before the first step takes away what was made.
+
+        Raises:
+            RecipeError: what the user can change, before the first step.
+            RunError: what a disk or a memory refused at any time.
+        """
+        with done_at_a_stop(self._undo):
+            try:
+                yield
+            except BaseException as error:
+                with undisturbed():
+                    if self.main:
+                        abandon_tracking()
+                    self._undo()
+                if (sentence := self._sentence(error)) is not None:
+                    raise sentence from error
+                raise
+
+    def _undo(self) -> None:
+        # where a folder cannot be removed, or holds another run by now, the mark in it lets the next launch start
+        with self.undoing, suppress(OSError):
+            if self.main and not self.run.begun():
+                self.run.remove(keep_report=self.planned)
+                for folder in self.new_parents:
+                    folder.rmdir()
+
+    def _sentence(self, error: BaseException) -> RecipeError | RunError | None:
+        if isinstance(error, RecipeError | RunError):
+            return None
+        if is_out_of_memory(error):
+            return RunError(self._out_of_memory(error))
+        if (reason := system_reason(error, str(self.run.path))) is not None:
+            return RunError(reason) if self.stepped else RecipeError(reason)
+        if not self.stepped and isinstance(error, wandb.Error):
+            return RecipeError(f"tracking: {one_line(error)}; `wandb: off` trains without W&B")
+        if not self.stepped and is_refused_option(error):
+            return RecipeError(f"training cannot start: {one_line(error)}")
+        return None
+
+    def _out_of_memory(self, error: BaseException) -> str:
+        training = self.run.recipe.training
+        batch = training.get("per_device_train_batch_size", 8)
+        return (
+            f"out of memory ({one_line(error)}); lower training.per_device_train_batch_size (now {batch}) and raise "
+            "training.gradient_accumulation_steps as much, lower training.max_length, or share the weights between "
+            "more devices: `olmoe-ft plan` with this recipe says what fits"
+        )
