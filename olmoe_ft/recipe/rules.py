@@ -12,6 +12,8 @@ from olmoe_ft.recipe.training_rules import broken_training
 from olmoe_ft.recipe.wording import Problem, shown
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+LONGEST_NAME = 255  # of a folder, on the file systems in use
+PROJECT = re.compile(r"[^/\\#?%:]{1,128}")  # of Weights & Biases
 REQUIRED = {
     "model": "give `path`, or `config` and `tokenizer`",
     "data": "give `train`, a list of sources",
@@ -33,6 +35,7 @@ def broken_rules(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Everything that is wrong between the fields of a recipe; a null is as if it were not written."""
     values = _given(values)
     yield from _name(values)
+    yield from _project(_section(values, "tracking").get("project"))
     if values.get("stage") == "pipeline":
         if "stages" not in values:
             yield "stages", "is missing; a pipeline lists its stages"
@@ -69,9 +72,16 @@ def _name(values: Mapping[str, Any]) -> Iterator[Problem]:
     pipeline, slash, rest = name.partition("/")
     # the run of a pipeline's stage, `<pipeline>/sft`, can be repeated from its own recipe.yaml
     of_pipeline = stage is not None and re.fullmatch(rf"{stage}(-[0-9]+)?", rest)
-    if not is_run_name(pipeline) or (slash and not of_pipeline):
+    if len(pipeline) > LONGEST_NAME:
+        yield "name", f"found {len(name)} characters; it names a folder in runs/: at most {LONGEST_NAME}"
+    elif not is_run_name(pipeline) or (slash and not of_pipeline):
         allowed = "letters, digits, `.`, `_` and `-`, beginning with a letter, digit or `_`"
         yield "name", f'found "{name}"; it names a folder in runs/: {allowed}'
+
+
+def _project(project: object) -> Iterator[Problem]:
+    if isinstance(project, str) and not PROJECT.fullmatch(project):
+        yield "tracking.project", f"found {shown(project)}; W&B takes 1 to 128 characters without any of / \\ # ? % :"
 
 
 def _model(model: Mapping[str, Any]) -> Iterator[Problem]:

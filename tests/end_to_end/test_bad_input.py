@@ -140,6 +140,9 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ("dropout on experts", lambda: ["train", SFT, LORA, "lora.dropout=0.1"], "set it to 0"),
     ("four bits alone", lambda: ["train", SFT, "model.quantization=nf4"], "packed weights cannot be trained"),
     ("an override", lambda: ["train", SFT, "training.max_steps"], "write section.key=value"),
+    ("a name of 300 letters", lambda: ["train", SFT, f"name={'n' * 300}"], "found 300 characters; it names a folder"),
+    ("the folder above", lambda: ["train", SFT, "name=.."], "it names a folder in runs/"),
+    ("a project with a slash", lambda: ["train", SFT, "tracking.project=a/b"], "W&B takes 1 to 128 characters"),
     ("weight above 1", lambda: ["train", SFT, "data.train.0.weight=3"], "`repeat: 2` gives every row twice"),
     # files of rows
     ("no file", lambda: ["train", SFT, "data.train.0.path=none.jsonl"], "none.jsonl does not exist; check the path"),
@@ -313,6 +316,11 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         "f is a file, so there can be no folder",
     ),
     ("runs is a file", lambda: file_at("runs", ["train", SFT]), "runs is a file, and runs/tiny-sft/ is to be a folder"),
+    (
+        "runs leads nowhere",
+        lambda: linked_runs("/nowhere", SFT),
+        "runs is a link to /nowhere, which is not there; make it, or remove runs",
+    ),
     ("somebody's files", lambda: file_at("runs/tiny-sft/x", ["train", SFT]), "holds files but no recipe.yaml"),
     ("another run", lambda: file_at("runs/tiny-sft/recipe.yaml", ["train", SFT]), "holds the run of another recipe"),
     (
