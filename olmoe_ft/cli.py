@@ -1,6 +1,5 @@
 """The command line: one short function a command. Heavy imports stand where they are used, so `--help` is instant."""
 
-import gc
 import json
 import os
 import sys
@@ -11,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from olmoe_ft.recipe import RecipeError, RunError, Unreachable, load_recipe
+from olmoe_ft.ending import exit_with_reason, let_no_text_fail
+from olmoe_ft.recipe import RecipeError, Unreachable, load_recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -215,15 +215,11 @@ def chat(
 
 def main() -> None:
     """Run the command line; a mistake in a recipe, its data or the arguments is one sentence and exit code 2."""
-    # libraries announce to each other what they will rename; nothing a user could mend
+    let_no_text_fail()
+    # libraries announce to each other what they will rename; nothing a user could change
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
-    except (RecipeError, RunError) as error:
-        if os.environ.get("RANK", "0") == "0":  # every process of a launch finds the same mistake
-            from olmoe_ft.data.terminal import printable
-
-            print(printable(str(error)), file=sys.stderr)
-        if "triton" not in sys.modules:  # which prints all that it finds alive at the end
-            gc.freeze()  # nothing of value is left: looking through all that was imported takes most of a second
-        sys.exit(2 if isinstance(error, RecipeError) else 1)
+    except Exception as error:
+        exit_with_reason(error)
+        raise

@@ -1,0 +1,101 @@
+"""How the command ends: its exit code, one sentence or one traceback, and nothing on the terminal behind that."""
+
+import atexit
+import io
+import json
+import os
+import sys
+import time
+import traceback
+from contextlib import suppress
+from typing import NoReturn
+
+from olmoe_ft.reasons import is_out_of_memory, one_line, system_reason
+from olmoe_ft.recipe import RecipeError, RunError
+from olmoe_ft.stopping import end_in_order
+
+MISTAKE, FAILURE = 2, 1  # exit codes
+
+
+def program() -> NoReturn:
+    """The command `olmoe-ft`, as a process of its own."""
+    code = FAILURE
+    # Handlers run last in, first out: this one is behind those of all libraries. What the interpreter would do next is
+    # to look through all that was imported, for most of a second, while libraries print what they find alive.
+    atexit.register(lambda: _leave(code))
+    end_in_order()
+    from olmoe_ft.cli import main
+
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else FAILURE
+    except BaseException:
+        _wait_for_turn(mistake=False)
+        traceback.print_exc()
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # nobody reads it any more, or its disk is full
+            code = code or FAILURE
+    os._exit(code)
+
+
+def let_no_text_fail() -> None:
+    """Show a character that the terminal does not have as another one, and print to nowhere if it is closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+
+
+def exit_with_reason(error: Exception) -> None:
+    """Say in one sentence why the command ends, and end it; goes on where the error needs its traceback.
+
+    Raises:
+        SystemExit: with 2 where the user's input is wrong, 1 where something else ended a run.
+    """
+    from olmoe_ft.data.terminal import printable
+
+    if is_out_of_memory(error):
+        sentence, code = f"out of memory ({one_line(error)}); close other programs, or use a larger machine", FAILURE
+    elif isinstance(error, RecipeError | RunError):
+        sentence, code = str(error), MISTAKE if isinstance(error, RecipeError) else FAILURE
+    elif (reason := system_reason(error)) is not None:
+        sentence, code = reason, MISTAKE
+    else:
+        return
+    _wait_for_turn(mistake=True)
+    _tell_launcher(sentence)
+    print(printable(sentence), file=sys.stderr)
+    sys.exit(code)
+
+
+def _tell_launcher(sentence: str) -> None:
+    """Leave the sentence where torch's launcher of several processes looks for it, so that its own report ends with it.
+
+    The format is that of `torch.distributed.elastic.multiprocessing.errors.ProcessFailure`.
+    """
+    if (file := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None:
+        with suppress(OSError), open(file, "w", encoding="utf-8") as stream:
+            json.dump({"message": sentence, "timestamp": int(time.time())}, stream)
+
+
+def _of_several() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _wait_for_turn(mistake: bool) -> None:
+    """Let one process of a launch speak: the launcher ends the others when the first has left.
+
+    Most find the same mistake; and where one fails alone, the others fail for want of it, which says less.
+    """
+    if _of_several():
+        time.sleep((0 if mistake else 4) + 0.5 * int(os.environ.get("LOCAL_RANK", "0")))
