@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from olmoe_ft.hub import reach_hub, refusal
 from olmoe_ft.model.checkpoint import weight_files
 from olmoe_ft.recipe import RecipeError
 
@@ -80,8 +81,8 @@ def local_folder(checkpoint: str) -> Path:
     """
     if Path(checkpoint).is_dir():
         return Path(checkpoint)
+    reach_hub(checkpoint, "model")
     try:
         return Path(snapshot_download(checkpoint, allow_patterns=["*.json", "*.safetensors"]))
-    except (OSError, ValueError) as error:  # the Hub's own errors are OSErrors
-        reason = str(error).splitlines()[0]
-        raise RecipeError(f"{checkpoint} is neither a folder here nor a model that can be fetched: {reason}") from None
+    except Exception as error:  # of the Hub, the network, the disk
+        raise refusal(checkpoint, "model", error) from None

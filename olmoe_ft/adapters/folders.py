@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from olmoe_ft.hub import reach_hub, refusal
 from olmoe_ft.recipe import RecipeError, Unreachable
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a folder that is not there is said before that
@@ -85,12 +86,15 @@ def load_config(path: str) -> "OlmoeConfig":
         from olmoe_ft.adapters.base_model import base_of
 
         path = base_of(path)
+    if not Path(path).exists():
+        reach_hub(path, "model")
     try:
         values, _ = OlmoeConfig.get_config_dict(path)
         kind = values.get("model_type")
         if kind == "olmoe":
             return OlmoeConfig.from_dict(values)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        place = RecipeError if Path(path).exists() else Unreachable
-        raise place(f"{path}: no model can be loaded from there ({str(error).splitlines()[0]})") from None
+        if not Path(path).exists():
+            raise refusal(path, "model", error) from None
+        raise RecipeError(f"{path}: no model can be loaded from there ({str(error).splitlines()[0]})") from None
     raise RecipeError(f"{path}: its config.json has the model_type {kind!r}; this pipeline trains 'olmoe' only")

@@ -11,7 +11,8 @@ import xxhash
 from huggingface_hub import metadata_load
 
 from olmoe_ft.data.files import READABLE, READERS, Rows, file_rows, is_readable, kind_of
-from olmoe_ft.recipe import RecipeError, Unreachable
+from olmoe_ft.hub import error_of_data_set, reach_hub, refusal
+from olmoe_ft.recipe import RecipeError
 
 BLOCK = 1 << 22  # bytes hashed at once
 OTHER_SPLIT = re.compile(r"(^|[-._ ])(test|testing|valid|validation|dev|eval|evaluation)([-._ 0-9])", re.IGNORECASE)
@@ -135,7 +136,12 @@ def _files_of(folder: Path, split: str, config: str | None, revision: str | None
     Raises:
         RecipeError: there are none, they are of another kind, or a file with rows belongs to no split.
     """
-    builder = _attempt(folder, lambda datasets: datasets.load_dataset_builder(str(folder), config, revision=revision))
+    import datasets
+
+    try:
+        builder = datasets.load_dataset_builder(str(folder), config, revision=revision)
+    except Exception as error:  # no such configuration, no file of rows, an unreadable card
+        raise RecipeError(f"{folder} holds no data set that can be loaded: {_reason(error)}") from None
     splits = {str(name): [Path(file) for file in files] for name, files in (builder.config.data_files or {}).items()}
     if split not in splits:
         raise RecipeError(f"{folder} holds no data set with the split {split}; it has {', '.join(splits) or 'none'}")
@@ -170,20 +176,16 @@ def _refuse_left_out(folder: Path, read: list[Path]) -> None:
 
 @cache
 def _loaded(name: str, split: str, config: str | None, revision: str | None) -> Any:
-    return _attempt(name, lambda datasets: datasets.load_dataset(name, config, split=split, revision=revision))
-
-
-def _attempt(name: str | Path, load: Any) -> Any:
+    """A split of a data set on the Hub, from the cache where it is there."""
+    reach_hub(name, "data set")
     import datasets
 
     try:
-        return load(datasets)
-    except Exception as error:  # not there, no such split or configuration, no network, no readable file
-        if Path(name).is_dir():
-            raise RecipeError(f"{name} holds no data set that can be loaded: {_reason(error)}") from None
-        raise Unreachable(
-            f"{name} is neither a file here nor a data set that can be loaded: {_reason(error)}"
-        ) from None
+        return datasets.load_dataset(name, config, split=split, revision=revision)
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise refusal(name, "data set", error_of_data_set(name, revision, error)) from None
+    except Exception as error:  # no such split or configuration, no network, no readable file
+        raise refusal(name, "data set", error) from None
 
 
 def _reason(error: Exception) -> str:

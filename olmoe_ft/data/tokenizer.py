@@ -7,7 +7,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from olmoe_ft.data.rows import RowError
 from olmoe_ft.data.template import PROBE, Rendered, answer_endings, special_tokens, written
-from olmoe_ft.recipe import RecipeError, Unreachable
+from olmoe_ft.hub import reach_hub, refusal
+from olmoe_ft.recipe import RecipeError
 
 CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
 
@@ -53,14 +54,17 @@ def load_tokenizer(path: str, vocab_size: int) -> PreTrainedTokenizerBase:
 
 def _read(path: str) -> PreTrainedTokenizerBase:
     folder = Path(path)
+    if not folder.exists():
+        reach_hub(path, "tokenizer")
     try:
         if folder.is_dir() and not (folder / "tokenizer_config.json").exists():
             return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
         return AutoTokenizer.from_pretrained(path)
     except Exception as error:  # the `tokenizers` library raises bare Exception on a file it cannot parse
+        if not folder.exists():
+            raise refusal(path, "tokenizer", error) from None
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        kind = RecipeError if folder.exists() else Unreachable
-        raise kind(f"{path}: no tokenizer can be loaded from there ({reason}); set model.tokenizer") from None
+        raise RecipeError(f"{path}: no tokenizer can be loaded from there ({reason}); set model.tokenizer") from None
 
 
 def _marked_template(tokenizer: PreTrainedTokenizerBase, path: str) -> str:

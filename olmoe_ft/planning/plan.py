@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from trl import DPOConfig, SFTConfig
 
+from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.mixture import row_lengths
 from olmoe_ft.data.report import data_report, print_audit
 from olmoe_ft.model import OlmoeConfig
@@ -22,7 +23,7 @@ from olmoe_ft.planning.time import Rates, work_of
 from olmoe_ft.recipe import Recipe, RecipeError, Unreachable
 from olmoe_ft.recipe.precision import check_optimizer, precision
 from olmoe_ft.training.inputs import Inputs, read_inputs
-from olmoe_ft.training.model_files import model_config, with_start_of
+from olmoe_ft.training.model_files import model_config, stage_tokenizer, with_start_of
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments
 from olmoe_ft.training.shared_prompts import why_not_shared
@@ -47,12 +48,19 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a stage before it runs. `inputs` is None where the data cannot be reached."""
+    """What is known of a stage before it runs.
+
+    Attributes:
+        inputs: None where a part of them cannot be had.
+        lacking: these parts.
+        unreachable: why they, or the network's configuration, cannot be had; a sentence each.
+    """
 
     recipe: Recipe
     config: OlmoeConfig
     arguments: SFTConfig | DPOConfig
     inputs: Inputs | None
+    lacking: list[str]
     unreachable: list[str]
 
     @property
@@ -87,11 +95,29 @@ def make_plan(recipe: Recipe, before: "Sequence[Plan]" = ()) -> Plan:
             raise
         unreachable.append(f"{error}; planned with {RELEASED_CONFIG}")
         config = OlmoeConfig.from_json_file(RELEASED_CONFIG)
-    try:
-        inputs = read_inputs(recipe, config)
-    except Unreachable as error:
-        unreachable.append(str(error))
-    return Plan(recipe, config, arguments, inputs, unreachable)
+    lacking = _lacking(recipe, config)
+    if not lacking:
+        try:
+            inputs = read_inputs(recipe, config)
+        except Unreachable as error:
+            lacking["the benchmarks to look for"] = str(error)
+    return Plan(recipe, config, arguments, inputs, [*lacking], [*unreachable, *lacking.values()])
+
+
+def _lacking(recipe: Recipe, config: OlmoeConfig) -> dict[str, str]:
+    """Which of a stage's inputs cannot be had, and why; looked at one by one, so that each is named."""
+
+    def first_rows() -> None:
+        for source in (*recipe.data.train, *recipe.data.eval):
+            next(read_rows(source.path, source.split, source.config, source.revision), None)
+
+    lacking = {}
+    for what, look in {"the tokenizer": lambda: stage_tokenizer(recipe, config), "the data": first_rows}.items():
+        try:
+            look()
+        except Unreachable as error:
+            lacking[what] = str(error)
+    return lacking
 
 
 def print_plan(plan: Plan, machines: Sequence[Machine], budget: float, rates: Rates) -> None:
@@ -211,7 +237,7 @@ def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -
     table.add_row(f"{kind} a step", f"{step:,} = {batch.rows} x {arguments.gradient_accumulation_steps} x devices")
     if steps is None:
         table.add_row("tokens a step, at most", f"{step * batch.length * (2 if pairs else 1):,}")
-        table.add_row("optimizer steps", "unknown: the data cannot be reached")
+        table.add_row("optimizer steps", f"unknown without {' and '.join(plan.lacking)}")
         return table
     table.add_row(f"{kind} an epoch", f"{steps.rows:,}")
     if batch.packed:

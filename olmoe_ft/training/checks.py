@@ -4,6 +4,7 @@ torch and transformers are imported once every file has been found to be there.
 """
 
 import os
+from pathlib import Path
 
 from olmoe_ft.adapters.folders import check_weights, resolve_checkpoint
 from olmoe_ft.data.locations import read_rows
@@ -20,7 +21,7 @@ from olmoe_ft.training.run_directory import RunDirectory
 def check_files(recipe: Recipe, into_runs: bool = True) -> None:
     """Everything that can be wrong with the files of a recipe and of every stage in it, the quickest checks first.
 
-    The last is to read and to tokenize the rows, which are in the cache from then on.
+    Last, rows are read and tokenized, which are in the cache from then on, and weights are fetched from the Hub.
 
     Args:
         into_runs: whether it is to be trained into its run directories.
@@ -36,6 +37,7 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
             check_mixed_precision(stage, mixed, "accelerate's configuration of this launch")
             check_packages(stage)
     to_come: list[Recipe] = []  # stages that will have written their run directories
+    on_hub: list[str] = []
     for stage in recipe.stages or (recipe,):
         starts_from_files = stage.model.path not in [str(earlier.run_dir) for earlier in to_come]
         sources = (*stage.data.train, *stage.data.eval)
@@ -47,7 +49,8 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
             config_values(stage.model.config)
         elif starts_from_files:
             assert stage.model.path is not None  # the schema asks for one of the two
-            check_weights(resolve_checkpoint(stage.model.path))
+            check_weights(start := resolve_checkpoint(stage.model.path))
+            on_hub += [start] if into_runs and not Path(start).exists() else []
         for source in sources:
             next(read_rows(source.path, source.split, source.config, source.revision), None)
         if stage.data.answers:
@@ -65,6 +68,10 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
 
         read_inputs(started, config)
         to_come.append(stage)
+    for name in on_hub:
+        from olmoe_ft.adapters.base_model import local_folder
+
+        check_weights(str(local_folder(name)))
 
 
 def _check_device(recipe: Recipe) -> None:

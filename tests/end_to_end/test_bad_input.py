@@ -238,7 +238,11 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ("all dropped", lambda: data("rows.jsonl", [LONG], "data.long_prompts=drop"), "all are dropped: 1 too long"),
     ("a weight of nothing", lambda: data("rows.jsonl", [{"text": "a"}], "data.train.0.weight=0.1"), "raise `weight`"),
     # tokenizers and templates
-    ("no tokenizer", lambda: ["train", SFT, "model.tokenizer=nowhere"], "nowhere: no tokenizer can be loaded"),
+    (
+        "no tokenizer",
+        lambda: ["train", SFT, "model.tokenizer=nowhere"],
+        "nowhere is neither a folder here nor a tokenizer in the cache",
+    ),
     ("half a tokenizer", lambda: tokenizer(lambda f: (f / "tokenizer.json").write_text("{")), "no tokenizer can be"),
     ("pad is EOS", lambda: token_map(pad_token="<|endoftext|>"), "so EOS would never be learned"),
     (

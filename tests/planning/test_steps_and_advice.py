@@ -10,9 +10,10 @@ from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.planning.advice import changes_that_fit
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.memory import GIB
-from olmoe_ft.planning.plan import largest_batch, machines_for, make_plan
+from olmoe_ft.planning.plan import largest_batch, machines_for, make_plan, print_plan
 from olmoe_ft.planning.step import Batch
 from olmoe_ft.planning.steps import schedule
+from olmoe_ft.planning.time import Rates
 from olmoe_ft.recipe import load_recipe
 
 TINY = "recipes/tiny/sft.yaml"
@@ -117,7 +118,11 @@ def test_a_pipeline_goes_on_from_a_run_that_is_to_come():
 
 def test_what_the_hub_has_is_planned_with_the_released_sizes():
     plan = make_plan(load_recipe("recipes/olmoe-1b-7b-0924/sft/full.yaml"))
-    assert plan.inputs is None and len(plan.unreachable) == 2
+    assert plan.inputs is None and plan.lacking == ["the tokenizer", "the data"]
+    assert [
+        next(what for what in ("model", "tokenizer", "data set") if f"a {what} in the cache" in reason)
+        for reason in plan.unreachable
+    ] == ["model", "tokenizer", "data set"]
     assert isinstance(plan.config, OlmoeConfig) and plan.config.num_experts == 64
     assert largest_batch(plan) == Batch(2, 4096, packed=True)
     assert [(machine.name, machine.processes) for machine in machines_for(plan, None, None)] == [
@@ -126,6 +131,15 @@ def test_what_the_hub_has_is_planned_with_the_released_sizes():
         ("gpu", 1),
         ("zero3-offload", 8),
     ]
+
+
+def test_rows_that_are_here_are_not_what_lacks_where_the_tokenizer_does(capsys):
+    plan = make_plan(load_recipe(TINY, [*ROWS, "model.tokenizer=no/where"]))
+    assert plan.inputs is None and plan.lacking == ["the tokenizer"]
+    print_plan(plan, machines_for(plan, None, None), 80, Rates.of(None, None))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no/where is neither a folder here nor a tokenizer in the cache" in printed
+    assert "unknown without the tokenizer" in printed
 
 
 def test_changes_go_from_small_to_large_and_fit():

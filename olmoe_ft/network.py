@@ -1,0 +1,36 @@
+"""Whether a server answers, asked once and for a few seconds."""
+
+import threading
+from collections.abc import Callable
+
+PATIENCE = 10.0  # seconds for an answer of any kind
+
+
+def why_no_answer(ask: Callable[[], object], seconds: float) -> str | None:
+    """Ask a server in a thread of its own, since looking up a name can take longer than any timeout of a request.
+
+    Args:
+        ask: sends one request; raises where nothing comes back.
+        seconds: to wait for it.
+    Returns:
+        the reason in a line; None where the server answered.
+    """
+    found: list[str | None] = []
+
+    def answer() -> None:
+        try:
+            ask()
+        except Exception as error:  # whatever a proxy, a resolver, a certificate or a URL can do
+            found.append(one_line(error))
+        else:
+            found.append(None)
+
+    asking = threading.Thread(target=answer, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return found[0] if found else f"no answer in {seconds:.0f} s"
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without its line breaks; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
