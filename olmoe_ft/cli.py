@@ -63,6 +63,7 @@ def validate(
     from olmoe_ft.recipe.messages import notes
     from olmoe_ft.recipe.options.device import check_packages
     from olmoe_ft.recipe.precision import check_optimizer
+    from olmoe_ft.training.wandb_mode import choose
 
     machine = read_machine(accelerate) if accelerate is not None else None
     wrong: list[str] = []
@@ -86,6 +87,11 @@ def validate(
                 check_optimizer(stage, machine is not None and machine.deepspeed, accelerate or "one process")
             except RecipeError as error:
                 (wrong if machine is not None else elsewhere).append(f"{path}: {error}")
+            if stage.tracking.wandb == "online":  # looked at here alone: a key is found without asking anyone
+                try:
+                    choose(stage.tracking.wandb)
+                except RecipeError as error:
+                    wrong.append(f"{path}: {error}")
     for text in told:
         print(text)
     if wrong:

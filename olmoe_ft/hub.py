@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from olmoe_ft.network import one_line, why_no_answer
+from olmoe_ft.network import DOWN, one_line, why_no_answer
 from olmoe_ft.recipe import RecipeError, Unreachable
 
 Kind = Literal["model", "tokenizer", "data set"]
@@ -30,7 +30,6 @@ ASKED_FIRST = {  # by the libraries
     "tokenizer": "{}/resolve/main/tokenizer_config.json",
     "data set": "datasets/{}/resolve/main/README.md",
 }
-DOWN = (500, 502, 503, 504)  # answers after which huggingface_hub asks again
 _answers: dict[str, str | None] = {}
 """Of endpoints that were asked: why there was no answer, None where there was one."""
 

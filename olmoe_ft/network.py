@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-PATIENCE = 10.0  # seconds for an answer of any kind
+DOWN = (500, 502, 503, 504)  # answers of a server that is not there for anyone
 
 
 def why_no_answer(ask: Callable[[], object], seconds: float) -> str | None:

@@ -213,7 +213,8 @@ class Tracking(Section):
     """Where the records go beside `metrics.jsonl`."""
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
-    """Weights & Biases: `auto` is online where a key is found, otherwise offline."""
+    """Weights & Biases: `auto` is online where a key is found and the server answers, otherwise offline. WANDB_MODE and
+    WANDB_DISABLED can switch off what this switches on."""
     project: Text = "olmoe_ft"
     """Name of the W&B project."""
 

@@ -16,6 +16,7 @@ from olmoe_ft.recipe.options.device import check_device, check_packages
 from olmoe_ft.recipe.precision import check_optimizer, deepspeed_here
 from olmoe_ft.training.model_files import config_values, model_config, stage_tokenizer, with_start_of
 from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.wandb_mode import check_tracking
 
 
 def check_files(recipe: Recipe, into_runs: bool = True) -> None:
@@ -36,6 +37,7 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
             check_optimizer(stage, deepspeed, "this launch (no DeepSpeed)")
             check_mixed_precision(stage, mixed, "accelerate's configuration of this launch")
             check_packages(stage)
+            check_tracking(stage)
     to_come: list[Recipe] = []  # stages that will have written their run directories
     on_hub: list[str] = []
     for stage in recipe.stages or (recipe,):

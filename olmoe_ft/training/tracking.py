@@ -1,40 +1,28 @@
 """Where a run's records go: `metrics.jsonl` always, Weights & Biases by recipe. Rank 0 alone writes."""
 
-import netrc
+import logging
 import os
+import sys
 import time
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 import wandb
 from transformers import TrainerCallback
 
-from olmoe_ft.recipe import Recipe
+from olmoe_ft.network import one_line
+from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.router.files import LoadMap
 from olmoe_ft.training.run_directory import RunDirectory, to_json
+from olmoe_ft.training.wandb_mode import ORDER, REACH, Choice, Mode, choose, server, wandb_settings, why_unreachable
 
-
-def wandb_mode(setting: str) -> str:
-    """Online, offline or off: `auto` is online where a key is found (environment or netrc), else offline."""
-    if setting != "auto":
-        return setting
-    if mode := os.environ.get("WANDB_MODE"):
-        return {"disabled": "off"}.get(mode, mode)
-    return "online" if _has_key() else "offline"
-
-
-def _has_key() -> bool:
-    """Whether W&B has a key for its server. Looked up here, since `wandb.login` would ask the server about it."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+FINISH = 30.0  # seconds to send what is left at the end; the rest stays on disk for `wandb sync`
+logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # what wandb says of its own use to a server that is away
+START = 10.0  # seconds in which `auto` is online or goes offline
 
 
 class Tracking:
@@ -42,23 +30,36 @@ class Tracking:
 
     def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
         self.metrics_file = run.metrics
-        self.wandb_run = None
+        self.wandb_run: Any = None
         self.load_map: LoadMap | None = None
         self.next_picture = 0.0  # time.perf_counter() before which none is drawn
-        mode = wandb_mode(recipe.tracking.wandb)
-        if mode != "off":
-            self.wandb_run = wandb.init(
-                project=recipe.tracking.project,
-                name=recipe.name,
-                id=_wandb_id(run.path / "wandb_id"),
-                resume="allow",
-                mode="offline" if mode == "offline" else "online",
-                settings=wandb.Settings(silent=mode == "offline"),
-                dir=str(run.path),
-                config=recipe.model_dump(mode="json"),
-            )
-            # records are drawn over the optimizer step; W&B's own counter would refuse the steps a resume repeats
-            self.wandb_run.define_metric("*", step_metric="step")
+        choice = choose(recipe.tracking.wandb)
+        if choice.mode == "online" and recipe.tracking.wandb == "auto" and (reason := why_unreachable()):
+            choice = Choice("offline", f"{server()} cannot be reached: {reason}")
+        if choice.why is not None:
+            _say(f"{choice.mode} for this run, as {choice.why}")
+        self._start(choice.mode, recipe, run)
+
+    def _start(self, mode: Mode, recipe: Recipe, run: RunDirectory) -> None:
+        """Start the W&B run; where that fails, `auto` takes the mode below.
+
+        Raises:
+            RecipeError: `online` cannot be had, and the recipe asks for it.
+        """
+        while mode != "off":
+            try:
+                self.wandb_run = _wandb_run(mode, recipe, run)
+                return
+            except Exception as error:  # of a server, a key, a disk, wandb's own process
+                reason = one_line(error)
+            if recipe.tracking.wandb == mode == "online":
+                raise RecipeError(
+                    f"tracking.wandb: found online, and the W&B run cannot be started: {reason}; set tracking.wandb to "
+                    "auto or offline, and send the run later with `wandb sync`"
+                )
+            _tear_down()  # what is left of it would hold the run's id
+            failed, mode = mode, ORDER[ORDER.index(mode) - 1]
+            _say(f"{mode} for this run, as it cannot be started {failed}: {reason}")
 
     def record(self, step: int, values: dict[str, Any]) -> None:
         values = {"step": step, **values}
@@ -66,7 +67,7 @@ class Tracking:
             stream.write(to_json(values) + "\n")
         if self.wandb_run is not None:
             values = {name: _for_wandb(value) for name, value in values.items()} | self._load_map(step, values)
-            self.wandb_run.log(values)
+            self._send(lambda wandb_run: wandb_run.log(values))
 
     def _load_map(self, step: int, values: dict[str, Any]) -> dict[str, wandb.Image]:
         """The load of all layers as one picture, unless drawing would take more than 0.5% of the run's time."""
@@ -83,19 +84,64 @@ class Tracking:
     def stop(self, step: int, values: dict[str, Any]) -> None:
         """The last record of a run that cannot go on."""
         self.record(step, values)
-        if self.wandb_run is not None:
-            self.wandb_run.finish(exit_code=1)
+        self._send(lambda wandb_run: wandb_run.finish(exit_code=1))
 
     def finish(self, summary: dict[str, Any]) -> None:
-        if self.wandb_run is not None:
-            self.wandb_run.summary.update(summary)
-            self.wandb_run.finish()
+        def close(wandb_run: Any) -> None:
+            wandb_run.summary.update(summary)
+            wandb_run.finish()
+
+        self._send(close)
+
+    def _send(self, send: Callable[[Any], None]) -> None:
+        """Training is worth more than its record elsewhere: where W&B fails, the run goes on without it."""
+        if self.wandb_run is None:
+            return
+        try:
+            send(self.wandb_run)
+        except Exception as error:  # of wandb's own process, which is another program
+            self.wandb_run = None
+            _tear_down()
+            _say(f"off from here on, as it failed: {one_line(error)}; every record is in {self.metrics_file}")
+
+
+def _wandb_run(mode: Any, recipe: Recipe, run: RunDirectory) -> Any:
+    """A new run of W&B, or the one that an earlier launch of this run directory began."""
+    wandb_settings()
+    settings: dict[str, Any] = {"silent": True} if mode == "offline" else {}
+    if recipe.tracking.wandb == "auto" and "WANDB_INIT_TIMEOUT" not in os.environ:
+        settings["init_timeout"] = START - REACH
+    if "WANDB_FINISH_TIMEOUT" not in os.environ:
+        settings["finish_timeout"] = FINISH
+    wandb_run = wandb.init(
+        project=recipe.tracking.project,
+        name=recipe.name,
+        id=_wandb_id(run.path / "wandb_id"),
+        resume="allow",
+        mode=mode,
+        settings=wandb.Settings(**settings),
+        dir=str(run.path),
+        config=recipe.model_dump(mode="json"),
+    )
+    # records are drawn over the optimizer step; W&B's own counter would refuse the steps a resume repeats
+    wandb_run.define_metric("*", step_metric="step")
+    return wandb_run
+
+
+def _tear_down() -> None:
+    with suppress(Exception):  # wandb's own process may be gone
+        wandb.teardown()
+
+
+def _say(what: str) -> None:
+    print(f"W&B: {what}", file=sys.stderr)
 
 
 def abandon_tracking() -> None:
     """End a W&B run that fails, before its run directory may be removed."""
     if wandb.run is not None:
-        wandb.finish(exit_code=1)
+        with suppress(Exception):  # the mistake that ends the run is what is to be said
+            wandb.finish(exit_code=1)
 
 
 class TrackingCallback(TrainerCallback):
