@@ -219,6 +219,14 @@ def chat(
         converse(model, max_new_tokens)
 
 
+@app.command()
+def doctor() -> None:
+    """Print what a bug report needs to say of this machine, and what of it will slow a run or break it."""
+    from olmoe_ft.doctor.report import print_report
+
+    print_report()
+
+
 def main() -> None:
     """Run the command line; a mistake in a recipe, its data or the arguments is one sentence and exit code 2."""
     let_no_text_fail()

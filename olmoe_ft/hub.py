@@ -47,7 +47,7 @@ def reach_hub(name: str, kind: Kind) -> None:
         go_offline(reason)
 
 
-def why_unreachable(name: str, kind: Kind) -> str | None:
+def why_unreachable(name: str, kind: Kind, seconds: float | None = None) -> str | None:
     """Ask the Hub for the file that the libraries ask for first, as long as they would wait, but once.
 
     Returns:
@@ -55,7 +55,7 @@ def why_unreachable(name: str, kind: Kind) -> str | None:
     """
     from huggingface_hub.utils import get_session
 
-    seconds = constants.HF_HUB_ETAG_TIMEOUT
+    seconds = seconds or constants.HF_HUB_ETAG_TIMEOUT
     url = f"{constants.ENDPOINT}/{ASKED_FIRST[kind].format(quote(name))}"
 
     def ask() -> None:

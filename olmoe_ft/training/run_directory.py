@@ -242,11 +242,13 @@ def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
     os.replace(partial, file)
 
 
-def git_revision() -> str | None:
-    """The commit of the checkout the command runs in, with "-dirty" behind it where files differ; None outside one."""
+def git_revision(folder: Path = Path()) -> str | None:
+    """The commit of the checkout that a folder is in, with "-dirty" behind it where files differ; None outside one."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False) if shutil.which("git") else None
-    return result.stdout.strip() if result is not None and result.returncode == 0 else None
+    if shutil.which("git") is None:
+        return None
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    return result.stdout.strip() if result.returncode == 0 else None
 
 
 def _step(checkpoint: Path) -> int:

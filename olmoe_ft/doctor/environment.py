@@ -1,0 +1,58 @@
+"""Folders with their free space, and the variables that change what libraries do."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+GIB = 2**30
+ROOM = 20  # GiB below which a run of the released network cannot save: 13 of weights, more with optimizer states
+NAMES = re.compile(
+    r"^(HF_|HUGGING|TRANSFORMERS_|DATASETS_|WANDB_|CUDA_|NVIDIA_|NCCL_|GLOO_|TORCH|PYTORCH_|OMP_|MKL_|GOMP_|KMP_|ACCELERATE_|DS_|"
+    r"DEEPSPEED|TRITON_|TOKENIZERS_|RANK$|LOCAL_RANK$|WORLD_SIZE$|MASTER_|SLURM_JOB_ID$|LD_LIBRARY_PATH$|LD_PRELOAD$|"
+    r"PYTHON|XDG_CACHE_HOME$|TMPDIR$|NETRC$|(https?|all|no)_proxy$)",
+    re.IGNORECASE,
+)
+NAMES_OF_SECRETS = re.compile(r"TOKEN(?!IZ)|KEY|SECRET|PASS(?!ENGER)|CREDENTIAL|AUTH", re.IGNORECASE)
+
+
+def folders(findings: list[str]) -> Iterator[str]:
+    """Where a run writes and what it keeps."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    home = Path.home()
+    extensions = Path(os.environ.get("TORCH_EXTENSIONS_DIR", home / ".cache/torch_extensions"))
+    places = {
+        "runs/": Path("runs"),
+        "HF_HOME": Path(constants.HF_HOME),
+        "models (HF_HUB_CACHE)": Path(constants.HF_HUB_CACHE),
+        "prepared rows": Path(config.HF_DATASETS_CACHE) / "olmoe_ft",
+        "DeepSpeed's builds": extensions,
+        "Triton's kernels": Path(os.environ.get("TRITON_CACHE_DIR", home / ".triton/cache")),
+    }
+    for name, place in places.items():
+        there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
+        free, writable = shutil.disk_usage(there).free / GIB, os.access(there, os.W_OK)
+        yield f"{name}: {place} ({free:.0f} GiB{'' if there == place.absolute() else ', not there yet'})"
+        if not writable or not there.is_dir():
+            findings.append(f"{name}: {there} cannot be written; set its variable to, or start in, a folder that can")
+        elif free < ROOM and name == "runs/":
+            findings.append(f"{name}: {free:.0f} GiB are left; the released network needs 13 and more for each save")
+        elif free < 1:
+            findings.append(f"{name}: the disk of {place} is full")
+    for lock in sorted(extensions.rglob("lock"))[:3]:
+        findings.append(
+            f"{lock}: an operator of DeepSpeed is being built, or its build was killed and every launch will wait for "
+            "ever; if nothing is building, remove this file"
+        )
+
+
+def variables(findings: list[str]) -> Iterator[str]:
+    """What is set of the variables that matter, secrets by their names alone."""
+    for name, value in sorted(os.environ.items()):
+        if NAMES.search(name):
+            yield f"{name}={'(set, not shown)' if NAMES_OF_SECRETS.search(name) else value[:200]}"
+    if os.environ.get("CUDA_LAUNCH_BLOCKING") == "1":
+        findings.append("CUDA_LAUNCH_BLOCKING=1 makes every kernel wait: unset it after debugging")
