@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Callable
 
+from olmoe_ft.reasons import one_line
+
 DOWN = (500, 502, 503, 504)  # answers of a server that is not there for anyone
 
 
@@ -29,8 +31,3 @@ def why_no_answer(ask: Callable[[], object], seconds: float) -> str | None:
     asking.start()
     asking.join(seconds)
     return found[0] if found else f"no answer in {seconds:.0f} s"
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without its line breaks; its type where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from olmoe_ft.hub import reach_hub, refusal
 from olmoe_ft.recipe import RecipeError, Unreachable
+from olmoe_ft.recipe.paths import sought
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a folder that is not there is said before that
     from olmoe_ft.model import OlmoeConfig
@@ -24,7 +25,10 @@ def resolve_checkpoint(path: str) -> str:
     if not folder.exists() or list(folder.iterdir()) == planned:
         if path.startswith((".", "/", "runs/")) or path.count("/") > 1:
             kind = Unreachable if path.startswith("runs/") else RecipeError  # a run may be to come
-            raise kind(f"{path} does not exist; train it first (`make sft` makes runs/tiny-sft) or mend the path")
+            raise kind(
+                f"{path} does not exist; train it first (`olmoe-ft train tiny/sft` makes runs/tiny-sft) or correct the "
+                f"path ({sought(path)})"
+            )
         return path
     if (folder / "recipe.yaml").exists():
         if not (folder / "final").exists():

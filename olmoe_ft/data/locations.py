@@ -13,6 +13,7 @@ from huggingface_hub import metadata_load
 from olmoe_ft.data.files import READABLE, READERS, Rows, file_rows, is_readable, kind_of
 from olmoe_ft.hub import error_of_data_set, reach_hub, refusal
 from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe.paths import sought
 
 BLOCK = 1 << 22  # bytes hashed at once
 OTHER_SPLIT = re.compile(r"(^|[-._ ])(test|testing|valid|validation|dev|eval|evaluation)([-._ 0-9])", re.IGNORECASE)
@@ -75,9 +76,9 @@ def _hash_of(files: tuple[tuple[Path, int, int, int], ...]) -> str:
 
 def _refuse_missing(path: str) -> None:
     """What cannot be the name of a Hub data set is a file that is not there."""
-    looks_like_a_file = path.startswith((".", "/", "~", "data/", "runs/")) or path.count("/") > 1
+    looks_like_a_file = path.startswith((".", "/", "~", "data/", "runs/", "configs/")) or path.count("/") > 1
     if is_readable(path) or kind_of(path) in READERS or looks_like_a_file:
-        raise RecipeError(f"{path} does not exist; check the path, it is relative to {Path.cwd()}")
+        raise RecipeError(f"{path} does not exist; check the path ({sought(path)})")
 
 
 def _folder_rows(folder: Path, split: str, config: str | None, revision: str | None) -> Rows:

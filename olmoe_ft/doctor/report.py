@@ -8,7 +8,7 @@ from olmoe_ft.doctor.accounts import hub_and_wandb
 from olmoe_ft.doctor.environment import NAMES_OF_SECRETS, folders, variables
 from olmoe_ft.doctor.machine import cpu, devices, memory
 from olmoe_ft.doctor.software import choices, versions
-from olmoe_ft.network import one_line
+from olmoe_ft.reasons import one_line
 
 Findings = list[str]
 PARTS: dict[str, Callable[[Findings], Iterable[str]]] = {

@@ -79,4 +79,4 @@ def _revision() -> str:
     """Of the checkout that the code runs from."""
     from olmoe_ft.training.run_directory import git_revision
 
-    return git_revision(Path(olmoe_ft.__file__).parent) or "none (not in a checkout)"
+    return git_revision() or "none (not in a checkout)"

@@ -11,7 +11,9 @@ from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.errors import gathered
 from olmoe_ft.recipe.launch import check_mixed_precision, check_shards
 from olmoe_ft.recipe.options.device import check_device
+from olmoe_ft.recipe.paths import sought
 from olmoe_ft.recipe.precision import check_deepspeed
+from olmoe_ft.shipped import found
 
 KINDS = {"NO": 0, "MULTI_GPU": 0, "MULTI_CPU": 0, "DEEPSPEED": None}
 
@@ -131,7 +133,11 @@ def _number(value: Any, default: int) -> int:
 
 def _read(file: str, parse: Any) -> dict[str, Any]:
     try:
-        values = parse(Path(file).read_text(encoding="utf-8"))
+        values = parse(Path(found(file)).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(
+            f"{file}: cannot be read, there is no such file ({sought(file)}); name one of configs/accelerate/"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise RecipeError(f"{file}: cannot be read ({reason}); name a file of configs/accelerate/") from None

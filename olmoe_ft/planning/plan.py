@@ -22,6 +22,7 @@ from olmoe_ft.planning.steps import Schedule, schedule
 from olmoe_ft.planning.time import Rates, work_of
 from olmoe_ft.recipe import Recipe, RecipeError, Unreachable
 from olmoe_ft.recipe.precision import check_optimizer, precision
+from olmoe_ft.shipped import found
 from olmoe_ft.training.inputs import Inputs, read_inputs
 from olmoe_ft.training.model_files import model_config, stage_tokenizer, with_start_of
 from olmoe_ft.training.run_directory import RunDirectory
@@ -94,7 +95,7 @@ def make_plan(recipe: Recipe, before: "Sequence[Plan]" = ()) -> Plan:
         if RELEASED not in str(recipe.model.path).lower():
             raise
         unreachable.append(f"{error}; planned with {RELEASED_CONFIG}")
-        config = OlmoeConfig.from_json_file(RELEASED_CONFIG)
+        config = OlmoeConfig.from_json_file(found(RELEASED_CONFIG))
     lacking = _lacking(recipe, config)
     if not lacking:
         try:

@@ -12,7 +12,10 @@ from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.training_fields import CONFIG_NAMES, Stage, allowed_scalars, default_of, training_fields
 
 TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string", "None": "null"}
-EXTENDS = {"type": ["string", "null"], "description": "A recipe to lay this one over, relative to this file."}
+EXTENDS = {
+    "type": ["string", "null"],
+    "description": "A recipe to lay this one over: a path relative to this file, or one of the package, as tiny/sft.",
+}
 
 
 def json_schema() -> dict[str, Any]:

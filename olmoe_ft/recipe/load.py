@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 from olmoe_ft.recipe.document import OVERRIDE, Document, assign
 from olmoe_ft.recipe.errors import RecipeError, gathered
 from olmoe_ft.recipe.messages import check, unknown_key
+from olmoe_ft.recipe.paths import MISSED
 from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.stages import check_pipeline
 from olmoe_ft.recipe.yaml_file import parse_value, read_document
+from olmoe_ft.shipped import recipe_names, shipped_recipe
 
 
 class Override(NamedTuple):
@@ -23,16 +25,15 @@ class Override(NamedTuple):
 def load_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe, lay it over what it extends, apply overrides, resolve a pipeline, check everything.
 
-    Paths inside a recipe are relative to the working directory, except `extends`, which is relative to its own file.
-
     Args:
-        path: the YAML file.
+        path: the YAML file, or the name of a recipe that comes with the package (`tiny/sft`).
         overrides: `section.key=value` each, the value as YAML; `data.train.0.weight=0.5` reaches into a list. In a
             pipeline `training.max_steps=2` reaches every stage and `stages.0.training.max_steps=2` only the first.
     Raises:
         RecipeError: the file cannot be read, or with every mistake in the recipe and the overrides.
     """
-    document = read_document(Path(path))
+    document = read_document(recipe_file(path))
+    MISSED.clear()
     messages: list[str] = []
     assignments: list[Override] = []
     for text in overrides:
@@ -43,6 +44,22 @@ def load_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     if messages:
         raise RecipeError(list(dict.fromkeys(messages)))  # the stages of a pipeline share sections, and their mistakes
     return recipe
+
+
+def recipe_file(name: str | os.PathLike[str]) -> Path:
+    """The file of a recipe: the one that is there, else the shipped one of that name.
+
+    Raises:
+        RecipeError: there is neither.
+    """
+    if os.path.exists(name):
+        return Path(name)
+    if (file := shipped_recipe(os.fspath(name))) is not None:
+        return file
+    raise RecipeError(
+        f"{name}: there is no such file in {Path.cwd()}, and no recipe of this name comes with olmoe_ft"
+        f"{nearest(os.fspath(name), recipe_names())}; `olmoe-ft recipes` lists them"
+    )
 
 
 def parse_override(text: str) -> Override:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from olmoe_ft.recipe.document import Document
 from olmoe_ft.recipe.errors import RecipeError
 from olmoe_ft.recipe.options.hints import hint
+from olmoe_ft.recipe.paths import with_found_paths
 from olmoe_ft.recipe.rules import REFUSED_ADAPTERS, STAGE_SECTIONS, broken_rules
 from olmoe_ft.recipe.schema import Lora, Recipe
 from olmoe_ft.recipe.training_fields import training_fields
@@ -36,15 +37,16 @@ NEEDED = {
 
 
 def check(document: Document) -> Recipe:
-    """The recipe that a document holds.
+    """The recipe that a document holds, its paths looked up.
 
     Raises:
         RecipeError: with every mistake in it, in the order of the file.
     """
+    values = with_found_paths(document)
     try:
-        return Recipe.model_validate(document.values)
+        return Recipe.model_validate(values)
     except ValidationError as error:
-        problems = [*broken_rules(document.values), *shape_problems(error)]
+        problems = [*broken_rules(values), *shape_problems(error)]
         raise RecipeError(located(document, problems)) from None
 
 

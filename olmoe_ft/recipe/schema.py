@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from olmoe_ft.recipe.paths import with_paths
 from olmoe_ft.recipe.rules import broken_rules, stage_of
 from olmoe_ft.recipe.training_rules import without_absent
 from olmoe_ft.recipe.yaml_file import dump_yaml
+from olmoe_ft.shipped import shipped_name
 
 Text = Annotated[str, Field(min_length=1)]
 Format = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "text", "preference"]
@@ -40,7 +42,7 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    """The network to start from: exactly one of `path` and `config`. Paths are relative to the working directory."""
+    """The network to start from: exactly one of `path` and `config`."""
 
     path: Text | None = None
     """Checkpoint folder, run directory or Hub name."""
@@ -106,7 +108,7 @@ class Source(Section):
     """Rows to train or evaluate on."""
 
     path: Text
-    """File (.jsonl, .json, .csv, each also as .gz; .parquet), folder or Hub name; relative to the working directory."""
+    """File (.jsonl, .json, .csv, each also as .gz; .parquet), folder or Hub name."""
     weight: float = Field(1.0, gt=0, le=1)
     """Share of its rows drawn for every epoch, by the seed and before training: 0.2 is the same fifth in each epoch."""
     repeat: int = Field(1, ge=1)
@@ -265,11 +267,15 @@ class Recipe(Section):
         return Path("runs") / self.name
 
     def to_yaml(self) -> str:
-        """The resolved recipe, all defaults filled in; `load_recipe` reads it back to an equal one."""
+        """The resolved recipe, all defaults filled in; `load_recipe` reads it back to an equal one.
+
+        Files that come with the package have their names, wherever it is installed.
+        """
         return dump_yaml(self._written())
 
     def _written(self) -> dict[str, Any]:
         if self.stages:
             return {"name": self.name, "stage": self.stage, "stages": [stage._written() for stage in self.stages]}
         values = self.model_dump(mode="json", exclude={"stages", "training"}, exclude_none=True)
+        values = with_paths(values, lambda _, path: shipped_name(path))
         return values | {"training": dict(self.training)}  # where null is a value: `max_length: null` truncates nothing

@@ -13,6 +13,8 @@ import yaml
 
 from olmoe_ft.recipe.document import Document, Place, merge
 from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.wording import nearest
+from olmoe_ft.shipped import recipe_names, shipped_recipe
 
 FLOAT, INT, TIMESTAMP, MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("float", "int", "timestamp", "merge"))
 FLOAT_PATTERN = re.compile(r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$")
@@ -43,10 +45,10 @@ for _dialect in (_Loader, _Dumper):
 
 
 def read_document(path: Path, chain: tuple[Path, ...] = ()) -> Document:
-    """A YAML file, laid over the file that its `extends` names, if any.
+    """A YAML file, laid over the file that its `extends` names, if any. Paths in it are as they were written.
 
     Args:
-        path: the file; `extends` inside it is relative to its folder.
+        path: the file; `extends` inside it is relative to its folder, or names a recipe of the package.
         chain: the files that extend this one, outermost first.
     Raises:
         RecipeError: a file is missing, not readable, not YAML or no mapping, has a key twice, or extends itself.
@@ -65,16 +67,29 @@ def extended(document: Document, file: Path, chain: tuple[Path, ...]) -> Documen
 
 
 def read_parent(parent: Any, place: Place, file: Path, chain: tuple[Path, ...]) -> Document:
-    """The file named by an `extends` that stands at `place` in `file`."""
+    """The file named by an `extends` at `place` in `file`: relative to its folder, or a recipe of the package."""
     if not isinstance(parent, str) or not parent:
         raise RecipeError(f"{place}: extends: found {parent!r}; give the path of one YAML file, relative to this one")
     target = Path(os.path.normpath(file.parent / parent))
     if not os.path.isfile(target):
-        raise RecipeError(f"{place}: extends: there is no file {target}; the path is relative to {file.parent}/")
+        if (shipped := shipped_recipe(parent)) is None:
+            hint = _shipped_parent(parent)
+            raise RecipeError(
+                f"{place}: extends: there is no file {target}; the path is relative to {file.parent}/{hint}"
+            )
+        target = shipped
     if target.resolve() in (earlier.resolve() for earlier in chain):
         circle = " -> ".join(str(link) for link in (*chain, target))
         raise RecipeError(f"{place}: extends: the files extend each other in a circle, {circle}; remove one `extends`")
     return read_document(target, chain)
+
+
+def _shipped_parent(parent: str) -> str:
+    """What to write where a path leads to no file and ends like that of a recipe of the package."""
+    short = parent.rpartition("recipes/")[2].removesuffix(".yaml")
+    if shipped_recipe(short) is not None:
+        return f". To extend the recipe that comes with olmoe_ft, write `extends: {short}`"
+    return nearest(short, recipe_names())
 
 
 def parse_value(text: str) -> Any:

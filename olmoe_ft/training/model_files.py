@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from olmoe_ft.adapters.folders import load_config, resolve_checkpoint
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe.paths import sought
 from olmoe_ft.recipe.wording import nearest
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def config_values(file: str) -> dict[str, Any]:
     """
     try:
         values = json.loads(Path(file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{file}: no model configuration, there is no such file ({sought(file)})") from None
     except OSError as error:
         raise RecipeError(f"{file}: no model configuration ({error.strerror}); set model.config") from None
     except (ValueError, RecursionError) as error:

@@ -14,9 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import ValidationError
 
 from olmoe_ft.model.size import all_parameters
-from olmoe_ft.recipe import Recipe, RecipeError, load_recipe
+from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.shipped import CHECKOUT, FILES
 
 if TYPE_CHECKING:
     from olmoe_ft.model import OlmoeConfig
@@ -69,8 +71,8 @@ class RunDirectory:
                 raise RecipeError(f"{self.path} holds files but no recipe.yaml; move it away or change `name`")
             return
         before = _read(stored, yaml.safe_load)
-        with suppress(RecipeError):  # a field that is newer than the run has its default there
-            before = yaml.safe_load(load_recipe(stored).to_yaml())
+        with suppress(ValidationError):  # a field that is newer than the run has its default there
+            before = yaml.safe_load(Recipe.model_validate(before).to_yaml())
         differing = sorted({*_differences(before, yaml.safe_load(self.recipe.to_yaml()))} - {"data.cache"})
         if differing:
             raise RecipeError(
@@ -242,12 +244,15 @@ def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
     os.replace(partial, file)
 
 
-def git_revision(folder: Path = Path()) -> str | None:
-    """The commit of the checkout that a folder is in, with "-dirty" behind it where files differ; None outside one."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    if shutil.which("git") is None:
+def git_revision() -> str | None:
+    """The commit of the checkout that this code is in, with "-dirty" behind it where files differ.
+
+    None where the package is installed, whatever repository that is in.
+    """
+    if not CHECKOUT or not (FILES / ".git").exists() or not shutil.which("git"):
         return None
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    command = ["git", "-C", str(FILES), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import wandb
 from transformers import TrainerCallback
 
-from olmoe_ft.network import one_line
+from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.router.files import LoadMap
 from olmoe_ft.training.run_directory import RunDirectory, to_json

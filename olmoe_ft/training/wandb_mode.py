@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener, getproxies
 
-from olmoe_ft.network import DOWN, one_line, why_no_answer
+from olmoe_ft.network import DOWN, why_no_answer
+from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RecipeError
 
 if TYPE_CHECKING:

@@ -1,0 +1,45 @@
+"""What comes with the package beside its code: recipes, configurations, the data of the tiny skills.
+
+In a checkout these folders are beside the package, where they are worked on. A wheel holds them inside it, in `files/`,
+where pyproject.toml puts them. A shipped file is known by its path in the repository: `configs/accelerate/cpu.yaml`.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+CHECKOUT = not (PACKAGE / "files").exists()
+FILES = PACKAGE.parent if CHECKOUT else PACKAGE / "files"
+FOLDERS = ("recipes", "configs", "data/skills")
+
+
+def is_shipped_name(name: str) -> bool:
+    """Whether a path could be that of a shipped file or folder."""
+    return f"{os.path.normpath(name)}/".startswith(tuple(f"{folder}/" for folder in FOLDERS))
+
+
+def found(name: str) -> str:
+    """A path as it is where something is there, else the shipped file of that name, else the path as it is."""
+    if not os.path.exists(name) and is_shipped_name(name) and (FILES / name).exists():
+        return str(FILES / os.path.normpath(name))
+    return name
+
+
+def shipped_name(path: str) -> str:
+    """The path of a shipped file in the repository, the same wherever the package is installed; others as they are."""
+    name = path.removeprefix(f"{FILES}/")
+    return name if name != path and is_shipped_name(name) else path
+
+
+@cache
+def recipe_names() -> list[str]:
+    """Every shipped recipe: its path below `recipes/` without `.yaml`, such as `tiny/sft`."""
+    folder = FILES / "recipes"
+    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
+
+
+def shipped_recipe(name: str) -> Path | None:
+    """The file of a shipped recipe; `recipes/` and `.yaml` around its name may be there or not."""
+    short = os.path.normpath(name).removeprefix("recipes/").removesuffix(".yaml")
+    return FILES / "recipes" / f"{short}.yaml" if short in recipe_names() else None
