@@ -18,10 +18,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Fine-tune OLMoE with YAML recipes: SFT, then DPO, on one CPU, one GPU or many machines.",
-    epilog="Start here: olmoe-ft train recipes/tiny/sft.yaml, then olmoe-ft chat runs/tiny-sft",
+    epilog="Start here: olmoe-ft train tiny/sft, then olmoe-ft chat runs/tiny-sft",
 )
 
-RecipePath = Annotated[str, typer.Argument(help="A recipe, e.g. recipes/tiny/sft.yaml.")]
+recipes_app = typer.Typer(invoke_without_command=True)
+app.add_typer(recipes_app, name="recipes")
+
+RecipePath = Annotated[
+    str, typer.Argument(help="A recipe: a file, or one that comes with olmoe-ft, e.g. tiny/sft.", show_default=False)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -172,6 +177,45 @@ def prepare(
     from olmoe_ft.training.prepare_rows import prepare_rows
 
     prepare_rows(loaded, Console())
+
+
+@recipes_app.callback()
+def recipes(context: typer.Context) -> None:
+    """List the recipes that come with olmoe-ft; `recipes copy NAME` writes one to start from."""
+    if context.invoked_subcommand is not None:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from olmoe_ft.recipe.catalog import config_names, entries
+
+    table = Table("recipe", "stage", "runs on", "what it does", box=None, pad_edge=False)
+    for entry in entries():
+        table.add_row(*entry)
+    table.columns[0].no_wrap = True
+    console = Console()
+    console.print(table, highlight=False, markup=False)
+    print(
+        "\nRun one: olmoe-ft train tiny/sft. Write it here, with a comment on each line: olmoe-ft recipes copy tiny/sft"
+    )
+    print(f"Machine shapes and networks, to copy in the same way: {', '.join(config_names())}")
+
+
+@recipes_app.command("copy")
+def copy_recipe(
+    name: Annotated[str, typer.Argument(help="A recipe, machine shape or network, as `olmoe-ft recipes` lists it.")],
+    to: Annotated[
+        str | None, typer.Option(help="The file to write; must not exist.", show_default="NAME-OF-ITS-RUN.yaml")
+    ] = None,
+) -> None:
+    """Write a recipe as one file to start from, with a comment on each line that says what its key does.
+
+    A machine shape or network (configs/accelerate/zero3) keeps its path; DeepSpeed's file is written beside it.
+    """
+    from olmoe_ft.recipe.catalog import copy
+
+    for file in copy(name, to):
+        print(f"written: {file}")
 
 
 @app.command("merge")

@@ -97,30 +97,26 @@ def refusal(name: str, kind: Kind, error: BaseException) -> RecipeError:
         return RecipeError(f"{name}: the {kind} on the Hub has no such revision; {page} lists those there are")
     if _any(found, RepositoryNotFoundError):
         return RecipeError(
-            f"{name} is neither a {place} here ({sought(name)}) nor a {kind} on the Hub; check the name, or log in with `hf auth login` "
-            "if it is private"
+            f"{name} is neither a {place} here nor a {kind} on the Hub; check the name, or log in with `hf auth login` "
+            f"if it is private ({sought(name)})"
         )
     if _any(found, HFValidationError):
-        return RecipeError(
-            f"{name} is neither a {place} here ({sought(name)}) nor a name that the Hub allows; check it"
-        )
+        return RecipeError(f"{name} is neither a {place} here nor a name that the Hub allows; check it")
     if lost := next((one for one in found if _is_no_answer(one)), None):
         go_offline(one_line(lost))
     if constants.is_offline_mode() and (lost or _any(found, FileNotFoundError, OfflineModeIsEnabled, ConnectionError)):
         why = "cannot be reached" if _answers.get(constants.ENDPOINT) else "is not asked, as HF_HUB_OFFLINE is set"
         option = " --repo-type dataset" if kind == "data set" else ""
         return Unreachable(
-            f"{name} is neither a {place} here ({sought(name)}) nor a {kind} in the cache, and the Hub {why}; fetch it where there is a "
-            f"network (hf download {name}{option} --local-dir FOLDER) and name that folder"
+            f"{name} is neither a {place} here nor a {kind} in the cache, and the Hub {why}; fetch it where there is a "
+            f"network (hf download {name}{option} --local-dir FOLDER) and name that folder ({sought(name)})"
         )
     if strange := next((one for one in found if isinstance(one, HfHubHTTPError | FileMetadataError)), None):
         return Unreachable(
             f"{name}: {constants.ENDPOINT} answers, but not as the Hub does ({str(strange).splitlines()[0]}); check "
             "HF_ENDPOINT, a proxy, or whether this network wants a login first"
         )
-    return Unreachable(
-        f"{name} is neither a {place} here ({sought(name)}) nor a {kind} that can be loaded: {one_line(error)[:300]}"
-    )
+    return Unreachable(f"{name} is neither a {place} here nor a {kind} that can be loaded: {one_line(error)[:300]}")
 
 
 def error_of_data_set(name: str, revision: str | None, error: BaseException) -> BaseException:

@@ -21,8 +21,9 @@ def is_shipped_name(name: str) -> bool:
 
 def found(name: str) -> str:
     """A path as it is where something is there, else the shipped file of that name, else the path as it is."""
-    if not os.path.exists(name) and is_shipped_name(name) and (FILES / name).exists():
-        return str(FILES / os.path.normpath(name))
+    if not os.path.exists(name) and is_shipped_name(name):
+        shipped = os.path.join(FILES, os.path.normpath(name))
+        return shipped if os.path.exists(shipped) else name
     return name
 
 

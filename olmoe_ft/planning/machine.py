@@ -136,7 +136,8 @@ def _read(file: str, parse: Any) -> dict[str, Any]:
         values = parse(Path(found(file)).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(
-            f"{file}: cannot be read, there is no such file ({sought(file)}); name one of configs/accelerate/"
+            f"{file}: cannot be read, there is no such file ({sought(file)}); `olmoe-ft recipes` lists those that "
+            "come with olmoe_ft"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"

@@ -11,6 +11,7 @@ from olmoe_ft.recipe.messages import check, unknown_key
 from olmoe_ft.recipe.paths import MISSED
 from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.stages import check_pipeline
+from olmoe_ft.recipe.wording import nearest
 from olmoe_ft.recipe.yaml_file import parse_value, read_document
 from olmoe_ft.shipped import recipe_names, shipped_recipe
 

@@ -76,7 +76,7 @@ def shape_problems(error: ValidationError) -> Iterable[Problem]:
             case "missing":
                 yield key, f"is missing; {_meaning(found['loc'])}"
             case "extra_forbidden":
-                section = _model_at(found["loc"][:-1])
+                section = model_at(found["loc"][:-1])
                 if section is Lora and name in REFUSED_ADAPTERS:
                     yield key, f"found {shown(found['input'])}; {REFUSED_ADAPTERS[name]}"
                     continue
@@ -110,10 +110,10 @@ def unknown_key(location: tuple[int | str, ...], known: list[str]) -> str:
 def _keys(section: str) -> set[str]:
     if section == "training":
         return training_fields("sft").keys() | training_fields("dpo").keys()
-    return set(_model_at((section,)).model_fields)
+    return set(model_at((section,)).model_fields)
 
 
-def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
+def model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
     """The section that a place in the recipe holds; a number in the location is an item of a list."""
     model: type[BaseModel] = Recipe
     for part in location:
@@ -129,5 +129,5 @@ def _is_section(kind: Any) -> bool:
 
 def _meaning(location: tuple[int | str, ...]) -> str:
     *section, name = location
-    description = _model_at(tuple(section)).model_fields[str(name)].description or ""
+    description = model_at(tuple(section)).model_fields[str(name)].description or ""
     return description[:1].lower() + description[1:].rstrip(".")

@@ -38,7 +38,7 @@ def with_found_paths(document: Document) -> dict[str, Any]:
     pipeline, slash, _ = str(document.values.get("name")).partition("/")
 
     def look_up(key: str, name: str) -> str:
-        if slash and name.startswith(f"runs/{pipeline}/"):
+        if not name or (slash and name.startswith(f"runs/{pipeline}/")):
             return name
         return _look_up(name, document.place(key).file)
 

@@ -90,7 +90,9 @@ def deepspeed_here(environment: Mapping[str, str] = os.environ) -> bool:
         try:
             settings = json.loads(Path(file).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            mend = "name a file of configs/deepspeed/ in accelerate's configuration"
+            mend = (
+                "name a file of configs/deepspeed/ (`olmoe-ft recipes copy configs/accelerate/zero3` writes one here)"
+            )
             raise RecipeError(f"{file}: no readable DeepSpeed configuration ({error}); {mend}") from None
         check_deepspeed(file, settings)
     return True

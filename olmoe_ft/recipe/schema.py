@@ -246,7 +246,7 @@ class Recipe(Section):
     tracking: Tracking = Tracking()
     """Where the records go."""
     stages: tuple["Recipe", ...] = Field((), strict=False)
-    """The stages of a pipeline, resolved; empty in every other recipe."""
+    """The stages of a pipeline, in order; no other recipe has any."""
 
     @field_validator("training")
     @classmethod

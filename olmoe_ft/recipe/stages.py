@@ -64,7 +64,7 @@ def _checked_stages(
     previous = f"{pipeline}/sft"
     for index in range(count):
         with gathered(messages):
-            stage = _stage(document, index, Path("runs") / previous if index else None)
+            stage = stage_document(document, index, Path("runs") / previous if index else None)
             for key, value in _assignments_of(index, assignments):
                 stage = assign(stage, key, value)
             kind = stage_of(stage.values)
@@ -76,7 +76,7 @@ def _checked_stages(
             yield check(merge(stage, Document({"name": previous}, {})))
 
 
-def _stage(document: Document, index: int, start: Path | None) -> Document:
+def stage_document(document: Document, index: int, start: Path | None) -> Document:
     """One stage, laid together from its layers; `start` is the run directory it starts from."""
     item = document.at(f"stages.{index}")
     own = item.only(item.values.keys() - {"extends"})

@@ -59,6 +59,17 @@ def _default(value: ast.expr | None, owner: ast.ClassDef) -> Any:
     return ast.literal_eval(value)
 
 
+def help_of(stage: Stage, name: str) -> str:
+    """What a field does, in the words of the library that defines it; nothing where it has none."""
+    own = ("trl", f"trainer/{stage}_config.py", CONFIG_NAMES[stage])
+    text = ""
+    for place in (*BASES, own):
+        if (field := _annotated(_class(*place)).get(name)) is not None:
+            found = _metadata(field.value).get("help")
+            text = str(found.value) if isinstance(found, ast.Constant) else text
+    return text
+
+
 def allowed_scalars(annotation: str) -> tuple[str, ...]:
     """The scalar types that an annotation allows, in its order; nothing where it allows other types too."""
     names = tuple(name.strip() for name in annotation.split("|"))
@@ -182,13 +193,18 @@ def _annotated(node: ast.ClassDef) -> dict[str, ast.AnnAssign]:
 
 def _listed(field: ast.expr | None) -> list[str]:
     """The names in a `field(metadata={"choices": [...]})`, or in its help after "Possible values are"."""
+    metadata = _metadata(field)
+    if isinstance(choices := metadata.get("choices"), ast.List):
+        return list(ast.literal_eval(choices))
+    text = ast.unparse(metadata.get("help", ast.Constant("")))
+    possible = text.partition("Possible values are")[2].partition(". ")[0]
+    return re.findall(r"'([a-z_]+)'", possible)
+
+
+def _metadata(field: ast.expr | None) -> dict[str, ast.expr]:
+    """The items of a `field(metadata={...})`."""
     for keyword in field.keywords if isinstance(field, ast.Call) else ():
         if keyword.arg == "metadata" and isinstance(keyword.value, ast.Dict):
             entries = zip(keyword.value.keys, keyword.value.values, strict=True)
-            metadata = {key.value: value for key, value in entries if isinstance(key, ast.Constant)}
-            if isinstance(choices := metadata.get("choices"), ast.List):
-                return list(ast.literal_eval(choices))
-            text = ast.unparse(metadata.get("help", ast.Constant("")))
-            possible = text.partition("Possible values are")[2].partition(". ")[0]
-            return re.findall(r"'([a-z_]+)'", possible)
-    return []
+            return {str(key.value): value for key, value in entries if isinstance(key, ast.Constant)}
+    return {}

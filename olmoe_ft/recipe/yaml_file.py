@@ -4,6 +4,7 @@ One dialect both ways: YAML 1.1 as PyYAML reads it, with three traps removed. `2
 texts, a date is a text. Anchors, aliases, tags and keys that are no texts are refused: a recipe shares by `extends`.
 """
 
+import math
 import os
 import re
 from pathlib import Path
@@ -107,6 +108,12 @@ def parse_value(text: str) -> Any:
 def dump_yaml(values: dict[str, Any]) -> str:
     """YAML text that this module reads back to the same values."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def inline_yaml(value: Any) -> str:
+    """The text of one value on one line, for behind its key."""
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.removesuffix("...\n").strip()
 
 
 def _read_text(path: Path) -> str:

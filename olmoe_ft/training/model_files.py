@@ -37,7 +37,7 @@ def config_values(file: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{file}: no model configuration (not valid JSON: {error}); mend the file") from None
     if not isinstance(values, dict):
-        raise RecipeError(f"{file}: no model configuration (it holds no object); see configs/model/ for some")
+        raise RecipeError(f"{file}: no model configuration (it holds no object); `olmoe-ft recipes` lists some")
     return values
 
 
