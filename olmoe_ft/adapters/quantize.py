@@ -32,7 +32,7 @@ def check_quantization() -> None:
             "weights; remove it"
         )
     if find_spec("bitsandbytes") is None:
-        raise RecipeError("model.quantization: nf4 needs bitsandbytes: `make setup` or pip installs it")
+        raise RecipeError("model.quantization: nf4 needs bitsandbytes: pip install 'olmoe_ft[quantization]'")
     if is_deepspeed_zero3_enabled():
         raise RecipeError(
             "model.quantization: nf4 packs whole weights, and ZeRO-3 cuts them up: launch with "

@@ -16,6 +16,7 @@ from olmoe_ft.data.duplicates import copies
 from olmoe_ft.data.heldout import HeldOut
 from olmoe_ft.data.mixture import Mixture, side_lengths
 from olmoe_ft.data.prepare import Prepared
+from olmoe_ft.shipped import shipped_name
 
 LISTED_ROWS = 10_000  # contaminated rows of a source that the report names
 
@@ -99,7 +100,7 @@ def audit(mixture: Mixture, positions: int | None = None) -> Audit:
         (folder / "audit.json").write_text(json.dumps(_audit(mixture, positions).as_dict()), encoding="utf-8")
 
     # names that an audit shows, and rows do not depend on
-    names = [[prepared.source.path for prepared in mixture.sources], mixture.held_out.key_with_places]
+    names = [[shipped_name(prepared.source.path) for prepared in mixture.sources], mixture.held_out.key_with_places]
     entry = mixture.cache.entry("audit", [mixture.key, names, positions, LISTED_ROWS], make)
     return _from_dict(json.loads((entry / "audit.json").read_text(encoding="utf-8")))
 
@@ -135,7 +136,7 @@ def _audit_source(
     trained = side_lengths(prepared.rows).max(axis=1)
     overlapping = list(_overlapping(prepared, held_out))
     return SourceAudit(
-        path=source.path,
+        path=shipped_name(source.path),
         rows=len(prepared.rows),
         drawn=round(source.weight * len(kept)) * source.repeat,
         forms=_counted(prepared, "form"),

@@ -17,6 +17,7 @@ from olmoe_ft.data.length import Length
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.template import special_tokens
 from olmoe_ft.recipe.schema import Data, Source
+from olmoe_ft.shipped import shipped_name
 
 ROWS_A_PROCESS = 20_000  # half a minute of work, beside a second to start a process
 
@@ -92,7 +93,7 @@ def prepare(
             num_proc=processes or _processes(len(converted)),
             cache_file_name=str(folder / "tokens.arrow"),
             new_fingerprint=folder.name,
-            desc=f"Tokenizing {source.path}",
+            desc=f"Tokenizing {shipped_name(source.path)}",
         )
 
     entry = Cache(data.cache).entry("tokens", key, make)

@@ -177,7 +177,7 @@ def _definition(package: str, file: str, name: str) -> ast.ClassDef | ast.Functi
 def _source(package: str, file: str) -> Path:
     spec = find_spec(package)  # of a top-level package: finds the folder, imports nothing
     if spec is None or spec.origin is None:
-        raise RuntimeError(f"{package} is not installed; run `make setup`")
+        raise RuntimeError(f"{package} is not installed; install olmoe_ft with its dependencies")
     return Path(spec.origin).parent / file
 
 

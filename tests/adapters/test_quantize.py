@@ -116,7 +116,7 @@ def test_a_missing_library_and_zero3_are_refused(monkeypatch):
     with pytest.raises(RecipeError, match="ZeRO-3 cuts them up: launch with configs/accelerate/gpu.yaml"):
         check_quantization()
     monkeypatch.setattr(quantize, "find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match="needs bitsandbytes: `make setup` or pip installs it"):
+    with pytest.raises(RecipeError, match=r"needs bitsandbytes: pip install 'olmoe_ft\[quantization\]'"):
         check_quantization()
 
 

@@ -18,6 +18,11 @@ def recipe(text: str | bytes) -> Arguments:
     return ["train", "bad.yaml"]
 
 
+def beside(text: str) -> Arguments:
+    """Train a recipe in a folder of its own."""
+    return file_at("mine/bad.yaml", ["train", "mine/bad.yaml"], text)
+
+
 def good(**changes) -> str:
     return json.dumps(
         {

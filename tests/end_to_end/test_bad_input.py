@@ -20,6 +20,7 @@ from mistakes import (
     SFT,
     TURNS,
     Arguments,
+    beside,
     checkpoint,
     data,
     file_at,
@@ -43,6 +44,29 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     # recipes as files
     ("no such recipe", lambda: ["train", "recipes/none.yaml"], "recipes/none.yaml: there is no such file"),
     ("a folder", lambda: ["train", "recipes"], "recipes is a folder; name a YAML file in it"),
+    (
+        "no such name",
+        lambda: ["train", "tiny/stf"],
+        "no recipe of this name comes with olmoe_ft (did you mean `tiny/sft`?)",
+    ),
+    ("no such copy", lambda: ["recipes", "copy", "tiny/stf"], "tiny/stf: nothing of this name comes with olmoe_ft"),
+    (
+        "a copy over a file",
+        lambda: ["recipes", "copy", "tiny/sft", "--to", "zero3.json"],
+        "there is such a file already",
+    ),
+    ("a shape elsewhere", lambda: ["recipes", "copy", "configs/accelerate/gpu", "--to", "g.yaml"], "keeps its path"),
+    ("a far parent", lambda: recipe("extends: ../recipes/tiny/sft.yaml\n"), "olmoe_ft, write `extends: tiny/sft`"),
+    (
+        "no file beside the recipe",
+        lambda: beside(good(data={"train": [{"path": "gone.jsonl"}]})),
+        "gone.jsonl does not exist; check the path (looked for mine/gone.jsonl (beside the recipe) and /",
+    ),
+    (
+        "no network beside the recipe",
+        lambda: beside(good(model={"config": "gone.json", "tokenizer": "data/skills/tokenizer"})),
+        "there is no such file (looked for mine/gone.json (beside the recipe) and /",
+    ),
     ("an empty recipe", lambda: recipe(""), "bad.yaml:1: the file is empty"),
     ("not UTF-8", lambda: recipe("name: é".encode("latin-1")), "bad.yaml:1: not UTF-8 text; save the file as UTF-8"),
     ("a picture", lambda: recipe(b"\x89PNG\r\n\x1a\n\x00\x00"), "bad.yaml:1: not UTF-8 text"),

@@ -1,10 +1,12 @@
 import json
 import re
+import subprocess
 
 import pytest
 
 from olmoe_ft.recipe import RecipeError, load_recipe
-from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training import run_directory
+from olmoe_ft.training.run_directory import RunDirectory, git_revision
 
 RECIPE = """
 name: here
@@ -45,6 +47,25 @@ def test_a_run_from_before_a_field_was_there_goes_on(recipe, tmp_path):
     RunDirectory(recipe()).check()
     with pytest.raises(RecipeError, match="differs in data.learn"):
         RunDirectory(recipe("data.learn=last_answer")).check()
+
+
+def test_files_beside_the_stored_recipe_are_not_those_of_the_run(recipe, tmp_path):
+    """What the run directory holds is not looked up again beside the recipe.yaml in it."""
+    run = RunDirectory(recipe("data.train.0.path=final"))
+    run.create()
+    (tmp_path / "runs/here/final").mkdir()
+    RunDirectory(recipe("data.train.0.path=final")).check()
+
+
+def test_the_revision_is_that_of_the_code_and_of_no_other_repository(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    here = git_revision()
+    assert here is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", here)
+    monkeypatch.chdir(tmp_path)
+    assert git_revision() == here
+    monkeypatch.setattr(run_directory, "CHECKOUT", False)  # installed, wherever that is
+    monkeypatch.setattr(run_directory, "FILES", tmp_path)
+    assert git_revision() is None
 
 
 def test_a_folder_of_other_files_is_not_touched(recipe, tmp_path):
