@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from olmoe_ft.recipe.document import Document
-from olmoe_ft.shipped import found, is_shipped_name
+from olmoe_ft.shipped import CHECKOUT, FILES, found, is_shipped_name
 
 # Keys whose values name a file or folder to read; * is an item of a list.
 PATHS = (
@@ -68,7 +68,8 @@ def sought(name: str) -> str:
 
 def _look_up(name: str, file: str) -> str:
     folder = os.path.abspath(os.path.dirname(file))
-    if file and folder != os.getcwd() and not os.path.isabs(name):
+    installed = not CHECKOUT and f"{folder}/".startswith(f"{FILES}/")  # nobody keeps files beside such a recipe
+    if file and not installed and folder != os.getcwd() and not os.path.isabs(name):
         beside = os.path.normpath(os.path.join(folder, name))
         below = not os.path.relpath(beside).startswith("..")
         beside = os.path.relpath(beside) if below else beside  # the same however the recipe's path was typed

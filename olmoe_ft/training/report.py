@@ -61,7 +61,7 @@ def adapter_table(lora: Lora, model: PeftModel) -> Table:
 
 def print_finished(run: RunDirectory, summary: dict[str, Any]) -> None:
     print_summary(run, summary)
-    console.print(f"{run.path}/ had finished before; remove it to train again (make clean removes all runs)")
+    console.print(f"{run.path}/ had finished before; remove it to train again")
 
 
 def print_summary(run: RunDirectory, summary: dict[str, Any]) -> None:

@@ -12,10 +12,13 @@ from launches import ENVIRONMENT, REPOSITORY
 SHORT = ("training.logging_steps=1", "tracking.wandb=off", "data.train.0.max_rows=300", "data.answers.limit=2")
 
 
+# without this checkout on the path of what is started
+ALONE = {name: value for name, value in ENVIRONMENT.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
 def run(*command: str | Path, cwd: Path) -> str:
-    """What a command prints, started without this checkout on its path; fails where the command does."""
-    environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    """What a command prints; fails where the command does."""
+    done = subprocess.run(command, cwd=cwd, env=ALONE, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return done.stdout
 
@@ -51,6 +54,13 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
+def test_a_missing_run_is_not_looked_for_inside_the_package(programs, place):
+    command = [programs / "olmoe-ft", "train", "tiny/dpo"]
+    done = subprocess.run(command, cwd=place, env=ALONE, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "`olmoe-ft train tiny/sft` makes runs/tiny-sft" in done.stderr
+    assert done.stderr.endswith(f"(looked for {place}/runs/tiny-sft)\n")
+
+
 def test_a_shipped_recipe_runs_by_its_name_in_an_empty_folder(programs, place):
     code = run(programs / "python", "-c", "import olmoe_ft; print(olmoe_ft.__file__)", cwd=place)
     assert Path(code).is_relative_to(programs.parent)  # what is tried here is the wheel
@@ -74,11 +84,11 @@ def test_a_copied_recipe_is_launched_on_a_copied_machine_shape(programs, place):
     rows = [{"prompt": f"Say {word}.", "completion": word} for word in ("one", "two", "three", "four")] * 20
     (place / "mine/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run(programs / "olmoe-ft", "validate", "mine/sft.yaml", cwd=place)
-    run(programs / "olmoe-ft", "recipes", "copy", "configs/accelerate/zero2", cwd=place)
-    launch = ("-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/zero2.yaml")
+    # no DeepSpeed: it would compile its operator again for each new environment, most of a minute
+    run(programs / "olmoe-ft", "recipes", "copy", "configs/accelerate/cpu", cwd=place)
+    launch = ("-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml")
     small = ("training.max_steps=2", "training.per_device_train_batch_size=2", *SHORT[:2], "data.answers=null")
-    alone = ("--num_processes", "1", "--main_process_port", "0", "-m", "olmoe_ft", "train", "mine/sft.yaml")
-    run(programs / "python", *launch, *alone, *small, cwd=place)
+    run(programs / "python", *launch, "-m", "olmoe_ft", "train", "mine/sft.yaml", *small, cwd=place)
     assert json.loads((place / "runs/mine/summary.json").read_text())["steps"] == 2
     assert (
         yaml.safe_load((place / "runs/mine/recipe.yaml").read_text())["data"]["train"][0]["path"] == "mine/rows.jsonl"
