@@ -15,6 +15,7 @@ from olmoe_ft.recipe.precision import precision
 from olmoe_ft.recipe.schema import Lora
 from olmoe_ft.training.router.guard import reach_of_frozen_routers
 from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.runtime import idle_gpus
 from olmoe_ft.training.steps import Steps
 
 console = Console()
@@ -33,8 +34,9 @@ def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, steps: Steps, r
         soft_wrap=True,
     )
     console.print(f"in {precision(recipe, trainer.is_deepspeed_enabled)}", soft_wrap=True, highlight=False)
-    if (uneven := steps.uneven()) is not None:
-        console.print(f"[yellow]look:[/] {uneven}", soft_wrap=True, highlight=False)
+    for found in (steps.uneven(), idle_gpus(trainer.accelerator.num_processes)):
+        if found is not None:
+            console.print(f"[yellow]look:[/] {found}", soft_wrap=True, highlight=False)
     if recipe.lora is not None:
         console.print(adapter_table(recipe.lora, trainer.model))
     if (reach := reach_of_frozen_routers(trainer.model, recipe.router)) is not None:

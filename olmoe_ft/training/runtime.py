@@ -48,9 +48,29 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
         assert recipe.stage != "pipeline"
         machine["greater_is_better"] = direction(recipe.stage, metric)  # unless the recipe has to say it
     try:
-        return config(output_dir=str(run.checkpoints), **{**machine, **stage, **recipe.training, **OWNED})
+        arguments = config(output_dir=str(run.checkpoints), **{**machine, **stage, **recipe.training, **OWNED})
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise RecipeError(f"training: {one_line(error)}") from None
+    keep_to_one_gpu(arguments)
+    return arguments
+
+
+def keep_to_one_gpu(arguments: SFTConfig | DPOConfig) -> None:
+    """A process works on one GPU. transformers would copy the network to all it sees in every step (DataParallel), with
+    larger micro-batches than the recipe's, and the router's losses of the copies would be lost."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+
+
+def idle_gpus(processes: int) -> str | None:
+    """A sentence about GPUs of this machine that no process of the launch works on; None where there are none."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if not torch.accelerator.is_available() or (seen := torch.accelerator.device_count()) <= here:
+        return None
+    return (
+        f"{here} of {seen} GPUs here work on this run; `accelerate launch --config_file configs/accelerate/zero2.yaml "
+        f"--num_processes {seen} -m olmoe_ft train …` uses all, CUDA_VISIBLE_DEVICES hides those of others"
+    )
 
 
 def check_resume(recipe: Recipe, checkpoint: Path | None) -> None:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import check_resume, training_arguments
+from olmoe_ft.training.runtime import check_resume, idle_gpus, keep_to_one_gpu, training_arguments
 
 
 def test_all_lines_of_a_reason_are_told(tmp_path, monkeypatch):
@@ -28,3 +29,17 @@ def test_a_reference_that_moved_does_not_go_on():
     check_resume(still, checkpoint)
     with pytest.raises(RecipeError, match="training.sync_ref_model: found true, and .*checkpoint-100 does not hold"):
         check_resume(moved, checkpoint)
+
+
+def test_a_process_works_on_one_gpu(monkeypatch):
+    """As on a machine with eight: transformers counts them all, and would use them by DataParallel."""
+    recipe = load_recipe("recipes/tiny/sft.yaml")
+    arguments = training_arguments(recipe, RunDirectory(recipe))
+    arguments._n_gpu = 8
+    assert arguments.train_batch_size == 8 * recipe.training["per_device_train_batch_size"]
+    keep_to_one_gpu(arguments)
+    assert arguments.train_batch_size == recipe.training["per_device_train_batch_size"]
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
+    assert "1 of 8 GPUs here work on this run" in idle_gpus(1) and idle_gpus(8) is None
