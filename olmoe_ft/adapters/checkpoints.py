@@ -13,6 +13,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 from transformers import PreTrainedTokenizerBase
+from transformers.trainer_utils import align_special_tokens
 
 from olmoe_ft.adapters.base_model import base_of
 from olmoe_ft.adapters.folders import is_adapter, load_config, resolve_checkpoint
@@ -86,8 +87,10 @@ def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
 def save_whole(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write model and tokenizer in the layout stock transformers loads; the folder appears only when it is complete.
 
-    The config never asks for router logits: stock transformers would compute the loss of them in every `generate`.
+    The config never asks for router logits: stock transformers would compute the loss of them in every `generate`. BOS,
+    EOS and padding become the tokenizer's, as the trainer makes them.
     """
+    align_special_tokens(model, tokenizer)
     model.config.output_router_logits = False
     partial = folder.with_name(folder.name + ".partial")
     model.save_pretrained(partial)

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,7 +18,8 @@ from rich.progress import track
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers.trainer_utils import align_special_tokens
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
 from olmoe_ft.adapters.base_model import base_of, local_folder
@@ -37,10 +39,12 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
     """Write a checkpoint, an adapter folded into its base, as one safetensors file a layer, one tensor an expert.
 
     PEFT folds; sums are taken in fp32 and rounded once. In memory there are the adapter and one layer. The folder
-    appears only when it is complete.
+    appears only when it is complete. BOS, EOS and padding become the tokenizer's, as after training all weights, so
+    that a stock `generate` ends where the adapter learned to.
 
     Args:
         checkpoint: run directory, checkpoint folder or Hub name, with or without adapter.
+        tokenizer: the one of the training, written beside the weights.
         dtype: "float32", "bfloat16", or "auto" for the base's own.
     Raises:
         RecipeError: base or adapter do not hold the tensors of the network, or the adapter belongs to another base.
@@ -51,6 +55,9 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
     with torch.device("meta"):
         network = OlmoeForCausalLM(config)
     network.name_or_path = str(base)
+    with suppress(OSError):  # no such file: then it is made of config.json, as transformers does
+        network.generation_config = GenerationConfig.from_pretrained(base)
+    align_special_tokens(network, tokenizer)
     source = BaseWeights(base, network)
     adapted = attach_adapter(network, path) if is_adapter(path) else network
     if config.tie_word_embeddings and any(
@@ -65,7 +72,7 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        write_config(base, partial, write_weights(adapted, source, partial, dtype))
+        write_config(network, base, partial, write_weights(adapted, source, partial, dtype))
         tokenizer.save_pretrained(partial)
         partial.rename(to)
     finally:
@@ -174,14 +181,14 @@ def published(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield name, tensor
 
 
-def write_config(base: Path, folder: Path, dtype: torch.dtype) -> None:
-    """The base's own configuration files; never one that asks for router logits (see `save_whole`)."""
+def write_config(network: OlmoeForCausalLM, base: Path, folder: Path, dtype: torch.dtype) -> None:
+    """The base's own with the network's special tokens; never one that asks for router logits (see `save_whole`)."""
     values = json.loads((base / CONFIG_NAME).read_text())
+    values |= {name: getattr(network.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     values |= {"dtype": str(dtype).removeprefix("torch."), "output_router_logits": False}
     values.pop("torch_dtype", None)
     (folder / CONFIG_NAME).write_text(json.dumps(values, indent=2) + "\n")
-    if (base / GENERATION_CONFIG_NAME).exists():
-        shutil.copy(base / GENERATION_CONFIG_NAME, folder)
+    network.generation_config.to_json_file(folder / GENERATION_CONFIG_NAME)
 
 
 def _shape(shape: torch.Size | None) -> str:

@@ -102,6 +102,36 @@ def test_the_merged_folder_is_the_published_layout(tmp_path, tokenizer):
     assert load_tokenizer(str(tmp_path / "merged"), SIZES["vocab_size"]).vocab_size == tokenizer.vocab_size
 
 
+@pytest.mark.parametrize(("of_base", "expected"), [
+    (None, [0, 511]),  # no generation_config.json
+    (511, [0, 511]),
+    ([511, 7], [0, 511, 7]),
+])  # fmt: skip
+def test_a_stock_generate_ends_where_the_adapter_learned_to(tmp_path, of_base, expected):
+    """The tokenizer of the training ends a text with token 0, the base with 511, and with what it lists itself.
+
+    Logits are all 0, so a greedy choice takes the first token, 0: the end.
+    """
+    base = write_base(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    weights["lm_head.weight"].zero_()
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    file = base / "generation_config.json"
+    if of_base is None:
+        file.unlink()
+    else:
+        file.write_text(json.dumps({"eos_token_id": of_base, "do_sample": False, "temperature": 0.7}))
+    other_end = load_tokenizer(str(TOKENIZER), SIZES["vocab_size"])
+    other_end.eos_token = "|||IP_ADDRESS|||"
+    merge(str(write_adapter(tmp_path / "adapter", base)), other_end, tmp_path / "merged")
+    written = [json.loads((tmp_path / "merged" / name).read_text()) for name in ("config.json", file.name)]
+    assert [values["eos_token_id"] for values in written] == [0, expected]
+    assert [values["pad_token_id"] for values in written] == [1, 1]
+    assert of_base is None or written[1]["temperature"] == 0.7
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert model.generate(IDS, max_new_tokens=5)[0].tolist() == [*IDS[0].tolist(), 0]
+
+
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
 
