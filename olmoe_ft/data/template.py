@@ -1,5 +1,6 @@
 """A tokenizer's chat template: what it writes for a conversation, and where in that text each answer stands."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -17,6 +18,10 @@ PROBE = [
     {"role": "user", "content": "d"},
     {"role": "assistant", "content": "e"},
 ]
+# transformers warns of marks written in another way than its own; whether there are any is looked at here
+logging.getLogger("transformers.utils.chat_template_utils").addFilter(
+    lambda record: "return_assistant_tokens_mask" not in record.getMessage()
+)
 Messages = list[dict[str, str]]
 Specials = tuple[tuple[str, str], ...]
 

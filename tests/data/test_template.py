@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from both_tokenizers import FOLDERS
+from transformers.utils import logging
 
 from olmoe_ft.data.rows import RowError
 from olmoe_ft.data.template import render
@@ -55,8 +56,13 @@ def learned(tokenizer, *contents):
         "{%- generation%}",
     ],
 )
-def test_marks_with_any_spacing(with_template, start):
+def test_marks_with_any_spacing(with_template, start, caplog):
+    """And nothing says that there are none, as transformers does of marks with a plus."""
+    logging.warning_once.cache_clear()
+    logging.get_logger("transformers.utils.chat_template_utils").addHandler(caplog.handler)
     assert learned(with_template(PLAIN.replace(START, start)), "s", "q", " a") == " a<|endoftext|>"
+    logging.get_logger("transformers.utils.chat_template_utils").removeHandler(caplog.handler)
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
