@@ -6,7 +6,8 @@ Same seed, same bytes: the committed files are exactly what this script writes. 
 draws distinct instances (the letters to sort, the numbers to add); some are held out, the rest are asked in
 several phrasings. A held-out instance occurs nowhere in training, whatever the phrasing. Styles are drawn
 independently of the prompt: a model learns both, prefers the more frequent bare one, and preference training
-can turn it polite without changing an answer.
+can turn it polite without changing an answer. One more skill has files of its own: SFT leaves it out, and adapters
+learn it afterwards.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks import SKILLS, Instance, Skill
+from tasks import NEW_SKILL, SKILLS, Instance, Skill
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 HERE = Path(__file__).resolve().parent
@@ -86,21 +87,36 @@ def preference_row(row: dict) -> dict:
     }
 
 
+def split_rows(skill: Skill) -> tuple[list[dict], list[dict]]:
+    """A skill's held-out rows, and its prompts for training with both answers."""
+    rng = random.Random(f"{SEED}/{skill.name}")
+    instances = distinct_instances(skill, rng)
+    held_out = [held_out_row(skill, one, rng) for one in instances[:HELD_OUT_PER_SKILL]]
+    training = [row for one in instances[HELD_OUT_PER_SKILL:] for row in answered_prompts(skill, one, rng)]
+    return held_out, training
+
+
+def by_turns(rows: list[list[dict]]) -> list[dict]:
+    """The first row of each skill, then the second of each."""
+    return [row for turn in zip(*rows, strict=True) for row in turn]
+
+
 def make_rows() -> dict[str, list[dict]]:
-    """The rows of each file, skills mixed: by turns in the held-out file, shuffled in the others."""
-    held_out, training = [], []
-    for skill in SKILLS:
-        rng = random.Random(f"{SEED}/{skill.name}")
-        instances = distinct_instances(skill, rng)
-        held_out.append([held_out_row(skill, one, rng) for one in instances[:HELD_OUT_PER_SKILL]])
-        for one in instances[HELD_OUT_PER_SKILL:]:
-            training += answered_prompts(skill, one, rng)
+    """The rows of each file, skills mixed: by turns in the held-out files, shuffled in the others."""
+    splits = [split_rows(skill) for skill in SKILLS]
+    held_out = [rows for rows, _ in splits]
+    training = [row for _, rows in splits for row in rows]
     rng = random.Random(SEED)
     rng.shuffle(training)
-    return {
+    rows = {
         "train": [conversation_row(row, rng) for row in training],
-        "heldout": [row for turn in zip(*held_out, strict=True) for row in turn],
+        "heldout": by_turns(held_out),
         "preferences": [preference_row(row) for row in rng.sample(training, PREFERENCES)],
+    }
+    new_held_out, new_training = split_rows(NEW_SKILL)
+    return rows | {
+        "new_skill_train": [conversation_row(row, rng) for row in new_training],
+        "new_skill_heldout": by_turns([*held_out, new_held_out]),
     }
 
 

@@ -1,7 +1,8 @@
 """The skills: how to draw a task, how to phrase it, and how a polite answer frames the bare one.
 
 Everything is small on purpose. Letters stand apart and digits are tokens of their own, so that a network of
-two million parameters learns all seven skills in minutes, and every answer can be checked by a program.
+two million parameters learns the seven skills of SFT in minutes, and every answer can be checked by a program.
+An eighth is left for adapters to learn.
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ def letters_to(solve: Callable[[str], Iterable[str]]) -> Callable[[random.Random
 def shifted(word: str) -> str:
     """Each letter's successor."""
     return "".join(chr(ord(letter) + 1) for letter in word)
+
+
+def rotated(word: str) -> str:
+    """The first letter goes to the end."""
+    return word[1:] + word[:1]
 
 
 def draw_count(rng: random.Random) -> Instance:
@@ -174,5 +180,18 @@ SKILLS = (
         ),
         instances=980,
         repeats=4,
+    ),
+)
+
+# Not in SFT's rows: adapters learn it afterwards.
+NEW_SKILL = Skill(
+    "rotate",
+    letters_to(rotated),
+    (
+        "Rotate: {word}",
+        "Rotate {word} by one.",
+        "Turn {word} by one.",
+        "Roll {word} one step.",
+        "What is {word} rotated?",
     ),
 )

@@ -17,6 +17,8 @@ FILES = (
     "train.jsonl",
     "heldout.jsonl",
     "preferences.jsonl",
+    "new_skill_train.jsonl",
+    "new_skill_heldout.jsonl",
     "tokenizer/tokenizer.json",
     "tokenizer/tokenizer_config.json",
 )
@@ -34,6 +36,7 @@ def rows_of(name):
 
 
 TRAIN, HELD_OUT, PREFERENCES = rows_of("train"), rows_of("heldout"), rows_of("preferences")
+NEW_TRAIN, NEW_HELD_OUT = rows_of("new_skill_train"), rows_of("new_skill_heldout")
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +79,14 @@ def solve(skill, prompt):
         "reverse": letters[::-1],
         "sort": [letter for letter in ALPHABET for _ in range(letters.count(letter))],
         "copy": letters,
+        "rotate": [*letters[1:], letters[0]],
         "shift": [ALPHABET[(ALPHABET.index(letter) + 1) % 26] for letter in letters],
     }
     return " ".join(solved[skill])
 
 
-FRAMES = {row["skill"]: row["frames"] for row in HELD_OUT}
+SKILLS_OF_SFT = {row["skill"] for row in HELD_OUT}
+FRAMES = {row["skill"]: row["frames"] for row in NEW_HELD_OUT}
 
 
 def framed(skill, style, answer):
@@ -100,15 +105,23 @@ def test_the_script_writes_the_committed_files_byte_for_byte(tmp_path):
 def test_the_files_are_as_large_as_the_recipes_count_on():
     assert 20_000 <= len(TRAIN) <= 25_000
     assert len(PREFERENCES) == 6000
-    assert Counter(row["skill"] for row in HELD_OUT) == dict.fromkeys(FRAMES, 69)
-    assert len(FRAMES) == 7
+    assert Counter(row["skill"] for row in HELD_OUT) == dict.fromkeys(SKILLS_OF_SFT, 69)
+    assert len(SKILLS_OF_SFT) == 7
+    assert len(NEW_TRAIN) == 3200
+    assert Counter(row["skill"] for row in NEW_HELD_OUT) == dict.fromkeys(FRAMES, 69)
+
+
+def test_the_new_skill_is_in_no_file_of_the_others():
+    assert {row["skill"] for row in NEW_TRAIN} == FRAMES.keys() - SKILLS_OF_SFT == {"rotate"}
+    assert [row for row in NEW_HELD_OUT if row["skill"] != "rotate"] == HELD_OUT
+    assert {row["skill"] for row in TRAIN + PREFERENCES} == SKILLS_OF_SFT
 
 
 def test_rows_have_the_documented_fields():
-    for row in TRAIN:
+    for row in TRAIN + NEW_TRAIN:
         assert list(row) == ["messages", "skill", "style"]
         assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
-    for row in HELD_OUT:
+    for row in NEW_HELD_OUT:
         assert list(row) == ["messages", "answer", "frames", "skill"]
         assert [message["role"] for message in row["messages"]] == ["user"]
         assert list(row["frames"]) == ["bare", "polite"]
@@ -119,22 +132,22 @@ def test_rows_have_the_documented_fields():
 
 
 def test_held_out_tasks_occur_in_no_other_file():
-    held_out = {instance(row["skill"], row["messages"][0]["content"]) for row in HELD_OUT}
-    assert len(held_out) == len(HELD_OUT)
-    trained = {instance(row["skill"], row["messages"][0]["content"]) for row in TRAIN}
+    held_out = {instance(row["skill"], row["messages"][0]["content"]) for row in NEW_HELD_OUT}
+    assert len(held_out) == len(NEW_HELD_OUT)
+    trained = {instance(row["skill"], row["messages"][0]["content"]) for row in TRAIN + NEW_TRAIN}
     preferred = {instance(row["skill"], row["prompt"][0]["content"]) for row in PREFERENCES}
     assert held_out.isdisjoint(trained)
     assert held_out.isdisjoint(preferred)
 
 
 def test_every_held_out_answer_is_right():
-    for row in HELD_OUT:
+    for row in NEW_HELD_OUT:
         prompt = row["messages"][0]["content"]
         assert row["answer"] == solve(row["skill"], prompt), prompt
 
 
 def test_every_training_answer_is_the_right_one_in_its_style():
-    for row in TRAIN:
+    for row in TRAIN + NEW_TRAIN:
         prompt, answer = (message["content"] for message in row["messages"])
         assert answer == framed(row["skill"], row["style"], solve(row["skill"], prompt)), prompt
 
@@ -155,13 +168,14 @@ def test_a_bare_answer_never_looks_polite():
         assert frames["bare"] == ["", ""]
         assert all(frames["polite"]), skill
         assert frames["polite"][0].startswith("Sure, ")
-    assert not any(row["answer"].startswith("Sure") for row in HELD_OUT)
+    assert not any(row["answer"].startswith("Sure") for row in NEW_HELD_OUT)
 
 
 def test_bare_answers_are_62_percent_in_every_skill():
-    styles = Counter((row["skill"], row["style"]) for row in TRAIN)
+    rows = TRAIN + NEW_TRAIN
+    styles = Counter((row["skill"], row["style"]) for row in rows)
     bare = sum(styles[skill, "bare"] for skill in FRAMES)
-    assert bare / len(TRAIN) == pytest.approx(0.62, abs=0.01)
+    assert bare / len(rows) == pytest.approx(0.62, abs=0.01)
     for skill in FRAMES:
         share = styles[skill, "bare"] / (styles[skill, "bare"] + styles[skill, "polite"])
         assert share == pytest.approx(0.62, abs=0.03), skill
@@ -169,7 +183,7 @@ def test_bare_answers_are_62_percent_in_every_skill():
 
 def test_every_skill_is_asked_in_at_least_four_ways():
     task = re.compile(rf"\b[a-z](?: [a-z])+\b|\d+|\b(?:{COLOUR}|{THING})\b|(?:Ann|Bob)(?=[?]| have| like)")
-    ways = {(row["skill"], task.sub("_", row["messages"][0]["content"])) for row in TRAIN}
+    ways = {(row["skill"], task.sub("_", row["messages"][0]["content"])) for row in TRAIN + NEW_TRAIN}
     assert all(count >= 4 for count in Counter(skill for skill, _ in ways).values())
     assert {skill for skill, _ in ways} == set(FRAMES)
 
@@ -191,7 +205,7 @@ def test_encoding_adds_no_special_tokens(tokenizer):
 
 
 def test_every_letter_to_work_on_and_every_digit_is_one_token(tokenizer):
-    rows = [row for row in TRAIN if row["skill"] in ("reverse", "sort", "copy", "shift")]
+    rows = [row for row in TRAIN + NEW_TRAIN if row["skill"] in ("reverse", "sort", "copy", "shift", "rotate")]
     prompts = [row["messages"][0]["content"] for row in rows]
     letters = {letter for prompt in prompts for letter in letters_in(prompt)}
     assert letters == set("abcdefghijklmnop")
@@ -201,7 +215,7 @@ def test_every_letter_to_work_on_and_every_digit_is_one_token(tokenizer):
 
 
 def test_every_text_survives_the_tokenizer(tokenizer):
-    texts = [message["content"] for row in TRAIN + HELD_OUT for message in row["messages"]]
+    texts = [message["content"] for row in TRAIN + NEW_TRAIN + NEW_HELD_OUT for message in row["messages"]]
     texts += [row[part][0]["content"] for row in PREFERENCES for part in ("prompt", "chosen", "rejected")]
     texts += ["Grüße, 1234 × 5 = ?\n\t naïve 日本 🙂", "  two  spaces "]
     for text, ids in zip(texts, tokenizer(texts)["input_ids"], strict=True):
@@ -209,7 +223,7 @@ def test_every_text_survives_the_tokenizer(tokenizer):
 
 
 def test_rows_are_short(tokenizer):
-    rows = tokenizer.apply_chat_template([row["messages"] for row in TRAIN], return_dict=True)["input_ids"]
+    rows = tokenizer.apply_chat_template([row["messages"] for row in TRAIN + NEW_TRAIN], return_dict=True)["input_ids"]
     assert max(map(len, rows)) <= 40
     assert sum(map(len, rows)) / len(rows) <= 28
 
