@@ -23,11 +23,12 @@ from transformers.trainer_utils import align_special_tokens
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
 from olmoe_ft.adapters.base_model import base_of, local_folder
-from olmoe_ft.adapters.checkpoints import attach_adapter
+from olmoe_ft.adapters.checkpoints import attach_adapter, refuse_not_finite
 from olmoe_ft.adapters.folders import is_adapter, load_config, resolve_checkpoint
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.checkpoint import weight_files
 from olmoe_ft.model.experts import stack_published_experts
+from olmoe_ft.model.finite import is_finite
 from olmoe_ft.recipe import RecipeError
 
 LAYER = re.compile(r"model\.layers\.\d+\.")
@@ -47,7 +48,8 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
         tokenizer: the one of the training, written beside the weights.
         dtype: "float32", "bfloat16", or "auto" for the base's own.
     Raises:
-        RecipeError: base or adapter do not hold the tensors of the network, or the adapter belongs to another base.
+        RecipeError: base or adapter do not hold the tensors of the network, the adapter belongs to another base, or a
+            tensor holds NaN or infinity.
     """
     path = resolve_checkpoint(checkpoint)
     config = load_config(path)
@@ -92,6 +94,7 @@ def write_weights(model: OlmoeForCausalLM | PeftModel, base: "BaseWeights", fold
             for stacked in folded
             for name, tensor in published(stacked, folded[stacked].to(types[stacked]))
         }
+        refuse_not_finite(f"merging {base.folder}", [name for name, tensor in stored.items() if not is_finite(tensor)])
         file = f"model-{number:05d}-of-{len(base.parts):05d}.safetensors"
         save_file(stored, folder / file, metadata={"format": "pt"})
         index |= dict.fromkeys(stored, file)

@@ -20,7 +20,7 @@ def not_finite(model: nn.Module) -> list[str]:
     ]
     if not held:
         return []
-    finite = torch.stack([_is_finite(tensor).cpu() for _, tensor in held]).tolist()
+    finite = torch.stack([is_finite(tensor).cpu() for _, tensor in held]).tolist()
     return [
         published
         for (name, tensor), fine in zip(held, finite, strict=True)
@@ -35,8 +35,8 @@ def listed(names: list[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def _is_finite(tensor: Tensor) -> Tensor:
-    """NaN and both infinities show in the smallest or the largest number."""
+def is_finite(tensor: Tensor) -> Tensor:
+    """Whether all numbers are, as a tensor; NaN and both infinities show in the smallest or the largest."""
     return torch.stack(torch.aminmax(tensor)).isfinite().all()
 
 
@@ -48,5 +48,5 @@ def _published(name: str, stack: Tensor) -> Iterator[str]:
         return
     for part, weights in zip(PARTS[kind], stack.chunk(len(PARTS[kind]), dim=1), strict=True):
         for expert, weight in enumerate(weights):
-            if not _is_finite(weight):
+            if not is_finite(weight):
                 yield f"{block}.{expert}.{part}_proj.weight"

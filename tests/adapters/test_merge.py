@@ -326,3 +326,14 @@ def test_the_fingerprint_is_of_the_tensors_not_of_their_files(tmp_path):
     weights["model.norm.weight"] += 1
     save_file(weights, base / "model.safetensors", {"format": "pt"})
     assert fingerprint(str(sharded)) != fingerprint(str(base))
+
+
+def test_numbers_that_are_not_finite_are_not_merged(tmp_path, tokenizer):
+    adapter = write_adapter(tmp_path / "adapter", write_base(tmp_path / "base"))
+    weights = load_file(adapter / "adapter_model.safetensors")
+    name = next(name for name in weights if "layers.1.self_attn.v_proj.lora_B" in name)
+    weights[name][3, 0] = torch.nan
+    save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RecipeError, match=r"hold NaN or infinity: model\.layers\.1\.self_attn\.v_proj\.weight;"):
+        merge(str(adapter), tokenizer, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
