@@ -22,6 +22,8 @@ OWNED = {
     "logging_nan_inf_filter": False,  # olmoe_ft.training.finite stops at such a number; nothing is logged as another
 }
 
+FLOATS = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")  # torch refuses 0 beside 0.9
+
 
 def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConfig:
     """TRL's configuration of a stage: the recipe's `training` section and what follows from the machine.
@@ -43,12 +45,13 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
         "dataloader_pin_memory": accelerator_there,
     }
     stage: dict[str, Any] = {"bf16": recipe.model.dtype == "bfloat16"}
+    stage |= {name: float(recipe.training[name]) for name in FLOATS if recipe.training.get(name) is not None}
     config = SFTConfig if recipe.stage == "sft" else DPOConfig
     if (metric := recipe.training.get("metric_for_best_model")) is not None:
         assert recipe.stage != "pipeline"
         machine["greater_is_better"] = direction(recipe.stage, metric)  # unless the recipe has to say it
     try:
-        arguments = config(output_dir=str(run.checkpoints), **{**machine, **stage, **recipe.training, **OWNED})
+        arguments = config(output_dir=str(run.checkpoints), **{**machine, **recipe.training, **stage, **OWNED})
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise RecipeError(f"training: {one_line(error)}") from None
     keep_to_one_gpu(arguments)

@@ -108,6 +108,7 @@ BOTH = [
     ([*STEPS, "save_steps=3", "load_best_model_at_end=true"], "save_steps 3, which is no multiple of eval_steps 2"),
     ([*STEPS, "save_steps=0.5", "load_best_model_at_end=true"], "give both in steps"),
     (["save_strategy=best"], "found best, which follows an evaluation"),
+    ([*STEPS, "save_strategy=best"], "found best without `metric_for_best_model`; set it, such as to eval_loss"),
     # arithmetic, checkpointing, workers
     (["bf16=false"], "training.bf16: found false with model.dtype bfloat16, which decides the arithmetic; remove it"),
     (["bf16=true", FLOAT], "found true with model.dtype float32"),

@@ -43,3 +43,13 @@ def test_a_process_works_on_one_gpu(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
     assert "1 of 8 GPUs here work on this run" in idle_gpus(1) and idle_gpus(8) is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_whole_number_is_a_number_for_the_optimizer(tmp_path, monkeypatch, dtype):
+    """torch's AdamW refuses betas of 0 and 0.98, "both floats or both Tensors"."""
+    recipe = load_recipe("recipes/tiny/sft.yaml", ["training.adam_beta1=0", f"model.dtype={dtype}"])
+    monkeypatch.chdir(tmp_path)
+    arguments = training_arguments(recipe, RunDirectory(recipe))
+    assert (arguments.adam_beta1, type(arguments.adam_beta1)) == (0.0, float)
+    assert arguments.bf16 is (dtype == "bfloat16")

@@ -25,6 +25,10 @@ def broken_evaluation(given: Given) -> Iterator[Problem]:
                 yield name, f"found {shown(given[name])} without rows to evaluate; set `data.eval`, or remove it"
     if saves == "best" and strategy == "no":
         yield "save_strategy", "found best, which follows an evaluation; set `eval_strategy` and `data.eval`"
+    # transformers takes the loss by itself for `load_best_model_at_end` and for schedules that follow it, not for this
+    follows = given["load_best_model_at_end"] or given["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy")
+    if saves == "best" and strategy != "no" and given["metric_for_best_model"] is None and not follows:
+        yield "save_strategy", "found best without `metric_for_best_model`; set it, such as to eval_loss"
     if given["load_best_model_at_end"]:
         yield from _best(given)
 
