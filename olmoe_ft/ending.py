@@ -22,7 +22,8 @@ def program() -> NoReturn:
     code = FAILURE
     # Handlers run last in, first out: this one is behind those of all libraries. What the interpreter would do next is
     # to look through all that was imported, for most of a second, while libraries print what they find alive.
-    atexit.register(lambda: _leave(code))
+    leave = atexit.register(lambda: _leave(code))
+    os.register_at_fork(after_in_child=lambda: atexit.unregister(leave))
     end_in_order()
     from olmoe_ft.cli import main
 
@@ -38,7 +39,7 @@ def program() -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except OSError:  # nobody reads it any more, or its disk is full
@@ -64,10 +65,10 @@ def exit_with_reason(error: Exception) -> None:
     """
     from olmoe_ft.data.terminal import printable
 
-    if is_out_of_memory(error):
-        sentence, code = f"out of memory ({one_line(error)}); close other programs, or use a larger machine", FAILURE
-    elif isinstance(error, RecipeError | RunError):
+    if isinstance(error, RecipeError | RunError):
         sentence, code = str(error), MISTAKE if isinstance(error, RecipeError) else FAILURE
+    elif is_out_of_memory(error):
+        sentence, code = f"out of memory ({one_line(error)}); close other programs, or use a larger machine", FAILURE
     elif (reason := system_reason(error)) is not None:
         sentence, code = reason, MISTAKE
     else:

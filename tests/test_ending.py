@@ -1,0 +1,61 @@
+"""What the command says when it ends, and its exit code."""
+
+import errno
+import io
+import json
+import sys
+
+import pytest
+
+from olmoe_ft.ending import exit_with_reason, let_no_text_fail
+from olmoe_ft.recipe import RecipeError, RunError
+
+
+def caused(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (RecipeError(["a.yaml:1: no", "a.yaml:2: no"]), 2, "a.yaml:1: no\na.yaml:2: no"),
+        (caused(RunError("lower it"), MemoryError()), 1, "lower it"),  # said where more was known about it
+        (MemoryError(), 1, "out of memory (MemoryError); close other programs, or use a larger machine"),
+        (
+            caused(RuntimeError("while reading"), PermissionError(errno.EACCES, "", "/home/x")),
+            2,
+            "/home/x: Permission denied; change its permissions, or name another folder",
+        ),
+        (
+            Exception("No space left on device (os error 28)"),  # of a library in Rust
+            2,
+            "No space left on device (os error 28); make room on this disk, or name a folder on another one",
+        ),
+    ],
+)
+def test_one_sentence_and_its_exit_code(error, code, sentence, capsys, tmp_path, monkeypatch):
+    """And the same in the file that torch's launcher reads."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit) as end:
+        exit_with_reason(error)
+    assert end.value.code == code
+    assert capsys.readouterr().err == sentence + "\n"
+    assert json.loads((tmp_path / "error.json").read_text())["message"] == sentence
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), FileNotFoundError(errno.ENOENT, "", "x"), ValueError("x")])
+def test_a_fault_of_the_program_keeps_its_traceback(error, capsys):
+    exit_with_reason(error)
+    assert capsys.readouterr().err == ""
+
+
+def test_letters_that_the_terminal_lacks_are_shown_as_others(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", None)  # closed
+    let_no_text_fail()
+    print("é я")
+    print("nowhere", file=sys.stderr)
+    stream.flush()
+    assert stream.buffer.getvalue() == "é ?\n".encode("latin-1")
