@@ -21,7 +21,7 @@ def run(workspace: Path, *command: str, **environment: str) -> subprocess.Comple
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=200,
+        timeout=300,
     )
 
 
