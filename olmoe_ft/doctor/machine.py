@@ -93,7 +93,7 @@ def memory(findings: list[str]) -> Iterator[str]:
         yield f"/dev/shm {free:.1f} GiB free"
         if free < SHARED:
             findings.append(
-                f"/dev/shm has {free:.1f} GiB left, too little for workers and NCCL ; in a container: --shm-size=8g"
+                f"/dev/shm has {free:.1f} GiB left, too little for workers and NCCL; in a container: --shm-size=8g"
             )
     import resource  # not on Windows
 

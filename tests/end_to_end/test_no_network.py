@@ -1,6 +1,8 @@
 """What is said, and how soon, where the Hub does not answer or has not what is asked for; the servers are local."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -87,3 +89,18 @@ def test_a_mistake_in_local_files_is_said_without_a_look_at_the_network(workspac
         overrides = ["data.train.0.path=gone.jsonl", "model.tokenizer=own/er"]
         code, lines, _ = run(workspace, "train", SFT, *overrides, HF_ENDPOINT=url)
     assert code == 2 and len(lines) == 1 and "gone.jsonl does not exist" in lines[0]
+
+
+def test_weights_that_are_not_in_the_cache_are_missed_before_anything_is_written(workspace):
+    """The cache holds a model's configuration and tokenizer, as after a plan, and none of its weights."""
+    snapshot = workspace / "cache/hub/models--own--er/snapshots/0123"
+    shutil.copytree("data/skills/tokenizer", snapshot)
+    config = json.loads(Path("configs/model/olmoe_tiny.json").read_text())
+    (snapshot / "config.json").write_text(json.dumps(config | {"model_type": "olmoe"}))
+    refs = workspace / "cache/hub/models--own--er/refs"
+    refs.mkdir()
+    (refs / "main").write_text("0123")
+    overrides = ["model.path=own/er", "model.config=null", "model.tokenizer=null", "data.train.0.max_rows=8"]
+    code, lines, _ = run(workspace, "train", SFT, *overrides, "data.answers=null", HF_HUB_OFFLINE="1")
+    assert code == 2 and not (workspace / "runs").exists()
+    assert "own--er/snapshots/0123/model.safetensors is missing; fetch the checkpoint again" in lines[-1]
