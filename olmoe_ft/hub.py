@@ -112,9 +112,10 @@ def refusal(name: str, kind: Kind, error: BaseException) -> RecipeError:
             f"network (hf download {name}{option} --local-dir FOLDER) and name that folder ({sought(name)})"
         )
     if strange := next((one for one in found if isinstance(one, HfHubHTTPError | FileMetadataError)), None):
+        reason = str(strange).splitlines()[0].partition(". ")[0]
         return Unreachable(
-            f"{name}: {constants.ENDPOINT} answers, but not as the Hub does ({str(strange).splitlines()[0]}); check "
-            "HF_ENDPOINT, a proxy, or whether this network wants a login first"
+            f"{name}: {constants.ENDPOINT} answers, but not as the Hub does ({reason}); check HF_ENDPOINT, a proxy, or "
+            "whether this network wants a login first"
         )
     return Unreachable(f"{name} is neither a {place} here nor a {kind} that can be loaded: {one_line(error)[:300]}")
 

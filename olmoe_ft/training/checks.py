@@ -37,7 +37,6 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
             check_optimizer(stage, deepspeed, "this launch (no DeepSpeed)")
             check_mixed_precision(stage, mixed, "accelerate's configuration of this launch")
             check_packages(stage)
-            check_tracking(stage)
     to_come: list[Recipe] = []  # stages that will have written their run directories
     on_hub: list[str] = []
     for stage in recipe.stages or (recipe,):
@@ -46,7 +45,8 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
         if into_runs:
             RunDirectory(stage).check()
             if RunDirectory(stage).read_summary() is not None:
-                continue  # it has finished: nothing will be read
+                continue  # it has finished: nothing will be read or tracked
+            check_tracking(stage)
         if stage.model.config is not None:
             config_values(stage.model.config)
         elif starts_from_files:
