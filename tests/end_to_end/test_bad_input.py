@@ -155,7 +155,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         lambda: ["train", DPO, LORA, "training.sync_ref_model=true"],
         "found true beside `lora`, where the reference is the policy with its adapters off",
     ),
-    ("weights of pairs", lambda: ["train", DPO, "training.use_weighting=true"], "sft is no loss of single pairs"),
+    ("weights of pairs", lambda: ["train", DPO, "training.use_weighting=true"], "TRL cannot weight sft pair by pair"),
     ("split by chance", lambda: recipe(good(val_set_size=0.1)), "name held-out rows in `data.eval`"),
     ("axolotl's rank", lambda: ["train", SFT, "training.lora_r=8"], "set `lora.r` instead"),
     ("a path out", lambda: ["train", SFT, "name=../x"], "it names a folder in runs/"),

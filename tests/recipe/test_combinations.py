@@ -180,8 +180,9 @@ DPO = [
     (["f_divergence_type=kl"], 'found "kl"; allowed: reverse_kl, forward_kl'),
     (["f_divergence_type=forward_kl", "loss_type=[sigmoid, nca_pair]"], "which nca_pair cannot be computed with"),
     (["f_alpha_divergence_coef=0.7"], "which f_divergence_type reverse_kl does not read"),
-    (["use_weighting=true", "loss_type=[sigmoid, sft]"], "sft is no loss of single pairs: choose others"),
-    (["use_weighting=true", "loss_type=[aot, sft]"], "aot, sft are not losses of single pairs"),
+    (["use_weighting=true", "loss_type=[sigmoid, sft]"], "TRL cannot weight sft pair by pair: choose others"),
+    (["use_weighting=true", "loss_type=[aot, sft]"], "TRL cannot weight aot, sft pair by pair"),
+    (["use_weighting=true", "loss_type=[hinge]"], "TRL cannot weight hinge pair by pair"),
     (["ld_alpha=1.5"], "it must be at most 1"),
     (
         ["sync_ref_model=true", LORA],

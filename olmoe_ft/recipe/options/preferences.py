@@ -6,7 +6,8 @@ from olmoe_ft.recipe.options.given import Given
 from olmoe_ft.recipe.wording import Problem, shown
 
 SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
-SORTED = ("aot", "aot_unpaired")
+# sorted, one number for all pairs, or multiplied in place where autograd needs the value
+UNWEIGHTED = ("aot", "aot_unpaired", "sft", "hinge")
 DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 # losses of the difference of the two answers' rewards, where the divergence's constant cancels; sft has no rewards
 OF_DIFFERENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
@@ -68,12 +69,8 @@ def broken_losses(given: Given) -> Iterator[Problem]:
             f"found {shown(given['f_alpha_divergence_coef'])}, which f_divergence_type {divergence} does not read; "
             "set `f_divergence_type: alpha_divergence`, or remove it",
         )
-    if given["use_weighting"] and (others := [loss for loss in losses if loss in (*SORTED, "sft")]):
-        why = "are not losses of single pairs" if len(others) > 1 else "is no loss of single pairs"
-        yield (
-            "use_weighting",
-            f"found true with loss_type {', '.join(losses)}; {', '.join(others)} {why}: choose others",
-        )
+    if given["use_weighting"] and (others := [loss for loss in losses if loss in UNWEIGHTED]):
+        yield "use_weighting", f"found true {named}; TRL cannot weight {', '.join(others)} pair by pair: choose others"
 
 
 def broken_reference(given: Given) -> Iterator[Problem]:
