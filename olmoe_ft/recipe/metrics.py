@@ -23,6 +23,7 @@ DIRECTIONS: dict[Stage, dict[str, bool | None]] = {
         "entropy": None,
     },
 }
+FOLLOWING = ("reduce_lr_on_plateau", "greedy")  # schedules that lower the rate when the metric gets no better
 
 
 def direction(stage: Stage, metric: str) -> bool | None:
@@ -31,7 +32,27 @@ def direction(stage: Stage, metric: str) -> bool | None:
 
 
 def broken_metric(stage: Stage, training: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong with `metric_for_best_model` and `greater_is_better`."""
+    """What is wrong with `metric_for_best_model`, `greater_is_better` and a schedule that follows the metric."""
+    wrong = list(_broken_choice(stage, training))
+    yield from wrong or _broken_schedule(stage, training)
+
+
+def _broken_schedule(stage: Stage, training: Mapping[str, Any]) -> Iterator[Problem]:
+    """transformers hands the metric to these schedules, and not which way it is better."""
+    metric, arguments = training.get("metric_for_best_model") or "loss", training.get("lr_scheduler_kwargs") or {}
+    if training.get("lr_scheduler_type") not in FOLLOWING or not isinstance(arguments, Mapping):
+        return
+    greater = training.get("greater_is_better") if direction(stage, metric) is None else direction(stage, metric)
+    needed, found = "max" if greater else "min", arguments.get("mode", "min")
+    if found in ("min", "max") and found != needed:  # another value is told as such
+        yield (
+            "training.lr_scheduler_kwargs",
+            f"mode is {found}, and the schedule follows {metric.removeprefix('eval_')}, which is better when "
+            f"{'greater' if greater else 'smaller'}; set `mode: {needed}`",
+        )
+
+
+def _broken_choice(stage: Stage, training: Mapping[str, Any]) -> Iterator[Problem]:
     metric, given = training.get("metric_for_best_model"), training.get("greater_is_better")
     if metric is None and training.get("load_best_model_at_end") is True:
         metric = "loss"  # transformers' default

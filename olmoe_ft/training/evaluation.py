@@ -22,7 +22,7 @@ Counts = dict[str, int]  # what a batch has of each unit
 
 # What each metric is a mean over. TRL adds its own under these names; a new one fails until it stands here.
 UNITS = {
-    "sft": {"loss": "tokens", "entropy": "tokens", "mean_token_accuracy": "tokens"},
+    "sft": dict.fromkeys(("loss", "negative_log_likelihood", "entropy", "mean_token_accuracy"), "tokens"),
     "dpo": {
         "loss": "pairs",
         **dict.fromkeys((f"rewards/{of}" for of in ("chosen", "rejected", "accuracies", "margins")), "pairs"),
@@ -127,7 +127,7 @@ class EvaluationMixin(Trainer):
         with _alone(self):
             loss, *rest = super().prediction_step(_listening(model, heard), inputs, *args, **kwargs)
         means = self._metrics["eval"]  # TRL's, one value of each
-        values = self.split_loss(loss.item(), heard[0], inputs)
+        values = self.split_loss(loss.item(), heard[-1], inputs)
         values |= {(name, self.units[name]): found[-1] for name, found in means.items() if name != "num_tokens"}
         self._sums.add(values, self.counts_of(inputs))
         for name in [name for name in means if name != "num_tokens"]:  # a count of training, which TRL logs as it is

@@ -64,10 +64,16 @@ class OlmoeSFTTrainer(
     def counts_of(self, inputs: dict[str, Tensor]) -> Counts:
         return {"tokens": label_count(inputs["labels"])}
 
-    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        if (loss := logs.get("eval_loss")) is not None:  # the task's alone
-            logs["eval_perplexity"] = math.inf if loss > 700 else math.exp(loss)
-        super().log(logs, start_time)
+    def split_loss(self, loss: float, outputs: Any, inputs: dict[str, Tensor]) -> dict[tuple[str, str], float]:
+        """Beside the loss, which may be smoothed or weighted (`loss_type: dft`), what perplexity is made of."""
+        likelihood = -outputs.log_probs.sum().item() / max(1, label_count(inputs["labels"]))
+        return super().split_loss(loss, outputs, inputs) | {("negative_log_likelihood", "tokens"): likelihood}
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        likelihood = output.metrics.pop(f"{metric_key_prefix}_negative_log_likelihood")
+        output.metrics[f"{metric_key_prefix}_perplexity"] = math.inf if likelihood > 700 else math.exp(likelihood)
+        return output
 
 
 class OlmoeDPOTrainer(

@@ -183,6 +183,7 @@ DPO = [
     (["use_weighting=true", "loss_type=[sigmoid, sft]"], "TRL cannot weight sft pair by pair: choose others"),
     (["use_weighting=true", "loss_type=[aot, sft]"], "TRL cannot weight aot, sft pair by pair"),
     (["use_weighting=true", "loss_type=[hinge]"], "TRL cannot weight hinge pair by pair"),
+    (["loss_type=[aot]", *STEPS], "its evaluation would change with the batch size"),
     (["ld_alpha=1.5"], "it must be at most 1"),
     (
         ["sync_ref_model=true", LORA],
@@ -219,7 +220,14 @@ RIGHT = [
         schedule("warmup_stable_decay", "num_decay_steps: 3, min_lr_ratio: 0.1", "max_steps=10", "warmup_steps=0.1"),
     ),
     ("sft", schedule("constant", "", "warmup_steps=0")),
-    ("sft", [*schedule("reduce_lr_on_plateau", "factor: 0.5, patience: 2, mode: max"), *STEPS]),
+    (
+        "sft",
+        [
+            *schedule("reduce_lr_on_plateau", "factor: 0.5, patience: 2, mode: max"),
+            *STEPS,
+            "metric_for_best_model=mean_token_accuracy",
+        ],
+    ),
     ("sft", [*schedule("greedy", "min_lr: 1e-6, smooth: true"), *STEPS]),
     ("sft", ["optim=sgd", "optim_args='momentum=0.9, nesterov=true'", FLOAT]),
     ("sft", ["optim=ademamix_8bit", "optim_args='beta3=0.99'", FLOAT]),

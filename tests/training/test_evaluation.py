@@ -69,6 +69,15 @@ def test_sft_is_the_mean_of_all_tokens(make_trainer, size, packing):
         assert found[name] == pytest.approx(value, rel=1e-5), name
 
 
+@pytest.mark.parametrize("option", ["loss_type=dft", "label_smoothing_factor=0.3"])
+def test_perplexity_is_that_of_the_tokens_whatever_is_optimised(make_trainer, option):
+    found = metrics_of(make_trainer(Case(), evaluation("sft", 23), f"training.{option}"))
+    trainer = make_trainer(Case(), evaluation("sft", 23), f"training.{option}", "name=again")
+    expected = by_row(trainer)
+    assert found["perplexity"] == pytest.approx(expected["perplexity"], rel=1e-5)
+    assert found["loss"] != pytest.approx(expected["loss"], rel=1e-3)
+
+
 @pytest.mark.parametrize("loss", [("sigmoid", "sft"), ("ipo",)])
 def test_dpo_is_the_mean_of_all_pairs(make_trainer, loss):
     """What TRL says of all 23 pairs in one batch, and rewards pair by pair, whatever the batches."""
@@ -98,7 +107,8 @@ def test_dpo_is_the_mean_of_all_pairs(make_trainer, loss):
 
 def test_trl_measures_nothing_that_has_no_unit_and_no_direction():
     for stage, units in UNITS.items():
-        assert {*units, *(["perplexity"] if stage == "sft" else [])} == DIRECTIONS[stage].keys()
+        made = {name: "perplexity" if name == "negative_log_likelihood" else name for name in units}
+        assert {*made.values()} == DIRECTIONS[stage].keys()
 
 
 @pytest.mark.parametrize(("rows", "size", "processes"), [(5, 2, 2), (1, 8, 4), (24, 4, 1), (23, 24, 2), (7, 1, 3)])
@@ -152,6 +162,10 @@ def test_the_best_is_the_best(tmp_path, monkeypatch, stage, metric, greater):
         ({"metric_for_best_model": "eval_perplexty"}, "did you mean `perplexity`?"),
         ({"metric_for_best_model": "entropy"}, "set `greater_is_better` beside it"),
         ({"metric_for_best_model": "loss", "greater_is_better": "true"}, "loss is better when smaller: remove it"),
+        (
+            {"metric_for_best_model": "mean_token_accuracy", "lr_scheduler_type": "reduce_lr_on_plateau"},
+            "mean_token_accuracy, which is better when greater; set `mode: max`",
+        ),
         ({"greater_is_better": "false"}, "there is no metric_for_best_model that it is about"),
     ],
 )

@@ -8,6 +8,7 @@ from olmoe_ft.recipe.wording import Problem, shown
 SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
 # sorted, one number for all pairs, or multiplied in place where autograd needs the value
 UNWEIGHTED = ("aot", "aot_unpaired", "sft", "hinge")
+SORTED = ("aot", "aot_unpaired")
 DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 # losses of the difference of the two answers' rewards, where the divergence's constant cancels; sft has no rewards
 OF_DIFFERENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
@@ -47,6 +48,12 @@ def broken_losses(given: Given) -> Iterator[Problem]:
         yield (
             "label_smoothing",
             f"found {shown(given['label_smoothing'])} {named}, which does not read it; {', '.join(SMOOTHED)} do",
+        )
+    if given.evaluation and (sorting := [loss for loss in losses if loss in SORTED]):
+        yield (
+            "loss_type",
+            f"found {', '.join(sorting)}, which sorts the pairs of a micro-batch, so that its evaluation would change "
+            "with the batch size; remove `data.eval`, or choose another loss",
         )
     if "exo_pair" in losses and not given["label_smoothing"]:
         yield "label_smoothing", "the loss exo_pair needs one above 0; its paper uses 1e-3"
