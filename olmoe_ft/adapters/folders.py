@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from olmoe_ft.hub import reach_hub, refusal
+from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import RecipeError, Unreachable
 from olmoe_ft.recipe.paths import sought
 
@@ -100,5 +101,5 @@ def load_config(path: str) -> "OlmoeConfig":
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if not Path(path).exists():
             raise refusal(path, "model", error) from None
-        raise RecipeError(f"{path}: no model can be loaded from there ({str(error).splitlines()[0]})") from None
+        raise RecipeError(f"{path}: no model can be loaded from there ({one_line(error)})") from None
     raise RecipeError(f"{path}: its config.json has the model_type {kind!r}; this pipeline trains 'olmoe' only")

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from olmoe_ft.data.rows import RowError
 from olmoe_ft.data.template import PROBE, Rendered, answer_endings, special_tokens, written
 from olmoe_ft.hub import reach_hub, refusal
+from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import RecipeError
 
 CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
@@ -63,8 +64,9 @@ def _read(path: str) -> PreTrainedTokenizerBase:
     except Exception as error:  # the `tokenizers` library raises bare Exception on a file it cannot parse
         if not folder.exists():
             raise refusal(path, "tokenizer", error) from None
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise RecipeError(f"{path}: no tokenizer can be loaded from there ({reason}); set model.tokenizer") from None
+        raise RecipeError(
+            f"{path}: no tokenizer can be loaded from there ({one_line(error)}); set model.tokenizer"
+        ) from None
 
 
 def _marked_template(tokenizer: PreTrainedTokenizerBase, path: str) -> str:
