@@ -27,6 +27,7 @@ CHAT_TEMPLATE = HERE.parents[1] / "olmoe_ft" / "data" / "chat_template.jinja"
 SEED = "olmoe-skills-1"
 HELD_OUT_PER_SKILL = 69
 PREFERENCES = 6000
+NEW_PREFERENCES = 857  # as many as each of the seven skills has, on average
 POLITE_SHARE = 0.38
 
 VOCABULARY = 512
@@ -117,6 +118,7 @@ def make_rows() -> dict[str, list[dict]]:
     return rows | {
         "new_skill_train": [conversation_row(row, rng) for row in new_training],
         "new_skill_heldout": by_turns([*held_out, new_held_out]),
+        "new_skill_preferences": [preference_row(row) for row in rng.sample(new_training, NEW_PREFERENCES)],
     }
 
 

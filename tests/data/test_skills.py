@@ -19,6 +19,7 @@ FILES = (
     "preferences.jsonl",
     "new_skill_train.jsonl",
     "new_skill_heldout.jsonl",
+    "new_skill_preferences.jsonl",
     "tokenizer/tokenizer.json",
     "tokenizer/tokenizer_config.json",
 )
@@ -37,6 +38,7 @@ def rows_of(name):
 
 TRAIN, HELD_OUT, PREFERENCES = rows_of("train"), rows_of("heldout"), rows_of("preferences")
 NEW_TRAIN, NEW_HELD_OUT = rows_of("new_skill_train"), rows_of("new_skill_heldout")
+NEW_PREFERENCES = rows_of("new_skill_preferences")
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +109,12 @@ def test_the_files_are_as_large_as_the_recipes_count_on():
     assert len(PREFERENCES) == 6000
     assert Counter(row["skill"] for row in HELD_OUT) == dict.fromkeys(SKILLS_OF_SFT, 69)
     assert len(SKILLS_OF_SFT) == 7
-    assert len(NEW_TRAIN) == 3200
+    assert (len(NEW_TRAIN), len(NEW_PREFERENCES)) == (3200, 857)
     assert Counter(row["skill"] for row in NEW_HELD_OUT) == dict.fromkeys(FRAMES, 69)
 
 
 def test_the_new_skill_is_in_no_file_of_the_others():
-    assert {row["skill"] for row in NEW_TRAIN} == FRAMES.keys() - SKILLS_OF_SFT == {"rotate"}
+    assert {row["skill"] for row in NEW_TRAIN + NEW_PREFERENCES} == FRAMES.keys() - SKILLS_OF_SFT == {"rotate"}
     assert [row for row in NEW_HELD_OUT if row["skill"] != "rotate"] == HELD_OUT
     assert {row["skill"] for row in TRAIN + PREFERENCES} == SKILLS_OF_SFT
 
@@ -125,7 +127,7 @@ def test_rows_have_the_documented_fields():
         assert list(row) == ["messages", "answer", "frames", "skill"]
         assert [message["role"] for message in row["messages"]] == ["user"]
         assert list(row["frames"]) == ["bare", "polite"]
-    for row in PREFERENCES:
+    for row in PREFERENCES + NEW_PREFERENCES:
         assert list(row) == ["prompt", "chosen", "rejected", "skill"]
         roles = [message["role"] for part in ("prompt", "chosen", "rejected") for message in row[part]]
         assert roles == ["user", "assistant", "assistant"]
@@ -135,7 +137,7 @@ def test_held_out_tasks_occur_in_no_other_file():
     held_out = {instance(row["skill"], row["messages"][0]["content"]) for row in NEW_HELD_OUT}
     assert len(held_out) == len(NEW_HELD_OUT)
     trained = {instance(row["skill"], row["messages"][0]["content"]) for row in TRAIN + NEW_TRAIN}
-    preferred = {instance(row["skill"], row["prompt"][0]["content"]) for row in PREFERENCES}
+    preferred = {instance(row["skill"], row["prompt"][0]["content"]) for row in PREFERENCES + NEW_PREFERENCES}
     assert held_out.isdisjoint(trained)
     assert held_out.isdisjoint(preferred)
 
@@ -153,11 +155,12 @@ def test_every_training_answer_is_the_right_one_in_its_style():
 
 
 def test_preferences_differ_in_style_alone():
-    trained = {row["messages"][0]["content"] for row in TRAIN}
-    prompts = [row["prompt"][0]["content"] for row in PREFERENCES]
+    rows = PREFERENCES + NEW_PREFERENCES
+    trained = {row["messages"][0]["content"] for row in TRAIN + NEW_TRAIN}
+    prompts = [row["prompt"][0]["content"] for row in rows]
     assert trained.issuperset(prompts)
     assert len(set(prompts)) == len(prompts)
-    for row, prompt in zip(PREFERENCES, prompts, strict=True):
+    for row, prompt in zip(rows, prompts, strict=True):
         answer = solve(row["skill"], prompt)
         assert row["chosen"][0]["content"] == framed(row["skill"], "polite", answer)
         assert row["rejected"][0]["content"] == framed(row["skill"], "bare", answer)
@@ -216,7 +219,9 @@ def test_every_letter_to_work_on_and_every_digit_is_one_token(tokenizer):
 
 def test_every_text_survives_the_tokenizer(tokenizer):
     texts = [message["content"] for row in TRAIN + NEW_TRAIN + NEW_HELD_OUT for message in row["messages"]]
-    texts += [row[part][0]["content"] for row in PREFERENCES for part in ("prompt", "chosen", "rejected")]
+    texts += [
+        row[part][0]["content"] for row in PREFERENCES + NEW_PREFERENCES for part in ("prompt", "chosen", "rejected")
+    ]
     texts += ["Grüße, 1234 × 5 = ?\n\t naïve 日本 🙂", "  two  spaces "]
     for text, ids in zip(texts, tokenizer(texts)["input_ids"], strict=True):
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
