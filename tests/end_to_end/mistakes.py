@@ -102,9 +102,9 @@ def file_at(path: str, arguments: Arguments, content: str = "{}") -> Arguments:
     return arguments
 
 
-def linked_runs(target: str, recipe: str) -> Arguments:
+def linked_runs(target: str, recipe: str, *overrides: str) -> Arguments:
     os.symlink(target, "runs")
-    return ["train", recipe, "data.train.0.max_rows=8", "data.answers=null"]
+    return ["train", recipe, *overrides, "data.train.0.max_rows=8", "data.answers=null"]
 
 
 def plan_with(text: str) -> Arguments:

@@ -18,6 +18,7 @@ from mistakes import (
     LONG,
     LORA,
     SFT,
+    START,
     TURNS,
     Arguments,
     beside,
@@ -358,7 +359,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ),
     (
         "no disk",
-        lambda: linked_runs("/proc/self", "recipes/tiny/sft-lora.yaml"),
+        lambda: linked_runs("/proc/self", "recipes/tiny/sft-lora.yaml", *START),
         "runs/tiny-sft-lora cannot be written",
     ),
     # machines
@@ -445,7 +446,7 @@ def test_the_command_says_so_within_five_seconds(tmp_path, monkeypatch, make, sa
     [
         ["train", SFT, "data.train=[{path: gone.jsonl}]"],
         ["train", SFT, "model.config=gone.json"],
-        ["train", "recipes/tiny/sft-lora.yaml", "data.answers.path=gone.jsonl"],
+        ["train", "recipes/tiny/sft-lora.yaml", *START, "data.answers.path=gone.jsonl"],
         ["plan", SFT, "--accelerate", "gone.yaml"],
         ["merge", "runs/gone", "--to", "there"],
         ["chat", "runs/gone"],

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import signal
+import statistics
 import struct
 import subprocess
 import time
@@ -267,19 +268,29 @@ def test_an_answer_beyond_max_length_leaves_nothing_to_train_on(workspace):
     assert not (workspace / "runs/short").exists()
 
 
+def old_skills(scores: dict) -> float:
+    """Exact match of the seven skills of SFT, which have as many prompts each."""
+    return statistics.mean(share for skill, share in scores["skills"].items() if skill != "rotate")
+
+
 @pytest.mark.slow
 def test_the_default_learns_its_skills_and_then_its_style(tmp_path):
-    """`make sft`, then `make dpo`: the figures of the README."""
+    """`make sft` and `make dpo`; then adapters teach the SFT model an eighth skill: the figures of the README."""
     workspace = make_workspace(tmp_path)
     environment = {**ENVIRONMENT}
     environment.pop("OMP_NUM_THREADS")
     summaries = []
-    for recipe in ("sft", "dpo"):
+    for recipe in ("sft", "dpo", "sft-lora", "dpo-lora"):
         command = ["accelerate", "launch", "--config_file", "configs/accelerate/cpu.yaml", "-m", "olmoe_ft", "train"]
         subprocess.run([*command, f"recipes/tiny/{recipe}.yaml"], cwd=workspace, env=environment, check=True)
         summaries.append(json.loads((workspace / f"runs/tiny-{recipe}/summary.json").read_text()))
-    sft, dpo = summaries
+    sft, dpo, sft_lora, dpo_lora = summaries
     assert sft["before"]["exact_match"] <= 0.02 and sft["after"]["exact_match"] >= 0.90
     assert dpo["before"]["styles"]["polite"] <= 0.60 and dpo["after"]["styles"]["polite"] >= 0.95
     assert dpo["after"]["exact_match"] >= sft["after"]["exact_match"] - 0.02
+    assert old_skills(sft_lora["before"]) == pytest.approx(sft["after"]["exact_match"])
+    assert sft_lora["before"]["skills"]["rotate"] <= 0.05 and sft_lora["after"]["skills"]["rotate"] >= 0.90
+    assert old_skills(sft_lora["after"]) >= old_skills(sft_lora["before"]) - 0.03
+    assert dpo_lora["after"]["styles"]["polite"] >= 0.95 and dpo_lora["after"]["skills"]["rotate"] >= 0.85
+    assert old_skills(dpo_lora["after"]) >= old_skills(sft_lora["before"]) - 0.03
     shutil.rmtree(workspace / "runs")
