@@ -19,6 +19,7 @@ from olmoe_ft.training.trainers import OlmoeTrainer
 ROWS = f'data.eval=[{{path: "{REPOSITORY}/data/skills/train.jsonl", max_rows: 8}}]'
 EVERY_STEP = ("eval_strategy=steps", "eval_steps=1")
 BEST = (*EVERY_STEP, "save_strategy=steps", "save_steps=1", "load_best_model_at_end=true")
+ENTROPY = ("metric_for_best_model=entropy",)  # better neither way by itself
 WORKER = ("dataloader_num_workers=1",)
 USUAL = (
     *("max_steps=3", "gradient_accumulation_steps=1", "optim=adamw_torch", "learning_rate=1e-2"),
@@ -76,8 +77,8 @@ CHANGES = {
     "save_steps": Change("1", ("save_strategy=steps", "save_steps=2")),
     "save_total_limit": Change("1", ("save_strategy=steps", "save_steps=1")),
     "load_best_model_at_end": Change("true", (ROWS, *BEST[:-1], "learning_rate=1")),
-    "metric_for_best_model": Change("eval_entropy", (ROWS, *BEST)),
-    "greater_is_better": Change("true", (ROWS, *BEST, "metric_for_best_model=eval_loss")),
+    "metric_for_best_model": Change("mean_token_accuracy", (ROWS, *BEST)),
+    "greater_is_better": Change("true", (ROWS, *BEST, *ENTROPY, "greater_is_better=false")),
     "seed": Change("2"),
     "data_seed": Change("7"),
     "full_determinism": Change("true", train=False),

@@ -72,7 +72,7 @@ def test_a_stopped_run_leaves_nothing_behind(tmp_path, monkeypatch):
     detached_in_the_layer(monkeypatch, None)
     with pytest.raises(RecipeError, match="in the first step no gradient of the router losses"):
         run_stage(load_recipe("recipe.yaml"))
-    assert list((tmp_path / "runs").iterdir()) == [] and wandb.run is None
+    assert not (tmp_path / "runs").exists() and wandb.run is None
 
 
 def test_one_layer_is_enough_to_stop_and_is_named(make_trainer):
