@@ -39,12 +39,13 @@ class Choice(NamedTuple):
     why: str | None = None
 
 
-def asked_by_environment(environment: MutableMapping[str, str] = os.environ) -> Choice | None:
+def asked_by_environment(environment: MutableMapping[str, str] | None = None) -> Choice | None:
     """What WANDB_DISABLED or WANDB_MODE ask for; afterwards WANDB_MODE is spelled as wandb takes it.
 
     Raises:
         RecipeError: WANDB_MODE is none of wandb's modes.
     """
+    environment = os.environ if environment is None else environment  # `datasets` puts another one there in `map`
     disabled, mode = environment.get("WANDB_DISABLED", ""), environment.get("WANDB_MODE", "")
     if disabled.strip().lower() not in NOT_DISABLED:
         return Choice("off", f"WANDB_DISABLED={disabled} is set")

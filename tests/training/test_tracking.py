@@ -1,6 +1,7 @@
 """W&B by recipe, environment, key and network. wandb is real; servers are on this machine."""
 
 import json
+import os
 import sys
 import time
 from contextlib import nullcontext
@@ -183,3 +184,9 @@ def test_what_fails_during_a_run_does_not_end_it(monkeypatch, tmp_path, capfd, g
         line for line in capfd.readouterr().err.splitlines() if line.startswith("W&B: off from here on, as it failed")
     ]
     assert len(said) == (gone == "wandb's own process")
+
+
+def test_the_environment_is_the_one_there_is_now(monkeypatch):
+    """`datasets` replaces `os.environ` by a copy when it maps rows in several processes."""
+    monkeypatch.setattr(os, "environ", {"WANDB_MODE": "disabled"})
+    assert choose("auto").mode == "off"
