@@ -76,13 +76,14 @@ def check_optimizer(recipe: Recipe, deepspeed: bool, where: str) -> None:
     )
 
 
-def deepspeed_here(environment: Mapping[str, str] = os.environ) -> bool:
+def deepspeed_here(environment: Mapping[str, str] | None = None) -> bool:
     """Whether this process was launched under DeepSpeed.
 
     Raises:
         RecipeError: under FSDP or another launch that is not supported, or under a DeepSpeed whose configuration cannot
             be read, keeps no fp32 copies or shards rows.
     """
+    environment = os.environ if environment is None else environment
     check_environment(environment)
     if environment.get("ACCELERATE_USE_DEEPSPEED") != "true":
         return False
