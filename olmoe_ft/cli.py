@@ -64,45 +64,10 @@ def validate(
     ] = None,
 ) -> None:
     """Check recipes without loading anything: keys, types, combinations; says all that is wrong at once."""
-    from olmoe_ft.planning.machine import check_machine, read_machine
-    from olmoe_ft.recipe.messages import notes
-    from olmoe_ft.recipe.options.device import check_packages
-    from olmoe_ft.recipe.precision import check_optimizer
-    from olmoe_ft.training.wandb_mode import choose
+    from olmoe_ft.validation import check_recipes
 
-    machine = read_machine(accelerate) if accelerate is not None else None
-    wrong: list[str] = []
-    elsewhere: list[str] = []
-    told: list[str] = []
-    for path in recipes:
-        try:
-            loaded = load_recipe(path)
-        except RecipeError as error:
-            wrong.append(str(error))
-            continue
-        told += [f"{path}: {note}" for note in notes(loaded)]
-        for stage in loaded.stages or (loaded,):
-            try:
-                check_packages(stage)
-                if machine is not None:
-                    check_machine(stage, machine, str(accelerate))
-            except RecipeError as error:
-                wrong += [f"{path}: {message}" for message in error.messages]
-            try:
-                check_optimizer(stage, machine is not None and machine.deepspeed, accelerate or "one process")
-            except RecipeError as error:
-                (wrong if machine is not None else elsewhere).append(f"{path}: {error}")
-            if stage.tracking.wandb == "online":  # looked at here alone: a key is found without asking anyone
-                try:
-                    choose(stage.tracking.wandb)
-                except RecipeError as error:
-                    wrong.append(f"{path}: {error}")
-    for text in told:
-        print(text)
-    if wrong:
-        raise RecipeError(wrong)
-    for text in elsewhere:  # it is right where DeepSpeed trains
-        print(f"only for DeepSpeed: {text}")
+    for line in check_recipes(recipes, accelerate):
+        print(line)
     print(f"{len(recipes)} recipe(s) are right")
 
 
