@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
 
-IGNORED = -100
 Counts = dict[str, int]  # what a batch has of each unit
 
 # What each metric is a mean over. TRL adds its own under these names; a new one fails until it stands here.
@@ -133,11 +132,6 @@ class EvaluationMixin(Trainer):
         for name in [name for name in means if name != "num_tokens"]:  # a count of training, which TRL logs as it is
             del means[name]
         return loss, *rest
-
-
-def label_count(labels: Tensor) -> int:
-    """Next-token targets of a batch, (B, S): the first token of a row is none."""
-    return int((labels[:, 1:] != IGNORED).sum())
 
 
 def _listening(model: Callable[..., Any], heard: list[Any]) -> Callable[..., Any]:

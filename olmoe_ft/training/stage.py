@@ -122,10 +122,9 @@ def _train(
         trainer.save_model(str(run.final))
     except BaseException as error:
         trainer.pop_callback(ProgressBar).close()
-        if (
-            isinstance(error, NotFinite) and (callback := trainer.pop_callback(TrackingCallback)) is not None
-        ):  # on rank 0 alone
-            callback.tracking.stop(error.step, error.values)
+        records = trainer.pop_callback(TrackingCallback)  # on rank 0 alone
+        if isinstance(error, NotFinite) and records is not None:
+            records.tracking.stop(error.step, error.values)
         raise
     evaluation = trainer.evaluate() if inputs.evaluation is not None else {}
     if state.is_main_process:

@@ -16,7 +16,7 @@ class Steps:
     per_epoch: int
     steps: int
     repeated: int
-    """Rows that are trained twice in an epoch: several processes fill their last micro-batches from the front."""
+    """Rows that are trained again in an epoch: several processes fill their last micro-batches from its front."""
     left_out: int
     """Rows that are not trained in an epoch, with `dataloader_drop_last`."""
 
@@ -25,11 +25,11 @@ class Steps:
         return self.steps / self.per_epoch
 
     def uneven(self) -> str | None:
-        """A sentence about repeated or left out rows; None where there are none."""
+        """A sentence about rows that are repeated or left out; None where there are none."""
         if self.repeated:
             return (
-                f"{self.repeated:,} rows are trained twice in every epoch: the last micro-batches of the processes are "
-                "filled up from the first ones"
+                f"{self.repeated:,} rows are trained again in every epoch: rows from its front fill the last "
+                "micro-batches of the processes"
             )
         if self.left_out:
             return f"{self.left_out:,} rows are left out of every epoch (training.dataloader_drop_last)"

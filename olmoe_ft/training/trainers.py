@@ -23,7 +23,7 @@ from olmoe_ft.model.finite import not_finite
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.by_length import StepsByLengthMixin
-from olmoe_ft.training.evaluation import UNITS, Counts, EvaluationMixin, label_count
+from olmoe_ft.training.evaluation import UNITS, Counts, EvaluationMixin
 from olmoe_ft.training.finite import Batch, FiniteMixin, everywhere
 from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, LabelPlaces, use_fused_head
 from olmoe_ft.training.optimizer.choice import OptimizerMixin
@@ -62,11 +62,11 @@ class OlmoeSFTTrainer(
         return dataset if seed is None else dataset.shuffle(seed=seed, keep_in_memory=True)
 
     def counts_of(self, inputs: dict[str, Tensor]) -> Counts:
-        return {"tokens": label_count(inputs["labels"])}
+        return {"tokens": len(inputs["places"])}
 
     def split_loss(self, loss: float, outputs: Any, inputs: dict[str, Tensor]) -> dict[tuple[str, str], float]:
         """Beside the loss, which may be smoothed or weighted (`loss_type: dft`), what perplexity is made of."""
-        likelihood = -outputs.log_probs.sum().item() / max(1, label_count(inputs["labels"]))
+        likelihood = -outputs.log_probs.sum().item() / max(1, len(inputs["places"]))
         return super().split_loss(loss, outputs, inputs) | {("negative_log_likelihood", "tokens"): likelihood}
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:

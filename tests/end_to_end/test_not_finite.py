@@ -47,6 +47,33 @@ def test_a_loss_on_two_processes(workspace):
     assert records[-1] == {"step": 2, "loss": "NaN"}
 
 
+ALONE = """
+import math
+import os
+from olmoe_ft.ending import program
+from olmoe_ft.model import OlmoeModel
+
+start = OlmoeModel.__init__
+
+def initialise(self, config):
+    start(self, config)
+    if os.environ["RANK"] == "1":
+        self.norm.register_forward_hook(lambda module, arguments, output: output * (math.nan if module.training else 1))
+
+OlmoeModel.__init__ = initialise
+program()
+"""
+
+
+def test_a_loss_on_one_process_of_two_stops_both(workspace):
+    """The other one's loss is finite; the rows that are named are those of the process with NaN, four of eight."""
+    (workspace / "alone.py").write_text(ALONE)
+    said = end_of(workspace, "zero2", "name=alone", program=["alone.py"])
+    sentence = next(line for line in said.splitlines() if line.startswith("training stopped"))
+    assert "stopped in step 1 of 10, before it changed a weight: the loss is nan" in sentence
+    assert sentence.count("train.jsonl:") == 4 and not (workspace / "runs/alone").exists()
+
+
 STEEP = """
 import math
 from olmoe_ft.ending import program

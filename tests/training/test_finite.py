@@ -20,11 +20,13 @@ def weights_of(trainer) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
-def test_a_loss_that_is_not_finite(make_trainer, stage):
-    """Step 1 moves every weight to about 1e20, which fp32 holds; the loss of step 2 is NaN."""
+def test_a_loss_that_is_not_finite(make_trainer, stage, dtype):
+    """Step 1 moves every weight to about 1e20, which both types hold; the loss of step 2 is NaN."""
     overrides = ("training.learning_rate=1e20", "training.max_steps=4", "training.save_strategy=steps")
-    trainer = make_trainer(Case(stage), *overrides, "training.save_steps=1")
+    own = (f"model.dtype={dtype}", *(["training.optim=null"] if dtype == "bfloat16" else []))
+    trainer = make_trainer(Case(stage), *overrides, *own, "training.save_steps=1")
     with pytest.raises(NotFinite, match="stopped in step 2 of 4, before it changed a weight: the loss is nan") as error:
         trainer.train()
     assert error.value.step == 2 and math.isnan(error.value.values["loss"])

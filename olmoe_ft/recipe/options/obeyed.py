@@ -1,6 +1,6 @@
 """The fields that are obeyed, and where each acts."""
 
-STEPS = "olmoe_ft.planning.steps counts the same steps"
+STEPS = "olmoe_ft.training.steps counts the same steps"
 OPTIMIZER = "the optimizer that transformers' Trainer builds"
 EVERY_RECORD = "when a record is written to metrics.jsonl and W&B"
 DDP = "torch's DistributedDataParallel, with several processes and no DeepSpeed"
