@@ -36,11 +36,30 @@ Overrides = Annotated[
 
 
 @app.command()
-def train(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Train a recipe into runs/<name>/, going on from its last checkpoint where it was stopped.
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew; a run of that name is kept as runs/<name>.before.")
+    ] = False,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Go on though this is another than before: data, model, tokenizer, libraries, processes, engine.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Train a recipe into runs/<name>/, going on from its newest whole checkpoint where it was stopped.
+
+    How it is watched, kept and ended (tracking, logging, saving, evaluation, the number of steps) may be changed when
+    it goes on.
 
     On several devices: accelerate launch --config_file configs/accelerate/zero3.yaml -m olmoe_ft train RECIPE …
     """
+    from olmoe_ft.recipe.changes import Restart
+
+    restart = Restart.of(fresh, accept or ())
     loaded = load_recipe(recipe, overrides or ())
     from olmoe_ft.recipe.messages import notes
 
@@ -49,10 +68,10 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
             print(note)
     from olmoe_ft.training.checks import check_files
 
-    check_files(loaded)  # before the trainers are imported, which takes longer
+    check_files(loaded, restart=restart)  # before the trainers are imported, which takes longer
     from olmoe_ft import pipeline
 
-    pipeline.run(loaded)
+    pipeline.run(loaded, restart)
 
 
 @app.command()

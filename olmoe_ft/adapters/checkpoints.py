@@ -17,6 +17,7 @@ from transformers.trainer_utils import align_special_tokens
 
 from olmoe_ft.adapters.base_model import base_of
 from olmoe_ft.adapters.folders import is_adapter, load_config, resolve_checkpoint
+from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.finite import listed, not_finite
 from olmoe_ft.recipe import RecipeError
@@ -95,4 +96,5 @@ def save_whole(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, fold
     partial = folder.with_name(folder.name + ".partial")
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
+    write_manifest(partial)
     partial.rename(folder)

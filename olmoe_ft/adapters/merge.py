@@ -25,6 +25,7 @@ from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS
 from olmoe_ft.adapters.base_model import base_of, local_folder
 from olmoe_ft.adapters.checkpoints import attach_adapter, refuse_not_finite
 from olmoe_ft.adapters.folders import is_adapter, load_config, resolve_checkpoint
+from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.checkpoint import weight_files
 from olmoe_ft.model.experts import stack_published_experts
@@ -76,6 +77,7 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
     try:
         write_config(network, base, partial, write_weights(adapted, source, partial, dtype))
         tokenizer.save_pretrained(partial)
+        write_manifest(partial)
         partial.rename(to)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

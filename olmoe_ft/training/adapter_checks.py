@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from olmoe_ft.adapters.base_model import fingerprint, note_base
 from olmoe_ft.recipe import RecipeError
+from olmoe_ft.training.saving import SavingMixin
 
 
 class AdapterChecks(TrainerCallback):
@@ -18,11 +19,12 @@ class AdapterChecks(TrainerCallback):
     LoRA's usual initialisation sets B to 0: then the first gradient of A is 0, as it should be, and B is asked alone.
     """
 
-    def __init__(self, trainer: Trainer, base: str) -> None:
+    def __init__(self, trainer: SavingMixin, base: str) -> None:
         self.trainer = trainer
         self.fingerprint = fingerprint(base)  # now: a Hub name may stand for other weights later
         self.silent: dict[str, Any] = {}  # factors without a gradient so far, with the hooks that wait for it
         self.learns = False
+        trainer.beside.append(self.note)  # in every checkpoint
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.before = self._frozen_bits()
@@ -68,10 +70,6 @@ class AdapterChecks(TrainerCallback):
     def note(self, adapter: Path) -> None:
         """Say beside a saved adapter which weights it was trained on."""
         note_base(adapter, self.fingerprint)
-
-    def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            self.note(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _heard(self, name: str, gradient: Tensor) -> None:
         if name in self.silent and gradient.any():

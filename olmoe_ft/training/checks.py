@@ -11,6 +11,7 @@ from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.questions import load_questions
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe.changes import GO_ON, Restart
 from olmoe_ft.recipe.launch import check_mixed_precision
 from olmoe_ft.recipe.options.device import check_device, check_packages
 from olmoe_ft.recipe.precision import check_optimizer, deepspeed_here
@@ -19,13 +20,14 @@ from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.wandb_mode import check_tracking
 
 
-def check_files(recipe: Recipe, into_runs: bool = True) -> None:
+def check_files(recipe: Recipe, into_runs: bool = True, restart: Restart = GO_ON) -> None:
     """Everything that can be wrong with the files of a recipe and of every stage in it, the quickest checks first.
 
     Last, rows are read and tokenized, which are in the cache from then on, and weights are fetched from the Hub.
 
     Args:
         into_runs: whether it is to be trained into its run directories.
+        restart: how it treats what is in them.
     Raises:
         RecipeError: a file is missing, unreadable or malformed, a run directory holds something else, or the optimizer
             would lose updates on this machine.
@@ -43,8 +45,8 @@ def check_files(recipe: Recipe, into_runs: bool = True) -> None:
         starts_from_files = stage.model.path not in [str(earlier.run_dir) for earlier in to_come]
         sources = (*stage.data.train, *stage.data.eval)
         if into_runs:
-            RunDirectory(stage).check()
-            if RunDirectory(stage).read_summary() is not None:
+            RunDirectory(stage).check(restart)
+            if not restart.fresh and RunDirectory(stage).finished() is not None:
                 continue  # it has finished: nothing will be read or tracked
             check_tracking(stage)
         if stage.model.config is not None:

@@ -71,6 +71,13 @@ class PerformanceCallback(TrainerCallback):
         self.tokens, self.seconds = 0.0, 0.0
         self.mark = time.perf_counter()
 
+    def carried(self) -> dict[str, Any]:
+        return {"tokens": self.tokens, "seconds": self.seconds}
+
+    def carry_on(self, kept: dict[str, Any], same_shape: bool) -> None:
+        self.tokens = kept["tokens"]
+        self.seconds = kept["seconds"] if same_shape else 0.0
+
     def on_train_begin(self, args, state, control, **kwargs):
         self.mark = time.perf_counter()
 

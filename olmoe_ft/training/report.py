@@ -6,9 +6,11 @@ from typing import Any
 
 from peft import PeftModel
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from olmoe_ft.adapters.matched import adapted_kinds
+from olmoe_ft.checkpoints.run_checkpoints import put_aside
 from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.precision import precision
@@ -61,9 +63,21 @@ def adapter_table(lora: Lora, model: PeftModel) -> Table:
     return table
 
 
+def print_recovered(sentences: Sequence[str]) -> None:
+    """Say what a launch found damaged in its run directory."""
+    for sentence in sentences:
+        console.print(f"[yellow]look:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+
+
+def print_aside(folder: Path) -> None:
+    """Move a run out of the way, and say where it is."""
+    if folder.exists():
+        console.print(f"{folder}/ is kept as {put_aside(folder, 'before')}/", soft_wrap=True, markup=False)
+
+
 def print_finished(run: RunDirectory, summary: dict[str, Any]) -> None:
     print_summary(run, summary)
-    console.print(f"{run.path}/ had finished before; remove it to train again")
+    console.print(f"{run.path}/ had finished before; `--fresh` trains again and keeps it aside")
 
 
 def print_summary(run: RunDirectory, summary: dict[str, Any]) -> None:

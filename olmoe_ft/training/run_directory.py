@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
+from olmoe_ft.checkpoints.manifest import damage
+from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints, read_object, stood_on
 from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe.changes import GO_ON, STEPS, Restart, differences, of_another_run
 from olmoe_ft.shipped import CHECKOUT, FILES
 
 if TYPE_CHECKING:
@@ -35,9 +38,11 @@ class RunDirectory:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.path = recipe.run_dir
-        self.checkpoints = self.path / "checkpoints"
+        self.stored = self.path / "recipe.yaml"
+        self.checkpoints = RunCheckpoints(self.path / "checkpoints")
         self.base = self.path / "base"  # the starting weights, where no checkpoint elsewhere holds them
         self.final = self.path / "final"
+        self.unfinished = self.path / ".final"  # what becomes final/ when the run has finished
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.launches = self.path / "run.json"
@@ -47,7 +52,7 @@ class RunDirectory:
         self.routing_picture = self.path / "routing.png"
         self.routing_probe = self.path / "routing_probe.safetensors"
 
-    def check(self) -> None:
+    def check(self, restart: Restart = GO_ON) -> None:
         """Refuse a directory that holds something else.
 
         Raises:
@@ -63,31 +68,54 @@ class RunDirectory:
                 raise RecipeError(
                     f"{place} is a link to {place.readlink()}, which is not there; make it, or remove {place}"
                 )
-        if self.untrained.exists():
+        if restart.fresh or self.untrained.exists():
             return
-        stored = self.path / "recipe.yaml"
-        if not stored.exists():
+        if self._recipe_before() is None:
             if self.path.exists() and any(file != self.data_report for file in self.path.iterdir()):
-                raise RecipeError(f"{self.path} holds files but no recipe.yaml; move it away or change `name`")
+                raise RecipeError(
+                    f"{self.path} holds files but no recipe.yaml; move it away, change `name`, or keep it aside with "
+                    "--fresh"
+                )
             return
-        before = _read(stored, yaml.safe_load)
+        if others := of_another_run(self.changed(), restart.accept):
+            raise RecipeError(
+                f"{self.path} holds the run of another recipe (it differs in {', '.join(others)}); "
+                f"change `name`, or start over with --fresh, which keeps that run aside"
+            )
+
+    def changed(self) -> list[str]:
+        """The keys of the recipe that are others than in the run so far."""
+        before = self._recipe_before()
+        if before is None:
+            return []
         with suppress(ValidationError):  # a field that is newer than the run has its default there
             before = yaml.safe_load(Recipe.model_validate(before).to_yaml())
-        differing = sorted({*_differences(before, yaml.safe_load(self.recipe.to_yaml()))} - {"data.cache"})
-        if differing:
-            raise RecipeError(
-                f"{self.path} holds the run of another recipe (it differs in {', '.join(differing)}); "
-                f"change `name`, or remove {self.path} to start over"
-            )
-        self._recorded()
+        return differences(before, yaml.safe_load(self.recipe.to_yaml()))
+
+    def _recipe_before(self) -> dict[str, Any] | None:
+        """The recipe of the run so far: from its own file, or if that is damaged from the newest checkpoint."""
+        if (found := read_yaml(self.stored)) is not None:
+            return found
+        notes = (stood_on(checkpoint) for checkpoint in self.checkpoints.newest_first())
+        return next((note["recipe"] for note in notes if note and isinstance(note.get("recipe"), dict)), None)
 
     def begun(self) -> bool:
         """Whether a step was trained here; before that there may be a plan's report, or what a killed launch left."""
-        return (self.path / "recipe.yaml").exists() and not self.untrained.exists()
+        return self._recipe_before() is not None and not self.untrained.exists()
+
+    def finished(self) -> dict[str, Any] | None:
+        """The summary of a run that has finished and is whole; None where something is left to do.
+
+        A recipe with more steps than the run has taken makes it an unfinished one.
+        """
+        summary = read_object(self.summary)
+        if summary is None or not set(PRINTED) <= summary.keys() or damage(self.final) is not None:
+            return None
+        return None if set(self.changed()) & set(STEPS) else summary
 
     def create(self) -> None:
         self._make()
-        write_text(self.path / "recipe.yaml", self.recipe.to_yaml())
+        write_text(self.stored, self.recipe.to_yaml())
 
     def mark_untrained(self) -> None:
         """Mark the directory until a step is trained; what an earlier launch left that trained none goes."""
@@ -158,47 +186,28 @@ class RunDirectory:
         write_text(self.launches, to_json({"launches": [*self._recorded(), launch]}, indent=2) + "\n")
 
     def _recorded(self) -> list[dict[str, Any]]:
-        return _read(self.launches, json.loads, "launches")["launches"] if self.launches.exists() else []
-
-    def last_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint; one that was being written when the run died does not count."""
-        return max(filter(_is_complete, self.checkpoints.glob("checkpoint-*")), key=_step, default=None)
-
-    def forget_after(self, checkpoint: Path | None) -> None:
-        """Drop what a killed launch left beyond the checkpoint: half-written checkpoints, records of lost steps."""
-        step = _step(checkpoint) if checkpoint else 0
-        for folder in self.checkpoints.glob("checkpoint-*"):
-            if _step(folder) > step:
-                shutil.rmtree(folder)
-        if self.metrics.exists():
-            lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            try:
-                kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            except (ValueError, KeyError, TypeError):
-                raise _damaged(self.metrics) from None
-            write_text(self.metrics, "".join(kept) if checkpoint else "")
+        launches = (read_object(self.launches) or {}).get("launches")
+        return launches if isinstance(launches, list) else []
 
     def write_data_report(self, report: dict[str, Any]) -> None:
         """Beside the run; `plan` writes it before there is one."""
         self._make()
         write_text(self.data_report, to_json(report, indent=2, ensure_ascii=False) + "\n")
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Name the final weights, and say that the run has finished."""
+        if self.final.exists():  # whole, of a launch that was killed before it wrote the summary
+            shutil.rmtree(self.final)
+        self.unfinished.rename(self.final)
         write_text(self.summary, to_json(summary, indent=2) + "\n")
 
-    def read_summary(self) -> dict[str, Any] | None:
-        """The summary of a finished run, None while it has not finished."""
-        return _read(self.summary, json.loads, *PRINTED) if self.summary.exists() else None
 
-
-def _read(file: Path, parse: Callable[[str], Any], *keys: str) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any] | None:
     try:
-        found = parse(file.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError):
-        found = None
-    if not isinstance(found, dict) or not set(keys) <= found.keys():
-        raise _damaged(file)
-    return found
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def to_json(value: Any, **how: Any) -> str:
@@ -217,19 +226,6 @@ def _without_nan(value: Any) -> Any:
         case list() | tuple():
             return [_without_nan(item) for item in value]
     return value
-
-
-def _damaged(file: Path) -> RecipeError:
-    return RecipeError(f"{file} is damaged; move {file.parent} away, or remove it to start over")
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    """Whether its last file is there and whole."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def write_text(file: Path, text: str) -> None:
@@ -254,18 +250,3 @@ def git_revision() -> str | None:
     command = ["git", "-C", str(FILES), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else None
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def _differences(before: Any, after: Any, key: str = "") -> list[str]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        names = before.keys() | after.keys()
-        return [
-            found
-            for name in names
-            for found in _differences(before.get(name), after.get(name), f"{key}.{name}" if key else name)
-        ]
-    return [] if before == after else [key]

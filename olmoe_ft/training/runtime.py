@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,7 +50,7 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
         assert recipe.stage != "pipeline"
         machine["greater_is_better"] = direction(recipe.stage, metric)  # unless the recipe has to say it
     try:
-        arguments = config(output_dir=str(run.checkpoints), **{**machine, **recipe.training, **stage, **OWNED})
+        arguments = config(output_dir=str(run.checkpoints.path), **{**machine, **recipe.training, **stage, **OWNED})
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise RecipeError(f"training: {one_line(error)}") from None
     keep_to_one_gpu(arguments)
@@ -74,19 +73,6 @@ def idle_gpus(processes: int) -> str | None:
         f"{here} of {seen} GPUs here work on this run; `accelerate launch --config_file configs/accelerate/zero2.yaml "
         f"--num_processes {seen} -m olmoe_ft train …` uses all, CUDA_VISIBLE_DEVICES hides those of others"
     )
-
-
-def check_resume(recipe: Recipe, checkpoint: Path | None) -> None:
-    """Refuse to go on where the reference of DPO has moved: checkpoints hold the policy alone.
-
-    Raises:
-        RecipeError: `training.sync_ref_model` is on and there is a checkpoint.
-    """
-    if checkpoint is not None and recipe.training.get("sync_ref_model") is True:
-        raise RecipeError(
-            f"training.sync_ref_model: found true, and {checkpoint} does not hold the reference, which has moved with "
-            f"the policy; remove {recipe.run_dir}/ to start again, or give the run another `name`"
-        )
 
 
 @contextmanager

@@ -1,53 +1,60 @@
 """One stage of a recipe from its data to its summary."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.quantize import check_quantization
+from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.data.report import data_report, print_audit
 from olmoe_ft.model.grouped import GRADIENTS
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe.changes import GO_ON, Restart
 from olmoe_ft.recipe.precision import precision
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.answers import score
 from olmoe_ft.training.batch_rows import BatchRows
+from olmoe_ft.training.circumstances import circumstances, compare
 from olmoe_ft.training.finite import NotFinite
 from olmoe_ft.training.inputs import Inputs, read_inputs
 from olmoe_ft.training.launch import Launch
 from olmoe_ft.training.model_files import model_config
 from olmoe_ft.training.progress import ProgressBar
-from olmoe_ft.training.report import print_finished, print_start, print_summary
+from olmoe_ft.training.recovery import Found, find, recover
+from olmoe_ft.training.report import print_aside, print_finished, print_recovered, print_start, print_summary
 from olmoe_ft.training.router.files import RoutingFiles, write_routing
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import check_resume, training_arguments, whole_weights
+from olmoe_ft.training.runtime import training_arguments, whole_weights
 from olmoe_ft.training.start import starting_checkpoint, write_base
 from olmoe_ft.training.steps import Steps, count_steps
 from olmoe_ft.training.tracking import Tracking, TrackingCallback
 from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
 
 
-def run_stage(recipe: Recipe) -> dict[str, Any]:
-    """Train one SFT or DPO stage into its run directory, going on from its last checkpoint where it has one.
+def run_stage(recipe: Recipe, restart: Restart = GO_ON, aside: Path | None = None) -> dict[str, Any]:
+    """Train one SFT or DPO stage into its run directory, going on from its newest whole checkpoint where it has one.
 
     Everything that can be wrong with the recipe's files is found before anything is written.
 
+    Args:
+        aside: a folder to be moved away before the run begins (`--fresh`).
     Returns:
         what stands in `summary.json`; of a run that had finished before, its summary as it is.
     Raises:
         RecipeError: the recipe, its data, its model or the run directory is wrong.
     """
     run = RunDirectory(recipe)
-    run.check()
-    if (summary := run.read_summary()) is not None:
+    run.check(restart)
+    if not restart.fresh and (summary := run.finished()) is not None:
         if os.environ.get("RANK", "0") == "0":
             print_finished(run, summary)
         return summary
-    check_resume(recipe, run.last_checkpoint())
     arguments = training_arguments(recipe, run)
     config = model_config(recipe)
     inputs = read_inputs(recipe, config)
@@ -56,24 +63,33 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
     state = PartialState()
     steps = count_steps(len(inputs.train_rows), arguments, state.num_processes)
     state.wait_for_everyone()  # all have looked at the run directory before one writes to it
-    resume = run.last_checkpoint()
+    if aside is not None and state.is_main_process:
+        print_aside(aside)
     launch = Launch(run)
     with launch.in_order():
+        found = Found(None, [])
         if state.is_main_process:
             run.check_space(config)
             run.mark_untrained()
             _look_at_data(run, inputs)
-            run.create()
-            run.forget_after(resume)
+            found = find(run, arguments.load_best_model_at_end)
+        (resume,) = broadcast_object_list([found.resume])
         with whole_weights(arguments):
             if state.is_main_process:
                 write_base(recipe, run, inputs.tokenizer)
             state.wait_for_everyone()
-            before = _score(recipe, starting_checkpoint(recipe, run), inputs, "before training")
+            start = starting_checkpoint(recipe, run)
+            stands_on = circumstances(recipe, arguments, inputs, start, state.num_processes)
+            accepted = compare(resume, stands_on, steps, restart.accept) if resume is not None else {}
+            before = _score(recipe, start, inputs, "before training")
+        facts = {"changed": run.changed(), "accepted": accepted}
+        if state.is_main_process:
+            print_recovered(recover(run, found))
+            run.create()
         trainer = build_trainer(
             recipe,
             arguments,
-            starting_checkpoint(recipe, run),
+            start,
             run.routing_probe,
             inputs.tokenizer,
             inputs.train_rows,
@@ -81,9 +97,9 @@ def run_stage(recipe: Recipe) -> dict[str, Any]:
             BatchRows(inputs.train),
         )
         trainer.add_callback(launch)
-        summary = _train(recipe, run, trainer, inputs, steps, resume)
+        summary = _train(recipe, run, trainer, inputs, steps, resume, stands_on, facts)
         with whole_weights(arguments):
-            after = _score(recipe, str(run.final), inputs, "after training")
+            after = _score(recipe, str(run.unfinished), inputs, "after training")
         if inputs.questions is not None:
             summary |= {"before": before, "after": after}
         return _finish(run, trainer, summary)
@@ -97,29 +113,45 @@ def _look_at_data(run: RunDirectory, inputs: Inputs) -> None:
 
 
 def _train(
-    recipe: Recipe, run: RunDirectory, trainer: OlmoeTrainer, inputs: Inputs, steps: Steps, resume: Path | None
+    recipe: Recipe,
+    run: RunDirectory,
+    trainer: OlmoeTrainer,
+    inputs: Inputs,
+    steps: Steps,
+    resume: Path | None,
+    stands_on: dict[str, Any],
+    facts: dict[str, Any],
 ) -> dict[str, Any]:
-    """Train and save to `final/`; returns the figures of the training itself.
+    """Train and save what becomes `final/`; returns the figures of the training itself.
+
+    Args:
+        stands_on: the circumstances, for checkpoints.
+        facts: more for `run.json`.
 
     Raises:
         NotFinite: a number was not finite; what it was is in the records.
     """
     state = PartialState()
     if state.is_main_process:
-        trainer.add_callback(TrackingCallback(Tracking(recipe, run)))
+        tracking = Tracking(recipe, run)
+        trainer.stands_on = lambda: stands_on | {"records": tracking.records}
+        trainer.add_callback(TrackingCallback(tracking))
         trainer.add_callback(RoutingFiles(run))
+        if run.unfinished.exists():  # of a launch that was killed
+            shutil.rmtree(run.unfinished)
         run.record_launch(
             processes=state.num_processes,
             device=str(state.device),
             resumed_from=resume.name if resume else None,
             data=inputs.fingerprints,
             precision=precision(recipe, trainer.is_deepspeed_enabled)._asdict(),
+            **facts,
         )
         print_start(recipe, run, trainer, steps, resume)
     try:
         result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         GRADIENTS.release()
-        trainer.save_model(str(run.final))
+        trainer.save_model(str(run.unfinished))
     except BaseException as error:
         trainer.pop_callback(ProgressBar).close()
         records = trainer.pop_callback(TrackingCallback)  # on rank 0 alone
@@ -128,10 +160,11 @@ def _train(
         raise
     evaluation = trainer.evaluate() if inputs.evaluation is not None else {}
     if state.is_main_process:
-        (run.final / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs to load the model
+        (run.unfinished / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs to load the model
         write_routing(run)
         if (checks := trainer.pop_callback(AdapterChecks)) is not None:
-            checks.note(run.final)
+            checks.note(run.unfinished)
+        write_manifest(run.unfinished)
     state.wait_for_everyone()
     return {
         "name": recipe.name,
@@ -156,7 +189,7 @@ def _last_values(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _finish(run: RunDirectory, trainer: OlmoeTrainer, summary: dict[str, Any]) -> dict[str, Any]:
     if (callback := trainer.pop_callback(TrackingCallback)) is not None:  # on rank 0 alone
-        run.write_summary(summary)
+        run.finish(summary)
         callback.tracking.finish(summary)
         print_summary(run, summary)
     PartialState().wait_for_everyone()

@@ -8,9 +8,12 @@ from transformers import PreTrainedTokenizerBase
 from olmoe_ft.adapters.checkpoints import save_whole
 from olmoe_ft.adapters.folders import is_adapter, resolve_checkpoint
 from olmoe_ft.adapters.merge import merge
+from olmoe_ft.checkpoints.manifest import damage
+from olmoe_ft.checkpoints.run_checkpoints import put_aside
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.model_files import model_config
+from olmoe_ft.training.report import print_recovered
 from olmoe_ft.training.run_directory import RunDirectory
 
 
@@ -34,8 +37,12 @@ def write_base(recipe: Recipe, run: RunDirectory, tokenizer: PreTrainedTokenizer
     Random weights are drawn with `training.seed`; an SFT adapter is merged into its base, so that the reference of
     the DPO that follows is the SFT model and not the model before it.
     """
-    if not needs_base(recipe) or run.base.exists():
+    if not needs_base(recipe):
         return
+    if run.base.exists() or run.base.is_symlink():
+        if (found := damage(run.base)) is None:
+            return
+        print_recovered([f"{run.base} is damaged ({found}), kept as {put_aside(run.base).name}, and written again"])
     if recipe.model.path is not None:
         merge(recipe.model.path, tokenizer, run.base, recipe.model.dtype)
         return

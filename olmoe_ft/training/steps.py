@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
+from olmoe_ft.checkpoints.run_checkpoints import step_of
 from olmoe_ft.recipe import RecipeError
+from olmoe_ft.training.carried import CarriedMixin
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,21 @@ def count_steps(rows: int, arguments: TrainingArguments, processes: int) -> Step
     return Steps(per_epoch, steps, max(0, repeated), max(0, rows - places))
 
 
-class StepsMixin(Trainer):
-    """A trainer whose steps are those counted above."""
+class StepsMixin(CarriedMixin):
+    """A trainer whose steps are those counted above, also where it goes on from a checkpoint."""
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: Any) -> Any:
         values = super().set_initial_training_values(args, dataloader)
         counted = count_steps(len(self.train_dataset), args, self.accelerator.num_processes)
         per_epoch, steps = values[1], values[-1]
         assert (per_epoch, steps) == (counted.per_epoch, counted.steps), f"{per_epoch}, {steps}, counted {counted}"
+        self.steps = counted
+        if self.resume_from is not None and (done := step_of(self.resume_from)) >= steps:
+            return done // per_epoch, *values[1:]  # no epoch is left: transformers would take one more step
         return values
+
+    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
+        places = super()._init_training_state(max_steps, *args, **kwargs)
+        self.state.compute_steps(self.args, max_steps)  # the recipe's, not those of the checkpoint
+        self.state.train_batch_size = self._train_batch_size
+        return places

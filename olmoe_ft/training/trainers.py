@@ -26,6 +26,7 @@ from olmoe_ft.training.by_length import StepsByLengthMixin
 from olmoe_ft.training.evaluation import UNITS, Counts, EvaluationMixin
 from olmoe_ft.training.finite import Batch, FiniteMixin, everywhere
 from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, LabelPlaces, use_fused_head
+from olmoe_ft.training.moving_reference import MovingReferenceMixin
 from olmoe_ft.training.optimizer.choice import OptimizerMixin
 from olmoe_ft.training.optimizer.moved import MovedCallback
 from olmoe_ft.training.packing import pack
@@ -34,12 +35,12 @@ from olmoe_ft.training.progress import ProgressBar
 from olmoe_ft.training.reference import ReferenceCheck
 from olmoe_ft.training.router.guard import check_reach
 from olmoe_ft.training.router.loss import RouterLossMixin
+from olmoe_ft.training.saving import SavingMixin
 from olmoe_ft.training.shared_prompts import SharedPromptCollator, why_not_shared
-from olmoe_ft.training.steps import StepsMixin
 
 
 class OlmoeSFTTrainer(
-    FiniteMixin, RouterLossMixin, EvaluationMixin, StepsMixin, StepsByLengthMixin, OptimizerMixin, SFTTrainer
+    FiniteMixin, RouterLossMixin, EvaluationMixin, StepsByLengthMixin, OptimizerMixin, SavingMixin, SFTTrainer
 ):
     """Supervised fine-tuning on assistant turns, plus the router objective."""
 
@@ -77,7 +78,14 @@ class OlmoeSFTTrainer(
 
 
 class OlmoeDPOTrainer(
-    FiniteMixin, RouterLossMixin, EvaluationMixin, StepsMixin, StepsByLengthMixin, OptimizerMixin, DPOTrainer
+    FiniteMixin,
+    RouterLossMixin,
+    EvaluationMixin,
+    StepsByLengthMixin,
+    OptimizerMixin,
+    MovingReferenceMixin,
+    SavingMixin,
+    DPOTrainer,
 ):
     """Direct preference optimisation (Rafailov et al. 2023), plus the router objective on the policy's tokens."""
 

@@ -31,7 +31,7 @@ class MovedCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.sample = list(_sample(self.trainer))
-        self.before = self._look()
+        self.before = self._look() if self.sample else torch.zeros(0)
         self.highest_rate = 0.0
 
     def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
@@ -54,6 +54,14 @@ class MovedCallback(TrainerCallback):
                     soft_wrap=True,
                 )
         self.before, self.highest_rate = now, 0.0
+
+    def carried(self) -> dict[str, Any]:
+        return {"before": self.before, "highest_rate": self.highest_rate, "warned": self.warned}
+
+    def carry_on(self, kept: dict[str, Any], same_shape: bool) -> None:
+        self.highest_rate, self.warned = kept["highest_rate"], kept["warned"]
+        if same_shape:
+            self.before = kept["before"].to(self.before.device)
 
     def _look(self) -> Tensor:
         return torch.cat([read() for read in self.sample])

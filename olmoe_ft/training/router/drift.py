@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from olmoe_ft.objective import agreement, chosen_experts
-from olmoe_ft.recipe import RecipeError
 from olmoe_ft.training.router.logits import Tokens, counted_tokens, record_router_logits
 from olmoe_ft.training.run_directory import write_whole
 
@@ -22,8 +21,9 @@ COST = 0.01  # the probe's part of the work of training, at most; a forward pass
 class RoutingDrift(TrainerCallback):
     """Measures the share of top-k choices that agree with the model the run started from, layer by layer.
 
-    Every process runs the probe, since under ZeRO-3 a forward pass needs all of them; the first one keeps the choices
-    of the start and of the end in a file of the run, so that a resumed run goes on with the start of the whole run.
+    Every process runs the probe, since under ZeRO-3 a forward pass needs all of them; the first one writes the choices
+    of the start and of the end to a file of the run. Checkpoints hold probe and start, so a resumed run goes on
+    with them.
     """
 
     def __init__(self, trainer: Trainer, backbone: PreTrainedModel, tokens: Tokens, file: Path) -> None:
@@ -36,15 +36,15 @@ class RoutingDrift(TrainerCallback):
             self.probe = probe_batch(self.trainer, self.tokens)
             self.start = self.choices()
             self._save()
-            return
-        if not self.file.exists():
-            raise RecipeError(
-                f"{self.file} is gone, which says how the run routed when it started: bring it back, or remove the "
-                "run directory to start over"
-            )
-        stored = load_file(self.file)  # not made anew: the rows may have changed since
-        self.start = stored["start"].long()
-        self.probe = {name: stored[name] for name in (*INPUTS, "counted") if name in stored}
+
+    def carried(self) -> dict[str, Any]:
+        counts = {"tokens_since": self.tokens_since, "measured_at": self.measured_at}
+        return {"probe": self.probe, "start": self.start.short(), **counts}
+
+    def carry_on(self, kept: dict[str, Any], same_shape: bool) -> None:
+        self.probe, self.start = kept["probe"], kept["start"].long()
+        self.tokens_since, self.measured_at = kept["tokens_since"], kept["measured_at"]
+        self._save()
 
     def on_train_end(self, args, state, control, **kwargs):
         choices = self.choices()

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import Trainer
 
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.recipe.schema import Router
+from olmoe_ft.training.carried import CarriedMixin
 from olmoe_ft.training.performance import Work
 from olmoe_ft.training.router.balance import BalanceGroup
 from olmoe_ft.training.router.drift import RoutingDrift
@@ -17,7 +17,7 @@ from olmoe_ft.training.router.logits import counted_tokens, record_router_logits
 from olmoe_ft.training.router.window import LogWindow
 
 
-class RouterLossMixin(Trainer):
+class RouterLossMixin(CarriedMixin):
     """Stands before a TRL trainer among the bases: `loss = task loss + router losses`, the same for any machine shape.
 
     TRL's own auxiliary term must be off (`router_aux_loss_coef=0`). Evaluation returns the task loss alone.
@@ -73,6 +73,19 @@ class RouterLossMixin(Trainer):
         if not self.router_objective:
             return task_loss
         return self.router_objective.total(task_loss, terms, micro_batches if divided else 1)
+
+    def carried(self) -> dict[str, Any]:
+        return super().carried() | {
+            "window": self._window.carried(),
+            "places": self.work.places,
+            "computed": self.work.computed,
+        }
+
+    def carry_on(self, kept: dict[str, Any], same_shape: bool) -> None:
+        super().carry_on(kept, same_shape)
+        if same_shape:
+            self._window.carry_on(kept["window"], self.accelerator.device)
+            self.work.places, self.work.computed = kept["places"], kept["computed"]
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         if "loss" in logs:  # a record of training steps; every process comes here

@@ -29,6 +29,15 @@ class LogWindow:
         self.losses = losses if self.losses is None else self.losses + losses
         self.routing = routing if self.routing is None else self.routing + routing
 
+    def carried(self) -> list[Tensor]:
+        """Its sums, of which there are none after a record."""
+        return [] if self.losses is None or self.routing is None else [self.losses, *self.routing.tensors()]
+
+    def carry_on(self, kept: list[Tensor], device: torch.device) -> None:
+        if kept:
+            self.losses, *routing = (tensor.to(device) for tensor in kept)
+            self.routing = Routing(*routing)
+
     def metrics(self, accelerator: Accelerator) -> dict[str, Any]:
         """Losses as means over the optimizer steps and all processes, statistics over all their tokens together.
 

@@ -1,0 +1,1 @@
+"""Folders of weights: whole, or known not to be."""

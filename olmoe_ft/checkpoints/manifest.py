@@ -1,0 +1,112 @@
+"""`manifest.json`: the files a folder was written with, so that one that is missing, cut off or changed is found.
+
+A checkpoint, a run's `final/` and its `base/` each have one, written last. A folder of another program has none.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from olmoe_ft.recipe.errors import RecipeError
+
+NAME = "manifest.json"
+FORMAT = 1
+LOADED = (".safetensors", ".bin", ".pt", ".pth")  # what a library may load because it lies there
+THREADS = min(4, os.cpu_count() or 1)
+
+Entries = dict[str, dict[str, Any]]
+
+
+def files_of(folder: Path) -> list[str]:
+    """Every file below a folder by its path in it, with slashes; without the manifest itself."""
+    files = (
+        file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir() or file.is_symlink()
+    )
+    return sorted(file for file in files if file != NAME)
+
+
+def entries(folder: Path, files: Iterable[str]) -> Entries:
+    """Size and checksum of some files. xxh3 (128 bits, Collet 2019) reads faster than a disk writes; it finds damage,
+    it is no signature."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(pool.map(lambda file: (file, _entry(folder / file)), files))
+
+
+def _entry(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        checksum = hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()
+        return {"bytes": stream.tell(), "xxh3_128": checksum}
+
+
+def write_manifest(folder: Path, found: Entries | None = None) -> None:
+    """Write it, as the last file of the folder.
+
+    Args:
+        found: the entries of all files, where several processes have made them; else they are made here.
+    """
+    found = entries(folder, files_of(folder)) if found is None else found
+    (folder / NAME).write_text(json.dumps({"format": FORMAT, "files": found}, indent=1) + "\n", encoding="utf-8")
+
+
+def damage(folder: Path) -> str | None:
+    """What is not as it was written in a folder that should have a manifest; None where all is."""
+    if not folder.is_dir():
+        return "no folder"
+    try:
+        content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        wanted = {str(file): (entry["bytes"], entry["xxh3_128"]) for file, entry in content["files"].items()}
+        known = content["format"] == FORMAT
+    except FileNotFoundError:
+        return f"{NAME} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return f"{NAME} cannot be read"
+    if not known or not wanted:
+        return f"{NAME} cannot be read"
+    return _missing_or_cut(folder, wanted) or _changed(folder, wanted)
+
+
+def _missing_or_cut(folder: Path, wanted: dict[str, tuple[int, str]]) -> str | None:
+    for file, (size, _) in wanted.items():
+        if not (folder / file).is_file():
+            return f"{file} is missing"
+        if (found := (folder / file).stat().st_size) != size:
+            return f"{file} has {found:,} bytes instead of {size:,}"
+    if added := sorted(file for file in files_of(folder) if file not in wanted and file.endswith(LOADED)):
+        return f"{added[0]} was not written with it"
+    return None
+
+
+def _changed(folder: Path, wanted: dict[str, tuple[int, str]]) -> str | None:
+    try:
+        found = entries(folder, wanted)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    changed = [file for file, (_, checksum) in wanted.items() if found[file]["xxh3_128"] != checksum]
+    return f"{changed[0]} has changed since it was written" if changed else None
+
+
+def refuse_damaged(folder: str) -> None:
+    """Refuse a folder with a manifest that it does not agree with; a folder of another program has none to ask.
+
+    Raises:
+        RecipeError: naming the file.
+    """
+    manifest = Path(folder) / NAME
+    if manifest.exists() and (found := _damage_once(folder, manifest.stat().st_mtime_ns)) is not None:
+        raise RecipeError(
+            f"{folder} is damaged: {found}; bring the file back or write the folder again. If you have changed it "
+            f"yourself, remove {manifest}"
+        )
+
+
+@lru_cache(maxsize=16)
+def _damage_once(folder: str, written: int) -> str | None:
+    """A command looks at the same folder several times."""
+    return damage(Path(folder))

@@ -1,0 +1,84 @@
+"""What may be another when the same run goes on: what does not change the past, and what a user accepts by name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+from olmoe_ft.recipe.errors import RecipeError
+
+ACCEPTABLE = {
+    "data": "the training rows",
+    "model": "the weights that the run started from",
+    "tokenizer": "the tokenizer",
+    "libraries": "versions of torch, transformers and the others",
+    "processes": "the number of processes",
+    "engine": "the DeepSpeed stage",
+}
+STEPS = ("training.max_steps", "training.num_train_epochs")
+# keys of a recipe that decide how a run is watched, kept or ended, and no step of it
+FREE = (
+    *STEPS,
+    "data.cache",
+    "data.eval",
+    "data.answers",
+    "tracking.*",
+    "training.logging_*",
+    "training.save_*",
+    "training.eval_*",
+    "training.per_device_eval_batch_size",
+    "training.ddp_timeout",
+    "training.disable_tqdm",
+    "training.log_level*",
+    "training.dataloader_num_workers",
+    "training.dataloader_prefetch_factor",
+    "training.dataloader_persistent_workers",
+)
+ROWS = ("training.per_device_train_batch_size", "training.gradient_accumulation_steps")  # their product is compared
+
+
+@dataclass(frozen=True)
+class Restart:
+    """How a launch treats what its run directory holds.
+
+    Attributes:
+        fresh: it is moved aside, and the run begins anew.
+        accept: what may be another than when the checkpoint was written, of ACCEPTABLE.
+    """
+
+    fresh: bool = False
+    accept: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, fresh: bool, accept: Sequence[str]) -> "Restart":
+        """From the command line.
+
+        Raises:
+            RecipeError: nothing is called so.
+        """
+        names = [name for item in accept for name in item.split(",")]
+        if unknown := [name for name in names if name not in ACCEPTABLE]:
+            known = ", ".join(f"{name} ({what})" for name, what in ACCEPTABLE.items())
+            raise RecipeError(f"--accept {unknown[0]}: not known; there are {known}")
+        return cls(fresh, frozenset(names))
+
+
+GO_ON = Restart()
+
+
+def differences(before: Any, after: Any, key: str = "") -> list[str]:
+    """The keys, with dots, in which two recipes differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = sorted(before.keys() | after.keys())
+        return [
+            found
+            for name in names
+            for found in differences(before.get(name), after.get(name), f"{key}.{name}" if key else name)
+        ]
+    return [] if before == after else [key]
+
+
+def of_another_run(differing: Sequence[str], accept: frozenset[str]) -> list[str]:
+    """Those of the keys that would make another run of it."""
+    may = (*FREE, *(ROWS if "processes" in accept else ()))
+    return [key for key in differing if not any(fnmatch(key, pattern) for pattern in may)]

@@ -1,0 +1,113 @@
+"""What a checkpoint stood on beside its own files, compared when a run goes on from it."""
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from trl import DPOConfig, SFTConfig
+
+from olmoe_ft.adapters.base_model import fingerprint
+from olmoe_ft.checkpoints.run_checkpoints import stood_on
+from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.training.inputs import Inputs
+from olmoe_ft.training.steps import Steps
+
+COMPUTING = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed")  # libraries that make the numbers
+PLAIN = "no DeepSpeed"
+
+
+def circumstances(
+    recipe: Recipe, arguments: SFTConfig | DPOConfig, inputs: Inputs, start: str, processes: int
+) -> dict[str, Any]:
+    """What this launch stands on, as it is written into its checkpoints.
+
+    Args:
+        start: the checkpoint the run starts from.
+        processes: that train together.
+    """
+    rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
+    return {
+        "data": inputs.fingerprints,
+        "model": fingerprint(start),
+        "tokenizer": tokenizer_hash(inputs.tokenizer),
+        "libraries": {name: version(name) for name in COMPUTING},
+        "processes": processes,
+        "engine": engine(arguments),
+        "rows_a_step": rows,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+
+
+def engine(arguments: SFTConfig | DPOConfig) -> str:
+    """What holds the optimizer's states."""
+    if (config := getattr(arguments, "hf_deepspeed_config", None)) is None:
+        return PLAIN
+    return f"ZeRO-{config.config.get('zero_optimization', {}).get('stage', 0)}"
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of everything that makes tokens of a conversation."""
+    parts = (tokenizer.backend_tokenizer.to_str(), str(tokenizer.chat_template), str(tokenizer.special_tokens_map))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def compare(checkpoint: Path, now: dict[str, Any], steps: Steps, accept: frozenset[str]) -> dict[str, str]:
+    """Refuse to go on from a checkpoint of other circumstances, unless they are accepted by name.
+
+    Returns:
+        what is another and accepted, for `run.json`.
+    Raises:
+        RecipeError: naming all that differs and is not.
+    """
+    before = stood_on(checkpoint)
+    assert before is not None  # or the checkpoint would not count as whole
+    differing = {name: _said(name, before[name], now[name]) for name in _names(before, now)}
+    refused = {name: what for name, what in differing.items() if name not in accept}
+    wrong = [f"{what} (--accept {name})" for name, what in refused.items()]
+    if wrong:
+        wrong = [
+            f"{checkpoint} was trained on something else: {'; '.join(wrong)}. Bring it back, start over with --fresh, "
+            "or go on all the same with the option named behind each"
+        ]
+    if PLAIN in (before["engine"], now["engine"]) and "engine" in differing:
+        wrong = [
+            f"{checkpoint} was trained with {before['engine']}, and this launch has {now['engine']}: the optimizer's "
+            "states of one cannot be read by the other; launch as before, or start over with --fresh"
+        ]
+    if before["rows_a_step"] != now["rows_a_step"]:
+        wrong.append(
+            f"{checkpoint} was trained on {before['rows_a_step']} rows a step ({before['processes']} processes), and "
+            f"this launch takes {now['rows_a_step']} ({now['processes']} processes): set "
+            "training.gradient_accumulation_steps so that it is the same, which --accept processes allows"
+        )
+    done = int(checkpoint.name.rpartition("-")[2])
+    if steps.steps < done:
+        wrong.append(f"{checkpoint}: the run has taken {done} steps, and the recipe asks for {steps.steps}; raise it")
+    if wrong:
+        raise RecipeError(wrong)
+    return differing
+
+
+def _names(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    names = ("data", "model", "tokenizer", "libraries", "processes", "engine")
+    return [name for name in names if _key(name, before[name]) != _key(name, now[name])]
+
+
+def _key(name: str, value: Any) -> Any:
+    """Rows are compared by content, wherever they lie."""
+    return value["fingerprint"] if name == "data" else value
+
+
+def _said(name: str, before: Any, now: Any) -> str:
+    match name:
+        case "data":
+            return f"other training rows ({before['rows']:,} before, {now['rows']:,} now)"
+        case "libraries":
+            return ", ".join(f"{of} {before.get(of)} before, {now[of]} now" for of in now if before.get(of) != now[of])
+        case "model":
+            return "other starting weights"
+        case "tokenizer":
+            return "another tokenizer"
+    return f"{before} {name if name == 'processes' else ''}".strip() + f" before, {now} now"

@@ -1,0 +1,101 @@
+"""What a launch finds in its run directory: the newest whole checkpoint, and what is damaged, which is put aside.
+
+Nothing that is damaged is removed; all of it is named.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmoe_ft.checkpoints.manifest import damage
+from olmoe_ft.checkpoints.run_checkpoints import put_aside, read_object, stood_on
+from olmoe_ft.recipe.changes import STEPS
+from olmoe_ft.training.run_directory import RunDirectory, read_yaml, write_text
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in `checkpoints/`: the newest whole one, and the damaged ones that are newer, each with its damage."""
+
+    resume: Path | None
+    damaged: list[tuple[Path, str]]
+
+
+def find(run: RunDirectory, needs_best: bool = False) -> Found:
+    """Look for the checkpoint to go on from; changes nothing.
+
+    Args:
+        needs_best: whether the run's best checkpoint so far must be whole as well.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for checkpoint, damage_found in run.checkpoints.examined(needs_best):
+        if damage_found is None:
+            return Found(checkpoint, damaged)
+        damaged.append((checkpoint, damage_found))
+    return Found(None, damaged)
+
+
+def recover(run: RunDirectory, found: Found) -> list[str]:
+    """Put aside what is damaged, and drop what a killed launch left behind the checkpoint. For the first process alone.
+
+    Returns:
+        a sentence for everything that was put aside.
+    """
+    said = [*_put_misplaced_aside(run), *_put_end_aside(run)]
+    for checkpoint, what in found.damaged:
+        said.append(f"{checkpoint} is damaged ({what}), kept as {put_aside(checkpoint).name}")
+    if found.damaged:
+        said.append(f"going on from {found.resume}" if found.resume else "no checkpoint is whole: starting at step 0")
+    run.checkpoints.tidy()
+    records = (stood_on(found.resume) or {}).get("records", 0) if found.resume else 0
+    return said + _keep_records(run, records)
+
+
+def _put_misplaced_aside(run: RunDirectory) -> list[str]:
+    """Files that cannot be read, and what is no file or folder where one should be."""
+    texts = {run.stored: read_yaml, run.launches: read_object, run.summary: read_object}
+    files = (*texts, run.metrics, run.data_report, run.routing_table, run.routing_picture, run.routing_probe)
+    said = []
+    for place in (*files, run.checkpoints.path, run.final):
+        if not (place.exists() or place.is_symlink()):
+            continue
+        right = place.is_dir() if place not in files else place.is_file()
+        if not right or (place in texts and texts[place](place) is None):
+            said.append(f"{place} is damaged, kept as {put_aside(place).name}")
+    return said
+
+
+def _put_end_aside(run: RunDirectory) -> list[str]:
+    """A damaged final/, and the end of a run that goes on beyond it."""
+    said = []
+    if run.final.exists() and (found := damage(run.final)) is not None:
+        said.append(f"{run.final} is damaged ({found}), kept as {put_aside(run.final).name}")
+    if (before := read_object(run.summary)) is not None and run.finished() is None:
+        longer = set(run.changed()) & set(STEPS)
+        why = f"of-{before.get('steps')}-steps" if longer else "before"
+        for place in filter(Path.exists, (run.summary, run.final)):
+            said.append(f"{place} is kept as {put_aside(place, why).name}")
+    return said
+
+
+def _keep_records(run: RunDirectory, count: int) -> list[str]:
+    """The records up to the checkpoint; of a damaged file those that can be read."""
+    lines: list[str] = []
+    if run.metrics.exists():
+        lines = run.metrics.read_bytes().decode("utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines[:count] if line.endswith("\n") and _is_record(line)]
+    said = []
+    if len(kept) < count:
+        name = f", kept as {put_aside(run.metrics).name}" if run.metrics.exists() else ""
+        said.append(f"{run.metrics} is damaged{name}: {count - len(kept)} of {count} records are lost")
+    if run.metrics.exists() or kept:
+        write_text(run.metrics, "".join(kept))
+    return said
+
+
+def _is_record(line: str) -> bool:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(record, dict) and "step" in record

@@ -1,0 +1,95 @@
+"""A checkpoint is whole or not there: written aside by all processes, with a manifest, and named last."""
+
+import json
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+
+from olmoe_ft.checkpoints.manifest import entries, files_of, write_manifest
+from olmoe_ft.checkpoints.run_checkpoints import STOOD_ON, RunCheckpoints
+from olmoe_ft.training.steps import StepsMixin
+
+
+class SavingMixin(StepsMixin):
+    """Stands before a TRL trainer among the bases.
+
+    Attributes:
+        stands_on: gives what a checkpoint depends on beside its weights, for `stood_on.json`; of the first process.
+        beside: functions that write more into a checkpoint's folder before it is whole; of the first process.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.checkpoints = RunCheckpoints(Path(self.args.output_dir))
+        self.limit, self.args.save_total_limit = self.args.save_total_limit, None  # transformers' own counts any folder
+        self.stands_on: Callable[[], dict[str, Any]] = dict
+        self.beside: list[Callable[[Path], None]] = []
+        self._writing = False
+        self._held_at: int | None = None
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.checkpoints.aside) if self._writing else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step
+        if self.checkpoints.of_step(step).exists():  # saved a moment ago: at this step, and now at the epoch's end
+            return
+        with self._aside():
+            super()._save_checkpoint(model, trial)
+        folder = self.checkpoints.aside / self.checkpoints.of_step(step).name
+        self.write_carried(folder)
+        if self.is_world_process_zero():
+            self._complete(folder)
+        self.accelerator.wait_for_everyone()
+        self._write_manifest(folder)
+        if self.is_world_process_zero():
+            self.checkpoints.name(step)
+            self.checkpoints.keep(self.limit, self.state.best_global_step)
+        self.accelerator.wait_for_everyone()
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
+        places = super()._init_training_state(*args, **kwargs)
+        if best := self.state.best_global_step:  # by its step: the run may have been moved, or start elsewhere
+            self.state.best_model_checkpoint = str(self.checkpoints.of_step(best))
+        return places
+
+    @contextmanager
+    def _aside(self) -> Any:
+        if self.is_world_process_zero():
+            self.checkpoints.tidy()
+        self.accelerator.wait_for_everyone()
+        self._writing = True
+        try:
+            yield
+        finally:
+            self._writing = False
+
+    def _complete(self, folder: Path) -> None:
+        if best := self.state.best_global_step:  # transformers has looked for it in the folder aside
+            self.state.best_model_checkpoint = str(self.checkpoints.of_step(best))
+            self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle nobody needs
+        (folder / STOOD_ON).write_text(json.dumps(self.stands_on(), indent=1) + "\n", encoding="utf-8")
+        for write in self.beside:
+            write(folder)
+
+    def _write_manifest(self, folder: Path) -> None:
+        """The processes share the reading of all files; the first one writes."""
+        files = files_of(folder)[self.accelerator.process_index :: self.accelerator.num_processes]
+        found = dict(gather_object(list(entries(folder, files).items())))
+        if self.is_world_process_zero():
+            write_manifest(folder, found)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """A step that ends an epoch, or the run, is saved behind what is done at an epoch's end: going on from there
+        does not come past that again."""
+        control, step = self.control, self.state.global_step
+        if self._held_at == step:
+            control.should_save, self._held_at = True, None
+        elif control.should_save and (step % self.steps.per_epoch == 0 or control.should_training_stop):
+            control.should_save, self._held_at = False, step
+        super()._maybe_log_save_evaluate(*args, **kwargs)
