@@ -215,9 +215,9 @@ def merge_adapter(
         raise RecipeError(f"{taken} is a file, so there can be no folder {to}; name another")
     if dtype not in ("auto", "float32", "bfloat16"):
         raise RecipeError(f"--dtype {dtype} is not known: use auto, float32 or bfloat16")
-    from olmoe_ft.adapters.folders import load_config, resolve_checkpoint
+    from olmoe_ft.adapters.folders import check_weights, load_config, resolve_checkpoint
 
-    folder = resolve_checkpoint(checkpoint)
+    check_weights(folder := resolve_checkpoint(checkpoint))
     config = load_config(folder)
     from olmoe_ft.adapters.merge import merge
     from olmoe_ft.data.tokenizer import load_tokenizer
@@ -234,9 +234,10 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 256,
 ) -> None:
     """Talk to a model; greedy decoding. Without --prompt it asks for turns until an empty line."""
-    from olmoe_ft.adapters.folders import load_config, resolve_checkpoint
+    from olmoe_ft.adapters.folders import check_weights, load_config, resolve_checkpoint
 
-    load_config(resolve_checkpoint(model))
+    check_weights(folder := resolve_checkpoint(model))
+    load_config(folder)
     from olmoe_ft.chat import answer_once, converse
     from olmoe_ft.data.terminal import printable
 
@@ -245,6 +246,23 @@ def chat(
         print(printable(answer) if sys.stdout.isatty() else answer)  # a file gets what the model wrote
     else:
         converse(model, max_new_tokens)
+
+
+@app.command()
+def verify(
+    run: Annotated[str, typer.Argument(help="A run directory, or one checkpoint in it.", show_default=False)],
+) -> None:
+    """Read all that a run has left, and compare it with the checksums it was written with. Exits with 2 if damaged."""
+    from olmoe_ft.checkpoints.verify import verify as verify_run
+    from olmoe_ft.data.terminal import printable
+
+    found = verify_run(run)
+    for place, damage, note in found:
+        print(printable(f"{place}: {damage and f'damaged: {damage}' or note or 'whole'}"))
+    if damaged := sum(item.damage is not None for item in found):
+        raise RecipeError(
+            f"{damaged} of {len(found)} are damaged; `olmoe-ft train` puts them aside and goes on from what is whole"
+        )
 
 
 @app.command()

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import align_special_tokens
 
 from olmoe_ft.adapters.base_model import base_of
-from olmoe_ft.adapters.folders import is_adapter, load_config, resolve_checkpoint
+from olmoe_ft.adapters.folders import check_weights, is_adapter, load_config, resolve_checkpoint
 from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.finite import listed, not_finite
@@ -32,6 +32,7 @@ def load_whole(path: str, dtype: str = "auto") -> OlmoeForCausalLM:
         RecipeError: it cannot be loaded, or holds NaN or infinity.
     """
     path = resolve_checkpoint(path)
+    check_weights(path)
     load_config(path)  # a clear sentence instead of a traceback
     torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
     model = OlmoeForCausalLM.from_pretrained(base_of(path) if is_adapter(path) else path, dtype=torch_dtype)

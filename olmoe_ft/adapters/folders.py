@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from olmoe_ft.checkpoints.manifest import refuse_damaged
 from olmoe_ft.hub import reach_hub, refusal
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import RecipeError, Unreachable
@@ -31,17 +32,20 @@ def resolve_checkpoint(path: str) -> str:
                 f"path ({sought(path)})"
             )
         return path
-    if (folder / "recipe.yaml").exists():
-        if not (folder / "final").exists():
-            raise RecipeError(f"{path} has no final/: that run has not finished; start it again to finish it")
-        folder = folder / "final"
+    run = folder.parent if folder.name == "final" else folder
+    if (run / "recipe.yaml").exists():
+        if not ((run / "summary.json").exists() and (run / "final").exists()):
+            raise RecipeError(f"{run}: that run has not finished; start it again to finish it")
+        folder = run / "final"
     if not (is_adapter(str(folder)) or (folder / "config.json").exists()):
         raise RecipeError(f"{folder} holds neither config.json nor adapter_config.json; name a checkpoint folder")
     return str(folder)
 
 
 def check_weights(checkpoint: str) -> None:
-    """Whether the files of a checkpoint folder are there and whole, by their headers; of a Hub name nothing is asked.
+    """Whether the files of a checkpoint folder are there and whole; of a Hub name nothing is asked.
+
+    By checksums in a folder that was written here, by the headers of its files in another.
 
     Raises:
         RecipeError: a weight file is missing, cut off or no safetensors file.
@@ -49,6 +53,11 @@ def check_weights(checkpoint: str) -> None:
     folder = Path(checkpoint)
     if not folder.is_dir():
         return
+    refuse_damaged(checkpoint)
+    if is_adapter(checkpoint):
+        from olmoe_ft.adapters.base_model import base_of
+
+        check_weights(base_of(checkpoint))
     files = [folder / ("adapter_model" if is_adapter(checkpoint) else "model")]
     files = [file.with_suffix(".safetensors") for file in files]
     if (index := folder / "model.safetensors.index.json").exists() and not files[0].exists():

@@ -95,7 +95,7 @@ OBEYED = {
     "disable_dropout": "the dropout of adapters is 0 (that of attention is the model configuration's own)",
     "precompute_ref_log_probs": "the reference is computed once before training, and kept for later runs",
     "precompute_ref_batch_size": "pairs at once while it is; needs `precompute_ref_log_probs`",
-    "sync_ref_model": "the reference follows the policy (TR-DPO); such a run cannot go on from a checkpoint",
+    "sync_ref_model": "the reference follows the policy (TR-DPO); checkpoints hold it too",
     "ref_model_mixup_alpha": "how far it moves each time; needs `sync_ref_model`",
     "ref_model_sync_steps": "steps between its moves; needs `sync_ref_model`",
 }

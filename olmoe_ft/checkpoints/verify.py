@@ -1,0 +1,65 @@
+"""`olmoe-ft verify`: is what a run has left whole?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from olmoe_ft.checkpoints.manifest import NAME, damage
+from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints, read_object
+from olmoe_ft.recipe.errors import RecipeError
+
+
+class Verified(NamedTuple):
+    place: Path
+    damage: str | None
+    """None where every byte is as it was written."""
+    note: str = ""
+
+
+def verify(path: str) -> list[Verified]:
+    """Every folder and file of a run (of a pipeline: of all its stages), or one checkpoint folder, read to the end.
+
+    Raises:
+        RecipeError: there is nothing of that kind.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise RecipeError(f"{path} is no folder; name a run directory (runs/<name>) or a checkpoint in it")
+    if (folder / NAME).exists():
+        return [Verified(folder, damage(folder))]
+    runs = [folder, *sorted(stage for stage in folder.iterdir() if stage.is_dir())]
+    found = [verified for run in runs if _is_run(run) for verified in _verify_run(run)]
+    if not found:
+        raise RecipeError(
+            f"{path} holds neither a run (recipe.yaml, checkpoints/) nor a {NAME}; a checkpoint of another program "
+            "says nothing of its files"
+        )
+    return found
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "recipe.yaml").exists() or (folder / "checkpoints").is_dir()
+
+
+def _verify_run(run: Path) -> Iterator[Verified]:
+    yield Verified(run / "recipe.yaml", None if _is_yaml(run / "recipe.yaml") else "it cannot be read")
+    if (base := run / "base").exists():
+        yield Verified(base, damage(base))
+    checkpoints = RunCheckpoints(run / "checkpoints")
+    for checkpoint in reversed(checkpoints.newest_first()):
+        yield Verified(checkpoint, damage(checkpoint))
+    summary = run / "summary.json"
+    if not summary.exists():
+        yield Verified(run / "final", None, "not there: the run has not finished; start it again to finish it")
+        return
+    yield Verified(summary, None if read_object(summary) is not None else "it cannot be read")
+    yield Verified(run / "final", damage(run / "final"))
+
+
+def _is_yaml(file: Path) -> bool:
+    try:
+        return isinstance(yaml.safe_load(file.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return False
