@@ -55,8 +55,12 @@ def write_manifest(folder: Path, found: Entries | None = None) -> None:
     (folder / NAME).write_text(json.dumps({"format": FORMAT, "files": found}, indent=1) + "\n", encoding="utf-8")
 
 
-def damage(folder: Path) -> str | None:
-    """What is not as it was written in a folder that should have a manifest; None where all is."""
+def damage(folder: Path, alone: bool = True) -> str | None:
+    """What is not as it was written in a folder that should have a manifest; None where all is.
+
+    Args:
+        alone: whether the folder may hold no other file of weights.
+    """
     if not folder.is_dir():
         return "no folder"
     try:
@@ -69,7 +73,7 @@ def damage(folder: Path) -> str | None:
         return f"{NAME} cannot be read"
     if not known or not wanted:
         return f"{NAME} cannot be read"
-    return _missing_or_cut(folder, wanted) or _changed(folder, wanted)
+    return _missing_or_cut(folder, wanted) or (alone and _added(folder, wanted)) or _changed(folder, wanted)
 
 
 def _missing_or_cut(folder: Path, wanted: dict[str, tuple[int, str]]) -> str | None:
@@ -78,9 +82,12 @@ def _missing_or_cut(folder: Path, wanted: dict[str, tuple[int, str]]) -> str | N
             return f"{file} is missing"
         if (found := (folder / file).stat().st_size) != size:
             return f"{file} has {found:,} bytes instead of {size:,}"
-    if added := sorted(file for file in files_of(folder) if file not in wanted and file.endswith(LOADED)):
-        return f"{added[0]} was not written with it"
     return None
+
+
+def _added(folder: Path, wanted: dict[str, tuple[int, str]]) -> str | None:
+    added = [file for file in files_of(folder) if file not in wanted and file.endswith(LOADED)]
+    return f"{added[0]} was not written with it" if added else None
 
 
 def _changed(folder: Path, wanted: dict[str, tuple[int, str]]) -> str | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import yaml
 
 from olmoe_ft.checkpoints.manifest import NAME, damage
-from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints, read_object
+from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints
 from olmoe_ft.recipe.errors import RecipeError
 
 
@@ -27,7 +27,7 @@ def verify(path: str) -> list[Verified]:
     folder = Path(path)
     if not folder.is_dir():
         raise RecipeError(f"{path} is no folder; name a run directory (runs/<name>) or a checkpoint in it")
-    if (folder / NAME).exists():
+    if (folder / NAME).exists() and not _is_run(folder):
         return [Verified(folder, damage(folder))]
     runs = [folder, *sorted(stage for stage in folder.iterdir() if stage.is_dir())]
     found = [verified for run in runs if _is_run(run) for verified in _verify_run(run)]
@@ -54,7 +54,7 @@ def _verify_run(run: Path) -> Iterator[Verified]:
     if not summary.exists():
         yield Verified(run / "final", None, "not there: the run has not finished; start it again to finish it")
         return
-    yield Verified(summary, None if read_object(summary) is not None else "it cannot be read")
+    yield Verified(run / NAME, damage(run, alone=False))
     yield Verified(run / "final", damage(run / "final"))
 
 

@@ -75,6 +75,7 @@ def _put_end_aside(run: RunDirectory) -> list[str]:
         why = f"of-{before.get('steps')}-steps" if longer else "before"
         for place in filter(Path.exists, (run.summary, run.final)):
             said.append(f"{place} is kept as {put_aside(place, why).name}")
+    run.manifest.unlink(missing_ok=True)
     return said
 
 

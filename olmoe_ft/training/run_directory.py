@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from olmoe_ft.checkpoints.manifest import damage
+from olmoe_ft.checkpoints import manifest
+from olmoe_ft.checkpoints.manifest import damage, entries, write_manifest
 from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints, read_object, stood_on
 from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe, RecipeError
@@ -42,6 +43,7 @@ class RunDirectory:
         self.checkpoints = RunCheckpoints(self.path / "checkpoints")
         self.base = self.path / "base"  # the starting weights, where no checkpoint elsewhere holds them
         self.final = self.path / "final"
+        self.manifest = self.path / manifest.NAME  # of the files beside final/, when the run has finished
         self.unfinished = self.path / ".final"  # what becomes final/ when the run has finished
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
@@ -73,8 +75,8 @@ class RunDirectory:
         if self._recipe_before() is None:
             if self.path.exists() and any(file != self.data_report for file in self.path.iterdir()):
                 raise RecipeError(
-                    f"{self.path} holds files but no recipe.yaml; move it away, change `name`, or keep it aside with "
-                    "--fresh"
+                    f"{self.path} holds files but no recipe.yaml that can be read; move it away, change `name`, or "
+                    "keep it aside with --fresh"
                 )
             return
         if others := of_another_run(self.changed(), restart.accept):
@@ -85,9 +87,15 @@ class RunDirectory:
 
     def changed(self) -> list[str]:
         """The keys of the recipe that are others than in the run so far."""
-        before = self._recipe_before()
-        if before is None:
+        if (before := self._recipe_before()) is None:
             return []
+        found = self._differences(before)
+        if of_another_run(found, frozenset()):  # or has recipe.yaml been damaged?
+            of_checkpoints = map(self._differences, self._recipes_of_checkpoints())
+            return next((other for other in of_checkpoints if not of_another_run(other, frozenset())), found)
+        return found
+
+    def _differences(self, before: dict[str, Any]) -> list[str]:
         with suppress(ValidationError):  # a field that is newer than the run has its default there
             before = yaml.safe_load(Recipe.model_validate(before).to_yaml())
         return differences(before, yaml.safe_load(self.recipe.to_yaml()))
@@ -96,8 +104,13 @@ class RunDirectory:
         """The recipe of the run so far: from its own file, or if that is damaged from the newest checkpoint."""
         if (found := read_yaml(self.stored)) is not None:
             return found
-        notes = (stood_on(checkpoint) for checkpoint in self.checkpoints.newest_first())
-        return next((note["recipe"] for note in notes if note and isinstance(note.get("recipe"), dict)), None)
+        return next(self._recipes_of_checkpoints(), None)
+
+    def _recipes_of_checkpoints(self) -> Iterator[dict[str, Any]]:
+        for checkpoint in self.checkpoints.newest_first():
+            note = stood_on(checkpoint)
+            if note is not None and isinstance(note.get("recipe"), dict):
+                yield note["recipe"]
 
     def begun(self) -> bool:
         """Whether a step was trained here; before that there may be a plan's report, or what a killed launch left."""
@@ -109,7 +122,9 @@ class RunDirectory:
         A recipe with more steps than the run has taken makes it an unfinished one.
         """
         summary = read_object(self.summary)
-        if summary is None or not set(PRINTED) <= summary.keys() or damage(self.final) is not None:
+        if summary is None or not set(PRINTED) <= summary.keys():
+            return None
+        if damage(self.path, alone=False) is not None or damage(self.final) is not None:
             return None
         return None if set(self.changed()) & set(STEPS) else summary
 
@@ -200,6 +215,8 @@ class RunDirectory:
             shutil.rmtree(self.final)
         self.unfinished.rename(self.final)
         write_text(self.summary, to_json(summary, indent=2) + "\n")
+        ends = (self.stored, self.metrics, self.summary, self.routing_table, self.routing_probe)
+        write_manifest(self.path, entries(self.path, [file.name for file in ends if file.exists()]))
 
 
 def read_yaml(file: Path) -> dict[str, Any] | None:

@@ -328,7 +328,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "a damaged run",
         lambda: file_at("runs/tiny-sft/recipe.yaml", ["train", SFT], "{"),
-        "recipe.yaml is damaged; move",
+        "holds files but no recipe.yaml that can be read; move it away",
     ),
     ("nobody to talk to", lambda: ["chat", "runs/x", "--prompt", "x"], "runs/x does not exist"),
     ("nothing to merge", lambda: ["merge", "configs", "--to", "there"], "configs holds neither config.json"),
@@ -350,7 +350,11 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         lambda: linked_runs("/nowhere", SFT),
         "runs is a link to /nowhere, which is not there; make it, or remove runs",
     ),
-    ("somebody's files", lambda: file_at("runs/tiny-sft/x", ["train", SFT]), "holds files but no recipe.yaml"),
+    (
+        "somebody's files",
+        lambda: file_at("runs/tiny-sft/x", ["train", SFT]),
+        "holds files but no recipe.yaml that can be read",
+    ),
     ("another run", lambda: file_at("runs/tiny-sft/recipe.yaml", ["train", SFT]), "holds the run of another recipe"),
     (
         "a full disk",
