@@ -3,14 +3,13 @@
 Nothing that is damaged is removed; all of it is named.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from olmoe_ft.checkpoints.manifest import damage
-from olmoe_ft.checkpoints.run_checkpoints import put_aside, read_object, stood_on
+from olmoe_ft.checkpoints.run_checkpoints import put_aside, read_object
 from olmoe_ft.recipe.changes import STEPS
-from olmoe_ft.training.run_directory import RunDirectory, read_yaml, write_text
+from olmoe_ft.training.run_directory import RunDirectory, read_yaml, write_whole
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,7 @@ def recover(run: RunDirectory, found: Found) -> list[str]:
     if found.damaged:
         said.append(f"going on from {found.resume}" if found.resume else "no checkpoint is whole: starting at step 0")
     run.checkpoints.tidy()
-    records = (stood_on(found.resume) or {}).get("records", 0) if found.resume else 0
-    return said + _keep_records(run, records)
+    return said + _restore_records(run, found.resume)
 
 
 def _put_misplaced_aside(run: RunDirectory) -> list[str]:
@@ -79,24 +77,14 @@ def _put_end_aside(run: RunDirectory) -> list[str]:
     return said
 
 
-def _keep_records(run: RunDirectory, count: int) -> list[str]:
-    """The records up to the checkpoint; of a damaged file those that can be read."""
-    lines: list[str] = []
-    if run.metrics.exists():
-        lines = run.metrics.read_bytes().decode("utf-8", errors="replace").splitlines(keepends=True)
-    kept = [line for line in lines[:count] if line.endswith("\n") and _is_record(line)]
+def _restore_records(run: RunDirectory, resume: Path | None) -> list[str]:
+    """The records up to the checkpoint, which has a copy of them; what was recorded behind it will be again."""
+    copy = resume / run.metrics.name if resume else None
+    wanted = copy.read_bytes() if copy is not None and copy.exists() else b""
+    found = run.metrics.read_bytes() if run.metrics.exists() else None
     said = []
-    if len(kept) < count:
-        name = f", kept as {put_aside(run.metrics).name}" if run.metrics.exists() else ""
-        said.append(f"{run.metrics} is damaged{name}: {count - len(kept)} of {count} records are lost")
-    if run.metrics.exists() or kept:
-        write_text(run.metrics, "".join(kept))
+    if found is not None and not found.startswith(wanted):
+        said.append(f"{run.metrics} is damaged, kept as {put_aside(run.metrics).name}; {resume} has a copy")
+    if found != wanted:
+        write_whole(run.metrics, lambda partial: partial.write_bytes(wanted))
     return said
-
-
-def _is_record(line: str) -> bool:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(record, dict) and "step" in record

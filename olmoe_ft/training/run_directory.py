@@ -204,6 +204,11 @@ class RunDirectory:
         launches = (read_object(self.launches) or {}).get("launches")
         return launches if isinstance(launches, list) else []
 
+    def copy_records(self, folder: Path) -> None:
+        """Into a checkpoint: a run that goes on from there has these records."""
+        if self.metrics.exists():
+            shutil.copyfile(self.metrics, folder / self.metrics.name)
+
     def write_data_report(self, report: dict[str, Any]) -> None:
         """Beside the run; `plan` writes it before there is one."""
         self._make()

@@ -18,7 +18,7 @@ class SavingMixin(StepsMixin):
     """Stands before a TRL trainer among the bases.
 
     Attributes:
-        stands_on: gives what a checkpoint depends on beside its weights, for `stood_on.json`; of the first process.
+        stands_on: what a checkpoint depends on beside its weights, for `stood_on.json`; of the first process.
         beside: functions that write more into a checkpoint's folder before it is whole; of the first process.
     """
 
@@ -26,7 +26,7 @@ class SavingMixin(StepsMixin):
         super().__init__(*args, **kwargs)
         self.checkpoints = RunCheckpoints(Path(self.args.output_dir))
         self.limit, self.args.save_total_limit = self.args.save_total_limit, None  # transformers' own counts any folder
-        self.stands_on: Callable[[], dict[str, Any]] = dict
+        self.stands_on: dict[str, Any] = {}
         self.beside: list[Callable[[Path], None]] = []
         self._writing = False
         self._held_at: int | None = None
@@ -73,7 +73,7 @@ class SavingMixin(StepsMixin):
             self.state.best_model_checkpoint = str(self.checkpoints.of_step(best))
             self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle nobody needs
-        (folder / STOOD_ON).write_text(json.dumps(self.stands_on(), indent=1) + "\n", encoding="utf-8")
+        (folder / STOOD_ON).write_text(json.dumps(self.stands_on, indent=1) + "\n", encoding="utf-8")
         for write in self.beside:
             write(folder)
 

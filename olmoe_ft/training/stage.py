@@ -133,9 +133,9 @@ def _train(
     """
     state = PartialState()
     if state.is_main_process:
-        tracking = Tracking(recipe, run)
-        trainer.stands_on = lambda: stands_on | {"records": tracking.records}
-        trainer.add_callback(TrackingCallback(tracking))
+        trainer.stands_on = stands_on
+        trainer.beside.append(run.copy_records)
+        trainer.add_callback(TrackingCallback(Tracking(recipe, run)))
         trainer.add_callback(RoutingFiles(run))
         if run.unfinished.exists():  # of a launch that was killed
             shutil.rmtree(run.unfinished)

@@ -30,7 +30,6 @@ class Tracking:
 
     def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
         self.metrics_file = run.metrics
-        self.records = len(run.metrics.read_bytes().splitlines()) if run.metrics.exists() else 0
         self.wandb_run: Any = None
         self.load_map: LoadMap | None = None
         self.next_picture = 0.0  # time.perf_counter() before which none is drawn
@@ -66,7 +65,6 @@ class Tracking:
         values = {"step": step, **values}
         with self.metrics_file.open("a", encoding="utf-8") as stream:
             stream.write(to_json(values) + "\n")
-        self.records += 1
         if self.wandb_run is not None:
             values = {name: _for_wandb(value) for name, value in values.items()} | self._load_map(step, values)
             self._send(lambda wandb_run: wandb_run.log(values))

@@ -1,10 +1,10 @@
-import json
 import re
 import subprocess
 
 import pytest
 
 from olmoe_ft.recipe import RecipeError, load_recipe
+from olmoe_ft.recipe.changes import Restart
 from olmoe_ft.training import run_directory
 from olmoe_ft.training.run_directory import RunDirectory, git_revision
 
@@ -29,8 +29,9 @@ def test_the_same_recipe_may_go_on_and_another_may_not(recipe):
     run.check()
     run.create()
     RunDirectory(recipe()).check()
-    with pytest.raises(RecipeError, match="differs in training.max_steps.*change `name`"):
-        RunDirectory(recipe("training.max_steps=3")).check()
+    with pytest.raises(RecipeError, match="differs in training.seed.*change `name`, or start over with --fresh"):
+        RunDirectory(recipe("training.seed=3", "training.max_steps=3")).check()
+    RunDirectory(recipe("training.seed=3")).check(Restart(fresh=True))
 
 
 def test_where_rows_are_kept_makes_no_other_run(recipe):
@@ -73,51 +74,3 @@ def test_a_folder_of_other_files_is_not_touched(recipe, tmp_path):
     (tmp_path / "runs/here/thesis.txt").write_text("x")
     with pytest.raises(RecipeError, match="holds files but no recipe.yaml"):
         RunDirectory(recipe()).check()
-
-
-def test_a_half_written_checkpoint_is_not_resumed_from_and_its_records_go(recipe):
-    run = RunDirectory(recipe())
-    run.create()
-    for step in (8, 16, 24):
-        (run.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
-    for step in (8, 16):
-        (run.checkpoints / f"checkpoint-{step}/trainer_state.json").write_text("{}")
-    run.metrics.write_text("".join(json.dumps({"step": step}) + "\n" for step in (5, 10, 16, 20)) + '{"step": 2')
-    resume = run.last_checkpoint()
-    assert resume is not None and resume.name == "checkpoint-16"
-    run.forget_after(resume)
-    assert sorted(folder.name for folder in run.checkpoints.iterdir()) == ["checkpoint-16", "checkpoint-8"]
-    assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [5, 10, 16]
-
-
-def test_a_checkpoint_whose_last_file_is_damaged_is_not_resumed_from(recipe):
-    run = RunDirectory(recipe())
-    run.create()
-    for step, state in ((8, "{}"), (16, '{"global_step": 1')):
-        (run.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
-        (run.checkpoints / f"checkpoint-{step}/trainer_state.json").write_text(state)
-    resume = run.last_checkpoint()
-    assert resume is not None and resume.name == "checkpoint-8"
-
-
-def test_a_damaged_file_of_a_run_is_named(recipe):
-    run = RunDirectory(recipe())
-    run.create()
-    for file, act in (
-        (run.summary, run.read_summary),
-        (run.launches, run.check),
-        (run.metrics, lambda: run.forget_after(None)),
-    ):
-        for content in ("half\n", "{}\n", "[]\n"):
-            file.write_text(content)
-            with pytest.raises(RecipeError, match=f"{file.name} is damaged; move runs/here away"):
-                act()
-
-
-def test_without_a_checkpoint_a_run_starts_over(recipe):
-    run = RunDirectory(recipe())
-    run.create()
-    run.metrics.write_text('{"step": 1}\n')
-    assert run.last_checkpoint() is None
-    run.forget_after(None)
-    assert run.metrics.read_text() == ""

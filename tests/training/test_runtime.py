@@ -1,4 +1,4 @@
-"""What a library refuses is one sentence; the reference that moved is in no checkpoint."""
+"""What a library refuses is one sentence; a process works on one GPU."""
 
 import pytest
 import torch
