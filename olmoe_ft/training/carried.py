@@ -71,6 +71,7 @@ class CarriedMixin(Trainer):
         self._began = time.time()
         if self.resume_from is None:
             return
+        self.model.train()  # which a step does; TRL asks it where the figures of a run without one more step belong
         own = self.resume_from / _name(self.accelerator.process_index)
         same_shape = len(list(self.resume_from.glob(_name("*")))) == self.accelerator.num_processes
         kept = torch.load(own if same_shape else self.resume_from / _name(0), map_location="cpu", weights_only=True)

@@ -1,0 +1,93 @@
+"""A run that is stopped goes on as if it had not been: in one process, with records that fall between checkpoints."""
+
+import json
+
+import pytest
+import torch
+from gradient_cases import REPOSITORY, Case
+
+from olmoe_ft.checkpoints.manifest import damage
+from olmoe_ft.recipe import load_recipe
+from olmoe_ft.training.recovery import Found, recover
+from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.tracking import Tracking, TrackingCallback
+
+ROWS = REPOSITORY / "data/skills/train.jsonl"
+EVALUATION = f"data.eval=[{{path: {ROWS}, max_rows: 6}}]"
+TIMES = ("perf/tokens_per_second", "perf/mfu", "perf/peak_memory_gib", "train_runtime")
+USUAL = (
+    "training.save_strategy=steps",
+    "training.save_steps=2",
+    "training.logging_steps=3",
+    "training.learning_rate=1e-2",
+    "training.max_steps=5",
+)
+CASES = {
+    "packed, accumulated": (Case(layout="packed"), ()),
+    "dpo": (Case(stage="dpo"), ()),
+    "a reference that moves": (Case(stage="dpo"), ("training.sync_ref_model=true", "training.ref_model_sync_steps=2")),
+    "adapters": (Case(form="lora"), ()),
+    "records and evaluation at the end of epochs": (
+        Case(),
+        (
+            "training.logging_strategy=epoch",
+            "training.eval_strategy=epoch",
+            f"data.eval=[{{path: {ROWS}, max_rows: 6}}]",
+        ),
+    ),
+}
+
+
+class Killed(BaseException):
+    pass
+
+
+def train(make, case, overrides, resume=None):
+    """Records without times, and the weights."""
+    trainer = make(case, *USUAL, *overrides)
+    run = RunDirectory(load_recipe("recipe.yaml"))
+    recover(run, Found(resume, []))
+    trainer.beside.append(run.copy_records)
+    trainer.add_callback(TrackingCallback(Tracking(run.recipe, run)))
+    result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    for record in records:
+        for name in [*TIMES, *(name for name in record if name.endswith(("_per_second", "_runtime")))]:
+            record.pop(name, None)
+    return records, {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}, result
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("step", [2, 4, 5])
+def test_a_run_goes_on_to_the_same_bits_and_records(make_trainer, case, step):
+    """Step 2: a record of steps 1 to 3 is due. Step 5: the last one, of which nothing is left to train."""
+    parts = CASES[case]
+    whole, weights, result = train(make_trainer, *parts)
+    checkpoints = RunDirectory(load_recipe("recipe.yaml")).checkpoints
+    assert damage(checkpoints.of_step(step)) is None
+    for later in (later for later in (4, 5) if later > step):
+        checkpoints.of_step(later).rename(f"{later}-of-the-unbroken-run")
+    records, again, after = train(make_trainer, *parts, resume=checkpoints.of_step(step))
+    assert records == whole
+    assert all(torch.equal(again[name], weight) for name, weight in weights.items())
+    assert after.training_loss == result.training_loss and after.global_step == 5
+
+
+def test_a_checkpoint_that_was_not_named_is_none(make_trainer, monkeypatch):
+    """Killed when everything is written but the manifest."""
+    trainer = make_trainer(Case(), *USUAL)
+
+    def die(*arguments):
+        raise Killed
+
+    monkeypatch.setattr(trainer, "_write_manifest", die)
+    with pytest.raises(Killed):
+        trainer.train()
+    assert trainer.checkpoints.newest_first() == []
+    assert (trainer.checkpoints.aside / "checkpoint-2/optimizer.pt").exists()
+    trainer = make_trainer(Case(), *USUAL)
+    trainer.train()
+    assert [folder.name for folder in trainer.checkpoints.newest_first()] == [
+        f"checkpoint-{step}" for step in (5, 4, 2)
+    ]
+    assert not trainer.checkpoints.aside.exists()
