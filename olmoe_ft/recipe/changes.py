@@ -34,7 +34,13 @@ FREE = (
     "training.dataloader_prefetch_factor",
     "training.dataloader_persistent_workers",
 )
-ROWS = ("training.per_device_train_batch_size", "training.gradient_accumulation_steps")  # their product is compared
+# keys that may be another where a change is accepted; what they lead to is compared
+WITH = {
+    "data": ("data.*",),
+    "model": ("model.path",),
+    "tokenizer": ("model.tokenizer",),
+    "processes": ("training.per_device_train_batch_size", "training.gradient_accumulation_steps"),
+}
 
 
 @dataclass(frozen=True)
@@ -80,5 +86,5 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
 
 def of_another_run(differing: Sequence[str], accept: frozenset[str]) -> list[str]:
     """Those of the keys that would make another run of it."""
-    may = (*FREE, *(ROWS if "processes" in accept else ()))
+    may = [*FREE, *(key for name in accept for key in WITH.get(name, ()))]
     return [key for key in differing if not any(fnmatch(key, pattern) for pattern in may)]

@@ -18,6 +18,11 @@ def test_how_a_run_is_watched_kept_and_ended_is_free():
     assert of_another_run([*free, *ours], frozenset()) == ours
 
 
+def test_what_is_accepted_may_have_another_name():
+    keys = ["data.train", "model.path", "model.tokenizer", "model.dtype"]
+    assert of_another_run(keys, frozenset({"data", "model"})) == ["model.tokenizer", "model.dtype"]
+
+
 def test_rows_a_step_may_be_made_of_other_parts_with_other_processes():
     parts = ["training.per_device_train_batch_size", "training.gradient_accumulation_steps"]
     assert of_another_run(parts, frozenset()) == parts

@@ -1,0 +1,81 @@
+"""What is another than when a checkpoint was written is refused by name, or accepted by it."""
+
+import copy
+import json
+
+import pytest
+
+from olmoe_ft.recipe import RecipeError
+from olmoe_ft.training.circumstances import PLAIN, compare
+from olmoe_ft.training.steps import Steps
+
+STEPS = Steps(per_epoch=10, steps=20, repeated=0, left_out=0)
+BEFORE = {
+    "data": {"rows": 900, "fingerprint": "a", "sources": []},
+    "model": "weights",
+    "tokenizer": "tokens",
+    "libraries": {"torch": "2.13.0", "trl": "1.2"},
+    "processes": 2,
+    "engine": "ZeRO-2",
+    "rows_a_step": 16,
+    "recipe": {},
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    (tmp_path / "checkpoint-6").mkdir()
+    (tmp_path / "checkpoint-6/stood_on.json").write_text(json.dumps(BEFORE))
+    return tmp_path / "checkpoint-6"
+
+
+CHANGES = {
+    "data": ({"rows": 890, "fingerprint": "b"}, r"other training rows \(900 before, 890 now\) \(--accept data\)"),
+    "model": ("others", r"other starting weights \(--accept model\)"),
+    "tokenizer": ("other", r"another tokenizer \(--accept tokenizer\)"),
+    "libraries": ({"torch": "2.13.0", "trl": "1.3"}, r"trl 1.2 before, 1.3 now \(--accept libraries\)"),
+    "processes": (1, r"2 processes before, 1 now \(--accept processes\)"),
+    "engine": ("ZeRO-3", r"ZeRO-2 before, ZeRO-3 now \(--accept engine\)"),
+}
+
+
+def test_the_same_is_gone_on_with(checkpoint):
+    moved = copy.deepcopy(BEFORE)
+    moved["data"]["sources"] = ["elsewhere"]
+    assert compare(checkpoint, moved, STEPS, frozenset()) == {}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_another_is_refused_by_name_and_accepted_by_name(checkpoint, name):
+    value, said = CHANGES[name]
+    now = BEFORE | {name: value}
+    with pytest.raises(RecipeError, match=rf"checkpoint-6 was trained on something else: {said}\. .*--fresh"):
+        compare(checkpoint, now, STEPS, frozenset(CHANGES) - {name})
+    assert list(compare(checkpoint, now, STEPS, frozenset({name}))) == [name]
+
+
+def test_all_that_differs_is_said_at_once(checkpoint):
+    now = BEFORE | {name: value for name, (value, _) in CHANGES.items()}
+    with pytest.raises(RecipeError) as error:
+        compare(checkpoint, now, STEPS, frozenset({"data"}))
+    assert [name for name in CHANGES if f"--accept {name}" in str(error.value)] == [*CHANGES][1:]
+
+
+def test_rows_a_step_are_never_another(checkpoint):
+    now = BEFORE | {"processes": 1, "rows_a_step": 8}
+    with pytest.raises(
+        RecipeError, match=r"16 rows a step \(2 processes\), and this launch takes 8 \(1 processes\): set"
+    ):
+        compare(checkpoint, now, STEPS, frozenset(CHANGES))
+
+
+def test_states_of_deepspeed_are_of_deepspeed(checkpoint):
+    now = BEFORE | {"engine": PLAIN}
+    with pytest.raises(RecipeError, match=r"trained with ZeRO-2, and this launch has no DeepSpeed: the optimizer's"):
+        compare(checkpoint, now, STEPS, frozenset(CHANGES))
+
+
+def test_a_run_cannot_become_shorter_than_it_is(checkpoint):
+    with pytest.raises(RecipeError, match=r"the run has taken 6 steps, and the recipe asks for 5; raise it"):
+        compare(checkpoint, BEFORE, Steps(10, 5, 0, 0), frozenset())
+    assert compare(checkpoint, BEFORE, Steps(10, 6, 0, 0), frozenset()) == {}
