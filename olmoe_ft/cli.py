@@ -182,19 +182,21 @@ def recipes(context: typer.Context) -> None:
     print(
         "\nRun one: olmoe-ft train tiny/sft. Write it here, with a comment on each line: olmoe-ft recipes copy tiny/sft"
     )
-    print(f"Machine shapes and networks, to copy in the same way: {', '.join(config_names())}")
+    print(f"Machine shapes, networks and jobs for SLURM, to copy in the same way: {', '.join(config_names())}")
 
 
 @recipes_app.command("copy")
 def copy_recipe(
-    name: Annotated[str, typer.Argument(help="A recipe, machine shape or network, as `olmoe-ft recipes` lists it.")],
+    name: Annotated[
+        str, typer.Argument(help="A recipe, machine shape, network or job, as `olmoe-ft recipes` lists it.")
+    ],
     to: Annotated[
         str | None, typer.Option(help="The file to write; must not exist.", show_default="NAME-OF-ITS-RUN.yaml")
     ] = None,
 ) -> None:
     """Write a recipe as one file to start from, with a comment on each line that says what its key does.
 
-    A machine shape or network (configs/accelerate/zero3) keeps its path; DeepSpeed's file is written beside it.
+    Others (configs/accelerate/zero3, configs/slurm/nodes) keep their path; DeepSpeed's file is written beside a shape.
     """
     from olmoe_ft.recipe.catalog import copy
 

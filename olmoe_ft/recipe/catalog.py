@@ -31,7 +31,7 @@ def entries() -> list[Entry]:
 
 
 def config_names() -> list[str]:
-    """Every machine shape and network of the package, by its path without the ending."""
+    """Every machine shape, network and job of the package, by its path without the ending."""
     return sorted(str(file.with_suffix("").relative_to(FILES)) for file in _configs())
 
 
@@ -74,7 +74,8 @@ def _entry(name: str) -> Entry:
 
 
 def _configs() -> list[Path]:
-    return [*(FILES / "configs/accelerate").glob("*.yaml"), *(FILES / "configs/model").glob("*.json")]
+    kinds = ("accelerate/*.yaml", "model/*.json", "slurm/*.sbatch")
+    return [file for kind in kinds for file in (FILES / "configs").glob(kind)]
 
 
 def _deepspeed_file(config: Path) -> dict[Path, str]:
