@@ -163,6 +163,52 @@ def prepare(
     prepare_rows(loaded, Console())
 
 
+@app.command()
+def launch(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="As a job of SLURM, which has to be said.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the job's file; submit nothing.")] = False,
+    accelerate: Annotated[
+        str | None,
+        typer.Option(
+            help="How it is to train, e.g. configs/accelerate/zero3.yaml.", show_default="the first of `plan`"
+        ),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="GPUs of all computers together.", min=1, show_default="the file's on each")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="Computers.", min=1, show_default="the file's")] = None,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(help="An option of sbatch, e.g. partition=gpu; can be repeated.")
+    ] = None,
+) -> None:
+    """Train a recipe as a job of SLURM that goes back into the queue until the run has finished.
+
+    Time, memory and the time to save are those of `olmoe-ft plan`; NAME-OF-THE-RUN.sbatch is written and submitted.
+    It is configs/slurm/one_node.sbatch or nodes.sbatch, filled in; docs/slurm.md tells of them.
+
+    olmoe-ft launch --slurm RECIPE --accelerate configs/accelerate/zero3.yaml --devices 8 --sbatch partition=gpu
+    """
+    if not slurm:
+        raise RecipeError("launch: say with --slurm that SLURM is to run it; on this computer, `olmoe-ft train` does")
+    loaded = load_recipe(recipe, overrides or ())
+    from olmoe_ft.training.checks import check_files
+
+    with suppress(Unreachable):  # then what can be reached is planned with
+        check_files(loaded, into_runs=False)
+    from olmoe_ft.planning.job import plan_job
+    from olmoe_ft.slurm import job_file, submit
+
+    machine, needs = plan_job(loaded, accelerate, devices, nodes)
+    file = accelerate if accelerate is not None else f"configs/accelerate/{machine.name}.yaml"
+    text = job_file(loaded, [recipe, *(overrides or ())], file, machine, needs, sbatch or ())
+    if dry_run:
+        print(text, end="")
+    else:
+        submit(text, Path(f"{loaded.name.replace('/', '-')}.sbatch"))
+
+
 @recipes_app.callback()
 def recipes(context: typer.Context) -> None:
     """List the recipes that come with olmoe-ft; `recipes copy NAME` writes one to start from."""
