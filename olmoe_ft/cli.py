@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -167,7 +167,7 @@ def prepare(
 def launch(
     recipe: RecipePath,
     overrides: Overrides = None,
-    slurm: Annotated[bool, typer.Option("--slurm", help="As a job of SLURM, which has to be said.")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="As a job of SLURM; no other batch system is known.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the job's file; submit nothing.")] = False,
     accelerate: Annotated[
         str | None,
@@ -194,13 +194,17 @@ def launch(
         raise RecipeError("launch: say with --slurm that SLURM is to run it; on this computer, `olmoe-ft train` does")
     loaded = load_recipe(recipe, overrides or ())
     from olmoe_ft.training.checks import check_files
+    from olmoe_ft.training.run_directory import RunDirectory
 
-    with suppress(Unreachable):  # then what can be reached is planned with
-        check_files(loaded, into_runs=False)
-    from olmoe_ft.planning.job import plan_job
-    from olmoe_ft.slurm import job_file, submit
+    for stage in loaded.stages or (loaded,):
+        RunDirectory(stage).check()  # what is wrong here, the job would say only when its turn comes
+    with redirect_stdout(sys.stderr):  # where libraries say things, too, which are no part of the job's file
+        with suppress(Unreachable):  # then what can be reached is planned with
+            check_files(loaded, into_runs=False)
+        from olmoe_ft.planning.job import plan_job
+        from olmoe_ft.slurm import job_file, submit
 
-    machine, needs = plan_job(loaded, accelerate, devices, nodes)
+        machine, needs = plan_job(loaded, accelerate, devices, nodes)
     file = accelerate if accelerate is not None else f"configs/accelerate/{machine.name}.yaml"
     text = job_file(loaded, [recipe, *(overrides or ())], file, machine, needs, sbatch or ())
     if dry_run:

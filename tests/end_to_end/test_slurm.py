@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launches import ENVIRONMENT, REPOSITORY
+from launches import ENVIRONMENT, REPOSITORY, make_workspace, olmoe_ft
 
 RUN = "runs/olmoe-1b-7b-0924-sft-full"
 # on two "computers" that are this one: every task gets its number, and the signals that srun gets
@@ -137,3 +137,23 @@ def test_a_signal_comes_through_accelerate_to_the_processes_of_all_computers(pla
     assert ended == 75, output
     assert [says(place, f"heard-{rank}") for rank in (0, 1)] == ["USR1 ", "USR1 "]
     assert says(place, "asked-of-slurm") == "requeue 4711\n"
+
+
+def test_a_dry_run_prints_a_job_and_writes_nothing(tmp_path):
+    place = make_workspace(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    short = "data.train.0.max_rows=64"
+    shown = olmoe_ft(place, "launch", "--slurm", "--dry-run", "tiny/sft", short, "--sbatch", "qos=low")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("#!/bin/bash\n") and "#SBATCH --qos=low\n" in shown.stdout
+    assert f"\nOVERRIDES=({short})\n" in shown.stdout and sorted(tmp_path.iterdir()) == before
+
+
+def test_mistakes_are_said_before_a_job_waits_for_its_turn(tmp_path):
+    place = make_workspace(tmp_path)
+    for words in (["launch", "tiny/sft"], ["launch", "--slurm", "tiny/sft", "training.max_step=4"]):
+        assert olmoe_ft(place, *words).returncode == 2
+    (place / "runs/tiny-sft").mkdir(parents=True)
+    (place / "runs/tiny-sft/notes").touch()
+    refused = olmoe_ft(place, "launch", "--slurm", "tiny/sft")
+    assert refused.returncode == 2 and "holds files but no recipe.yaml" in refused.stderr
