@@ -33,7 +33,7 @@ def test_machines_of_another_size():
 
 
 def test_needs_of_a_tiny_run():
-    """2,236,672 parameters of 4 bytes; a checkpoint has them, and two moments of each; DeepSpeed's has them twice more,
+    """1,976,448 parameters of 4 bytes; a checkpoint has them, and two moments of each; DeepSpeed's has them twice more,
     as what it trains and in fp32."""
     recipe = load_recipe("tiny/sft", SHORT)
     machine, needs = plan_job(recipe, None, None, None)
