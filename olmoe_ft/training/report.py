@@ -47,6 +47,8 @@ def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, steps: Steps, r
         console.print(f"a pair's prompt is computed for each answer: {reason}")
     if resume is not None:
         console.print(f"going on from {resume}")
+        if (remark := trainer.remark(resume)) is not None:
+            console.print(remark, soft_wrap=True)
 
 
 def adapter_table(lora: Lora, model: PeftModel) -> Table:

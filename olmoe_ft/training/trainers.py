@@ -37,10 +37,18 @@ from olmoe_ft.training.router.guard import check_reach
 from olmoe_ft.training.router.loss import RouterLossMixin
 from olmoe_ft.training.saving import SavingMixin
 from olmoe_ft.training.shared_prompts import SharedPromptCollator, why_not_shared
+from olmoe_ft.training.universal import UniversalMixin
 
 
 class OlmoeSFTTrainer(
-    FiniteMixin, RouterLossMixin, EvaluationMixin, StepsByLengthMixin, OptimizerMixin, SavingMixin, SFTTrainer
+    FiniteMixin,
+    RouterLossMixin,
+    EvaluationMixin,
+    StepsByLengthMixin,
+    OptimizerMixin,
+    UniversalMixin,
+    SavingMixin,
+    SFTTrainer,
 ):
     """Supervised fine-tuning on assistant turns, plus the router objective."""
 
@@ -84,6 +92,7 @@ class OlmoeDPOTrainer(
     StepsByLengthMixin,
     OptimizerMixin,
     MovingReferenceMixin,
+    UniversalMixin,
     SavingMixin,
     DPOTrainer,
 ):
