@@ -63,9 +63,14 @@ def olmoe_ft(workspace: Path, *arguments: str, timeout: float = 300) -> subproce
     )
 
 
-def launch(workspace: Path, config: str, recipe: str, *overrides: str) -> str:
-    """`accelerate launch` in the workspace; returns what it printed, and fails with it."""
-    command = ["accelerate", "launch", "--config_file", config, "--main_process_port", "0", "-m", "olmoe_ft"]
+def launch(workspace: Path, config: str, recipe: str, *overrides: str, processes: int | None = None) -> str:
+    """`accelerate launch` in the workspace; returns what it printed, and fails with it.
+
+    Args:
+        processes: where they are not as many as the configuration says.
+    """
+    number = [] if processes is None else ["--num_processes", str(processes)]
+    command = ["accelerate", "launch", "--config_file", config, *number, "--main_process_port", "0", "-m", "olmoe_ft"]
     result = subprocess.run(
         [*command, "train", recipe, *overrides],
         cwd=workspace,
