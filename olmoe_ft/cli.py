@@ -45,7 +45,7 @@ def train(
     accept: Annotated[
         list[str] | None,
         typer.Option(
-            help="Go on though this is another than before: data, model, tokenizer, libraries, processes, engine.",
+            help="Go on though this is another than before: data, model, tokenizer, libraries, processes.",
             show_default=False,
         ),
     ] = None,

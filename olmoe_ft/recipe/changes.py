@@ -13,7 +13,6 @@ ACCEPTABLE = {
     "tokenizer": "the tokenizer",
     "libraries": "versions of torch, transformers and the others",
     "processes": "the number of processes",
-    "engine": "the DeepSpeed stage",
 }
 STEPS = ("training.max_steps", "training.num_train_epochs")
 # keys of a recipe that decide how a run is watched, kept or ended, and no step of it

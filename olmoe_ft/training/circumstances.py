@@ -15,7 +15,6 @@ from olmoe_ft.training.inputs import Inputs
 from olmoe_ft.training.steps import Steps
 
 COMPUTING = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed")  # libraries that make the numbers
-PLAIN = "no DeepSpeed"
 
 
 def circumstances(
@@ -43,7 +42,7 @@ def circumstances(
 def engine(arguments: SFTConfig | DPOConfig) -> str:
     """What holds the optimizer's states."""
     if (config := getattr(arguments, "hf_deepspeed_config", None)) is None:
-        return PLAIN
+        return "no DeepSpeed"
     return f"ZeRO-{config.config.get('zero_optimization', {}).get('stage', 0)}"
 
 
@@ -71,7 +70,7 @@ def compare(checkpoint: Path, now: dict[str, Any], steps: Steps, accept: frozens
             f"{checkpoint} was trained on something else: {'; '.join(wrong)}. Bring it back, start over with --fresh, "
             "or go on all the same with the option named behind each"
         ]
-    if PLAIN in (before["engine"], now["engine"]) and "engine" in differing:
+    if before["engine"] != now["engine"]:  # DeepSpeed's universal checkpoint of one stage lacks what the other reads
         wrong = [
             f"{checkpoint} was trained with {before['engine']}, and this launch has {now['engine']}: the optimizer's "
             "states of one cannot be read by the other; launch as before, or start over with --fresh"
@@ -91,7 +90,7 @@ def compare(checkpoint: Path, now: dict[str, Any], steps: Steps, accept: frozens
 
 
 def _names(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    names = ("data", "model", "tokenizer", "libraries", "processes", "engine")
+    names = ("data", "model", "tokenizer", "libraries", "processes")
     return [name for name in names if _key(name, before[name]) != _key(name, now[name])]
 
 
