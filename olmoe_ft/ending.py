@@ -7,14 +7,16 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
 from olmoe_ft.reasons import is_out_of_memory, one_line, system_reason
 from olmoe_ft.recipe import RecipeError, RunError
-from olmoe_ft.stopping import end_in_order
+from olmoe_ft.stopping import TRY_AGAIN, Stopped, end_in_order
 
 MISTAKE, FAILURE = 2, 1  # exit codes
+farewells: list[Callable[[int], None]] = []  # are called with the exit code, behind everything else
 
 
 def program() -> NoReturn:
@@ -44,6 +46,8 @@ def _leave(code: int) -> NoReturn:
             stream.flush()
         except OSError:  # nobody reads it any more, or its disk is full
             code = code or FAILURE
+    for tell in farewells:
+        tell(code)
     os._exit(code)
 
 
@@ -61,12 +65,13 @@ def exit_with_reason(error: Exception) -> None:
     """Say in one sentence why the command ends, and end it; goes on where the error needs its traceback.
 
     Raises:
-        SystemExit: with 2 where the user's input is wrong, 1 where something else ended a run.
+        SystemExit: with 2 where the user's input is wrong, 1 where something else ended a run, 75 where a run was
+            asked to stop and was saved.
     """
     from olmoe_ft.data.terminal import printable
 
     if isinstance(error, RecipeError | RunError):
-        sentence, code = str(error), MISTAKE if isinstance(error, RecipeError) else FAILURE
+        sentence, code = str(error), _code(error)
     elif is_out_of_memory(error):
         sentence, code = f"out of memory ({one_line(error)}); close other programs, or use a larger machine", FAILURE
     elif (reason := system_reason(error)) is not None:
@@ -74,12 +79,17 @@ def exit_with_reason(error: Exception) -> None:
     else:
         return
     _wait_for_turn(mistake=True)
-    _tell_launcher(sentence)
-    print(printable(sentence), file=sys.stderr)
+    tell_launcher(sentence)
+    if code != TRY_AGAIN or os.environ.get("RANK", "0") == "0":  # all ranks stop for the same request
+        print(printable(sentence), file=sys.stderr)
     sys.exit(code)
 
 
-def _tell_launcher(sentence: str) -> None:
+def _code(error: RecipeError | RunError) -> int:
+    return TRY_AGAIN if isinstance(error, Stopped) else MISTAKE if isinstance(error, RecipeError) else FAILURE
+
+
+def tell_launcher(sentence: str) -> None:
     """Leave the sentence where torch's launcher of several processes looks for it, so that its own report ends with it.
 
     The format is that of `torch.distributed.elastic.multiprocessing.errors.ProcessFailure`.

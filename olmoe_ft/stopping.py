@@ -1,30 +1,110 @@
-"""A request to stop (SIGTERM) ends the command in order: a launcher's, whose other process failed, or a batch system's.
+"""What a request to stop does: SIGTERM, SIGINT, SIGUSR1, SIGHUP, or the end of the launcher. See docs/signals.md.
 
-The main thread gets a `SystemExit` at its next line of Python. Where it waits in C++ for a process that is gone there
-is no next line: then another thread does what must not be left undone, and ends the process.
+Between two optimizer steps a run can be saved, so while it trains a request is only noted, and the trainer asks for it
+at the end of each step (`olmoe_ft.training.stop`). At any other time the command ends in order: the main thread gets a
+`SystemExit` at its next line of Python. Where it waits in C++ for a process that is gone there is no next line: then
+the listening thread does what must not be left undone, and ends the process. A second request ends it at once.
 """
 
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from olmoe_ft.recipe import RunError
+
+TRY_AGAIN = 75  # the exit code of a run that was saved and can go on: EX_TEMPFAIL of sysexits.h
 PATIENCE = 3.0  # seconds for the main thread to come to its next line
-_heard = threading.Event()
+LAUNCHER_ENDED = 65  # beside the numbers of signals, which end at 64
+TICK = 0.5  # seconds
+
 _undone: list[Callable[[], None]] = []
+_leaving = threading.Event()  # the main thread is on its way out
+
+
+class Stopped(RunError):
+    """A run that was asked to stop, and was saved: the same command goes on with it. Exit code 75."""
+
+
+class _Request:
+    """What this process was asked first; the listening thread writes it."""
+
+    code = 0
+    since = 0.0  # time.monotonic()
+    noted_only = False  # while training: whoever takes the steps asks for it
+    raised = False  # as SystemExit in the main thread, which is done once
+
+    @classmethod
+    def again_at(cls) -> float:
+        """From then on another one is a second one. A launcher passes on what the terminal, or the batch system, has
+        sent to its processes already; `timeout` sends its signal twice."""
+        return cls.since + (1.5 if launched() else 0.2)
 
 
 def end_in_order() -> None:
     """From here on this process does so. Its children, such as a data loader's workers, end as usual."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    signal.signal(signal.SIGTERM, _stop)
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP]
+    # torchrun hears, and passes on, what nohup or a shell's & had told it to ignore
+    heard = {number for number in numbers if _by_torchrun() or signal.getsignal(number) != signal.SIG_IGN}
+    for number in heard:
+        signal.signal(number, _in_main_thread)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=_as_usual)
-    threading.Thread(target=_watch, args=(reader,), daemon=True).start()
+    os.register_at_fork(after_in_child=lambda: _as_usual(heard))
+    threading.Thread(target=_listen, args=(reader, heard), name="requests to stop", daemon=True).start()
+
+
+def asked() -> int:
+    """What this process was asked to stop by: the number of a signal, `LAUNCHER_ENDED`, 0 for nothing."""
+    return _Request.code
+
+
+def name_of(code: int) -> str:
+    return "the end of its launcher" if code == LAUNCHER_ENDED else signal.Signals(code).name
+
+
+def launched() -> bool:
+    """Whether `accelerate launch` or torchrun started this process, rather than a shell."""
+    return _by_torchrun() or "ACCELERATE_MIXED_PRECISION" in os.environ
+
+
+def _by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def only_note() -> None:
+    """Until `at_steps` ends a request is noted; who takes the steps asks for it."""
+    _Request.noted_only = True
+
+
+@contextmanager
+def at_steps() -> Iterator[None]:
+    """Around all steps: behind them a request ends the command in order, as it does before them.
+
+    Raises:
+        SystemExit: one was noted behind the last step.
+    """
+    try:
+        yield
+    except BaseException:
+        if asked():
+            _leaving.set()
+        raise
+    finally:
+        _Request.noted_only = False
+    if asked():
+        _leave()
+
+
+def leaving() -> bool:
+    """Whether the main thread is on its way out, and will say itself why."""
+    return _leaving.is_set()
 
 
 @contextmanager
@@ -43,7 +123,9 @@ def undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    _leaving.set()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:
@@ -51,24 +133,80 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stop(number: int, frame: Any) -> NoReturn:
-    _heard.set()
+def end_at_once(code: int) -> NoReturn:
+    """End this process from another thread than its main one, with what must not be left undone."""
+    try:
+        for act in _undone:
+            act()
+    finally:
+        os._exit(code)
+
+
+def _in_main_thread(number: int, frame: Any) -> None:
+    if not _Request.noted_only and not _Request.raised:
+        _Request.code = _Request.code or number  # the listening thread may be a moment behind
+        _leave()
+
+
+def _leave() -> None:
+    _Request.raised = True
+    _leaving.set()
     if os.environ.get("WORLD_SIZE", "1") == "1":  # of several, the one that failed has said why
-        print(f"stopped by {signal.Signals(number).name}", file=sys.stderr)
-    sys.exit(128 + number)
+        print(f"stopped by {name_of(asked())}", file=sys.stderr)
+    sys.exit(128 + (signal.SIGTERM if asked() == LAUNCHER_ENDED else asked()))
 
 
-def _watch(reader: int) -> None:
-    while os.read(reader, 1)[0] != signal.SIGTERM:
+def _listen(reader: int, heard: set[signal.Signals]) -> None:
+    launcher = os.getppid() if launched() else None
+    while True:
+        if select.select([reader], [], [], TICK)[0]:
+            for number in os.read(reader, 64):
+                if number in heard:
+                    _hear(number)
+        if launcher is not None and os.getppid() != launcher:
+            launcher = None
+            _hear(LAUNCHER_ENDED)
+        late = time.monotonic() > _Request.since + PATIENCE
+        if asked() and late and not _Request.noted_only and not _leaving.is_set():
+            end_at_once(128 + asked())
+
+
+def _hear(code: int) -> None:
+    if not _Request.since:
+        _Request.code, _Request.since = code, time.monotonic()
+        if _Request.noted_only:
+            _announce()
+        elif code == LAUNCHER_ENDED:
+            os.kill(os.getpid(), signal.SIGTERM)  # which wakes the main thread, as a signal does
+    elif code != LAUNCHER_ENDED and time.monotonic() > _Request.again_at():
+        _say(f"{name_of(code)} after {name_of(asked())}: ended at once; what was being written does not count")
+        end_at_once(128 + code)
+
+
+def _announce() -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return
+    again = "" if asked() == LAUNCHER_ENDED else "; a second one ends it at once"
+    _say(f"{name_of(asked())}: this step is finished and saved, then the run stops{again}{_launcher_waits()}")
+
+
+def _launcher_waits() -> str:
+    if not _by_torchrun() or asked() == LAUNCHER_ENDED:
+        return ""
+    seconds = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "30")
+    return f". The launcher waits {seconds} s for that if it was stopped itself (TORCH_ELASTIC_SHUTDOWN_TIMEOUT)"
+
+
+def _say(sentence: str) -> None:
+    try:
+        print(sentence, file=sys.stderr, flush=True)
+    except OSError:  # the terminal has gone with what stopped us
         pass
-    if not _heard.wait(PATIENCE):
-        try:
-            for act in _undone:
-                act()
-        finally:
-            os._exit(128 + signal.SIGTERM)
 
 
-def _as_usual() -> None:
+def _as_usual(heard: set[signal.Signals]) -> None:
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in heard:
+        signal.signal(number, signal.SIG_DFL)
+    if _Request.noted_only:  # a data loader's worker: the launcher signals the whole group, and the step needs it
+        os.setpgid(0, 0)

@@ -13,6 +13,7 @@ from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.metrics import direction
 from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.watch import STILL, watch_ranks
 
 # What the pipeline itself decides; the recipe may not name these (olmoe_ft.recipe.options.refused).
 OWNED = {
@@ -21,6 +22,9 @@ OWNED = {
     "logging_nan_inf_filter": False,  # olmoe_ft.training.finite stops at such a number; nothing is logged as another
 }
 
+# seconds that torch lets a rank wait for others; it cannot tell one that hangs from one that saves 100 GB, as
+# olmoe_ft.training.watch does
+COLLECTIVE = 1800
 FLOATS = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")  # torch refuses 0 beside 0.9
 
 
@@ -45,6 +49,8 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
     }
     stage: dict[str, Any] = {"bf16": recipe.model.dtype == "bfloat16"}
     stage |= {name: float(recipe.training[name]) for name in FLOATS if recipe.training.get(name) is not None}
+    still = float(recipe.training.get("ddp_timeout") or STILL)
+    stage["ddp_timeout"] = max(COLLECTIVE, int(still))
     config = SFTConfig if recipe.stage == "sft" else DPOConfig
     if (metric := recipe.training.get("metric_for_best_model")) is not None:
         assert recipe.stage != "pipeline"
@@ -53,6 +59,7 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
         arguments = config(output_dir=str(run.checkpoints.path), **{**machine, **recipe.training, **stage, **OWNED})
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise RecipeError(f"training: {one_line(error)}") from None
+    watch_ranks(still)
     keep_to_one_gpu(arguments)
     return arguments
 

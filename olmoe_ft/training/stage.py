@@ -33,6 +33,7 @@ from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments, whole_weights
 from olmoe_ft.training.start import starting_checkpoint, write_base
 from olmoe_ft.training.steps import Steps, count_steps
+from olmoe_ft.training.stop import stops_at_steps
 from olmoe_ft.training.tracking import Tracking, TrackingCallback
 from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
 
@@ -149,7 +150,8 @@ def _train(
         )
         print_start(recipe, run, trainer, steps, resume)
     try:
-        result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with stops_at_steps(trainer):
+            result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         GRADIENTS.release()
         trainer.save_model(str(run.unfinished))
     except BaseException as error:

@@ -120,7 +120,7 @@ LIBRARY = {
     "log_on_each_node": "transformers TrainingArguments.get_process_log_level; with several machines",
     "dataset_num_proc": "olmoe_ft.data.tokens, datasets' map; the rows are the same (tests/data/test_cache.py)",
     "dataloader_pin_memory": "transformers Trainer's data loader; of no use on a CPU, where transformers turns it off",
-    "ddp_timeout": "transformers TrainingArguments.ddp_timeout_delta, for the process group",
+    "ddp_timeout": "olmoe_ft.training.watch, of several processes (tests/end_to_end/test_signals.py)",
     "precompute_ref_batch_size": "trl DPOTrainer._precompute_ref_logps; the values are the same",
 }
 

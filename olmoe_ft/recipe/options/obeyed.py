@@ -81,7 +81,7 @@ OBEYED = {
     "ddp_bucket_cap_mb": DDP,
     "ddp_broadcast_buffers": DDP,
     "ddp_static_graph": DDP,
-    "ddp_timeout": "seconds after which a process that waits for others gives up",
+    "ddp_timeout": "seconds that a process may do nothing while others wait for it (600); then the launch ends",
     # the losses of the stages
     "loss_type": "the loss of the task: of stage sft `nll` or `dft`, of stage dpo a list to be summed",
     "loss_weights": "weights of the losses in `loss_type`, one for each",

@@ -1,0 +1,88 @@
+"""What one rank can know of another: what it says of itself, how it works, and whether it is there at all."""
+
+import os
+import socket
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+from torch.distributed import distributed_c10d
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What a rank says of itself."""
+
+    host: str
+    computer: str
+    """Equal where one process can look at the other."""
+    pid: int
+    begun: int
+    """Collectives it has begun: a rank with fewer than another is the one that is waited for."""
+    work: float
+    """Seconds, see `work_of`."""
+    place: str
+    """The line of Python that its main thread stands in."""
+
+    @classmethod
+    def own(cls, work: float) -> "Sign":
+        return cls(socket.gethostname(), _computer(), os.getpid(), _collectives_begun(), work, _place())
+
+    @property
+    def near(self) -> bool:
+        return self.computer == _computer()
+
+    def gone(self) -> bool:
+        """Whether its process has ended; False where it cannot be known."""
+        if not self.near:
+            return False
+        try:
+            return psutil.Process(self.pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        except psutil.NoSuchProcess:
+            return True
+
+    as_dict = asdict
+
+
+def work_of(pid: int) -> float:
+    """Seconds that a process and its children have worked: on a processor, or with a disk at 2 MB a second.
+
+    Saving, reading and compiling count; waiting in a sleep does not.
+    """
+    try:
+        process = psutil.Process(pid)
+        return sum(map(_work, [process, *process.children(recursive=True)]))
+    except psutil.Error:  # it has ended, or is another user's
+        return 0.0
+
+
+def _work(process: psutil.Process) -> float:
+    try:
+        times, disk = process.cpu_times(), process.io_counters()
+    except (psutil.Error, AttributeError):  # ended by now; no such counters on this system
+        return 0.0
+    seconds = times.user + times.system + times.children_user + times.children_system
+    return float(seconds + (disk.read_bytes + disk.write_bytes) / 2e6)
+
+
+def _collectives_begun() -> int:
+    groups: list[Any] = list(distributed_c10d._world.pg_map)
+    return sum(group._get_sequence_number_for_group() for group in groups)
+
+
+def _place() -> str:
+    frame = sys._current_frames()[threading.main_thread().ident or 0]
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
+
+
+@cache
+def _computer() -> str:
+    """This computer since its start, and the part of it in which process numbers are one's own (a container)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return f"{socket.gethostname()}, started at {psutil.boot_time()}"

@@ -1,0 +1,227 @@
+"""Each rank of a launch watches the others, in a thread: one that has failed or hangs ends the launch, by name.
+
+The launcher ends the ranks of its own computer when one of them has failed. What it cannot see: that a rank hangs; that
+one of another computer has failed; and that a rank which was asked to stop waits in C++ for one that is gone.
+
+A rank hangs when others have begun a collective that it has not begun, and it neither begins one nor works, for as long
+as `training.ddp_timeout` says. Long work that others wait for is none: it uses a processor or a disk.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, NamedTuple, NoReturn
+
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
+
+from olmoe_ft.data.terminal import printable
+from olmoe_ft.ending import FAILURE, farewells, tell_launcher
+from olmoe_ft.stopping import PATIENCE, asked, end_at_once, leaving
+from olmoe_ft.training.signs import Sign, work_of
+
+STILL = 600  # seconds, where the recipe says nothing; as long as NCCL lets a rank wait
+IDLE = 0.05  # of the time: a rank that works less does not work
+ALONE = 10.0  # seconds in which a launcher, or a library, ends a rank whose peer has gone
+
+_watch: "Watch | None" = None
+
+
+def watch_ranks(still: float) -> None:
+    """Have this rank watched by the others and watch them, until its process ends.
+
+    Args:
+        still: seconds after which a rank that others wait for, and that does nothing, counts as hanging.
+    """
+    global _watch
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    if _watch is None:
+        _watch = Watch()
+        farewells.append(_watch.say_goodbye)
+        threading.Thread(target=_watch.run, name="watch of the ranks", daemon=True).start()
+    _watch.limit = still
+
+
+def lost_rank() -> int | None:
+    """A rank that has ended and should not have."""
+    return None if _watch is None else _watch.lost
+
+
+class Seen(NamedTuple):
+    at: float
+    work: float
+
+
+class Peer:
+    """Another rank, as it is seen from here."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.sign: Sign | None = None
+        self.left_in_order = False
+        self.absent = False
+        self.seen: deque[Seen] = deque()  # since it has begun its last collective
+
+    def see(self, sign: Sign, now: float, limit: float) -> None:
+        if self.sign is None or sign.begun != self.sign.begun:
+            self.seen.clear()
+        self.sign = sign
+        self.seen.append(Seen(now, sign.work))
+        while len(self.seen) > 1 and self.seen[1].at <= now - limit:
+            self.seen.popleft()
+
+    def is_still(self, limit: float) -> bool:
+        if not self.seen:
+            return False
+        first, last = self.seen[0], self.seen[-1]
+        return last.at - first.at >= limit and last.work - first.work < IDLE * (last.at - first.at)
+
+    @property
+    def begun(self) -> int:
+        return 0 if self.sign is None else self.sign.begun
+
+    def has_gone(self) -> bool:
+        """Seen twice: in between it may be read that it has left in order."""
+        before, self.absent = self.absent, self.sign is not None and not self.left_in_order and self.sign.gone()
+        return before and self.absent
+
+    def described(self, limit: float) -> str:
+        assert self.sign is not None
+        return (
+            f"rank {self.rank} ({self.sign.host}, process {self.sign.pid}) has not moved for {limit:g} s "
+            f"(training.ddp_timeout); it stands in {self.sign.place}; the others wait for it"
+        )
+
+    def end(self) -> None:
+        """It ends itself if it can; a stopped one cannot."""
+        time.sleep(PATIENCE)
+        if self.sign is not None and self.sign.near and not self.sign.gone():
+            with suppress(OSError):
+                os.kill(self.sign.pid, signal.SIGKILL)
+
+    def works_now(self) -> bool:
+        """Asked of its process: a call in C that keeps Python from running keeps the rank from saying so."""
+        if self.sign is None or not self.sign.near:
+            return False
+        before = work_of(self.sign.pid)
+        time.sleep(2)
+        return work_of(self.sign.pid) - before > 2 * IDLE
+
+
+class Watch:
+    """What is published and read stands in the store that the launcher keeps for its ranks."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        store: Any = distributed_c10d._get_default_store()
+        # a connection of its own: the main thread may wait on the other
+        self.store = dist.PrefixStore("olmoe_ft/watch", store.clone())
+        self.store.set_timeout(timedelta(seconds=10))
+        self.peers = {rank: Peer(rank) for rank in range(self.size) if rank != self.rank}
+        self.limit = float(STILL)
+        self.interval = max(1.0, self.size / 64)  # of 64 ranks or more each reads 64 signs a second
+        self.now = 0.0  # seconds in which this rank itself was not stopped
+        self.begun = 0
+        self.own_work = Seen(-60, 0)
+        self.hanging: tuple[int, str] | None = None  # whom a rank has found to hang, and what it says of it
+        self.lost: int | None = None
+        self.lost_at = 0.0
+
+    def run(self) -> None:
+        before = time.monotonic()
+        reachable = True
+        while True:
+            time.sleep(self.interval)
+            elapsed, before = time.monotonic() - before, time.monotonic()
+            self.now += min(elapsed, 2 * self.interval)
+            if reachable:
+                try:
+                    self.publish()
+                    self.read()
+                except RuntimeError:  # the store has ended with its launcher
+                    reachable = False
+            self.judge()
+
+    def publish(self) -> None:
+        if self.now - self.own_work.at > min(5, self.limit / 4):  # it looks at all processes of the computer
+            self.own_work = Seen(self.now, work_of(os.getpid()))
+        sign = Sign.own(self.own_work.work)
+        self.begun = sign.begun
+        self.store.set(f"sign/{self.rank}", json.dumps(sign.as_dict()))
+
+    def read(self) -> None:
+        for peer, text in self._values("sign"):
+            peer.see(Sign(**json.loads(text)), self.now, self.limit)
+        for peer, code in self._values("left"):
+            if code == "0":
+                peer.left_in_order = True
+            else:
+                self._lose(peer)
+        if self.store.check(["hanging"]):
+            self.hanging = json.loads(self.store.get("hanging"))
+
+    def _values(self, name: str) -> list[tuple[Peer, str]]:
+        there = [peer for peer in self.peers.values() if self.store.check([f"{name}/{peer.rank}"])]
+        values = self.store.multi_get([f"{name}/{peer.rank}" for peer in there]) if there else []
+        return [(peer, value.decode()) for peer, value in zip(there, values, strict=True)]
+
+    def say_goodbye(self, code: int) -> None:
+        self._say(f"left/{self.rank}", str(code))
+
+    def _say(self, key: str, value: str) -> None:
+        with suppress(RuntimeError):  # there is nobody to hear it any more
+            self.store.set(key, value)
+
+    def judge(self) -> None:
+        if leaving():  # the main thread says itself what there is to be said
+            return
+        for peer in self.peers.values():
+            if peer.has_gone() and self.lost is None:
+                self._lose(peer)
+                self._say(f"left/{peer.rank}", "gone")  # ranks of other computers cannot see it
+        if self.lost is not None:
+            if self.now - self.lost_at > (PATIENCE if asked() else ALONE):
+                self._end_without(self.peers[self.lost])
+        elif self.hanging is not None:
+            self._end_for(*self.hanging)
+        elif (still := self._still()) is not None and not still.works_now():
+            self._say("hanging", json.dumps([still.rank, still.described(self.limit)]))
+
+    def _lose(self, peer: Peer) -> None:
+        if self.lost is None:
+            self.lost, self.lost_at = peer.rank, self.now
+
+    def _still(self) -> Peer | None:
+        """The rank that the others wait for, if it does nothing."""
+        there = [peer for peer in self.peers.values() if not peer.left_in_order]
+        most = max([self.begun, *(peer.begun for peer in there)])
+        still = [peer for peer in there if peer.begun < most and peer.is_still(self.limit)]
+        return min(still, key=lambda peer: peer.begun, default=None)
+
+    def _end_for(self, rank: int, sentence: str) -> None:
+        """End this rank because another one hangs; the first of them says so."""
+        if rank != self.rank:
+            tell_launcher(sentence)
+            if self.rank == min(other for other in range(self.size) if other != rank):
+                print(printable(sentence), file=sys.stderr, flush=True)
+            self.peers[rank].end()
+        self._end()
+
+    def _end_without(self, peer: Peer) -> None:
+        """End this rank because another one has ended. The launcher of that one says what of."""
+        if peer.sign is not None and not peer.sign.near:
+            sentence = f"rank {peer.rank} ({peer.sign.host}, process {peer.sign.pid}) has failed; what of is said there"
+            tell_launcher(sentence)
+            print(printable(sentence), file=sys.stderr, flush=True)
+        self._end()
+
+    def _end(self) -> NoReturn:
+        self.say_goodbye(FAILURE)
+        end_at_once(FAILURE)
