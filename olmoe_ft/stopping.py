@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from olmoe_ft.recipe import RunError
@@ -152,7 +152,7 @@ def _leave() -> None:
     _Request.raised = True
     _leaving.set()
     if os.environ.get("WORLD_SIZE", "1") == "1":  # of several, the one that failed has said why
-        print(f"stopped by {name_of(asked())}", file=sys.stderr)
+        _say(f"stopped by {name_of(asked())}")
     sys.exit(128 + (signal.SIGTERM if asked() == LAUNCHER_ENDED else asked()))
 
 
@@ -173,35 +173,32 @@ def _listen(reader: int, heard: set[signal.Signals]) -> None:
 
 def _hear(code: int) -> None:
     if not _Request.since:
+        noted = _Request.noted_only
+        if noted and os.environ.get("RANK", "0") == "0":
+            _say(_announcement(code))  # before anything else can be said about it
         _Request.code, _Request.since = code, time.monotonic()
-        if _Request.noted_only:
-            _announce()
-        elif code == LAUNCHER_ENDED:
+        if code == LAUNCHER_ENDED and not noted:
             os.kill(os.getpid(), signal.SIGTERM)  # which wakes the main thread, as a signal does
     elif code != LAUNCHER_ENDED and time.monotonic() > _Request.again_at():
         _say(f"{name_of(code)} after {name_of(asked())}: ended at once; what was being written does not count")
         end_at_once(128 + code)
 
 
-def _announce() -> None:
-    if os.environ.get("RANK", "0") != "0":
-        return
-    again = "" if asked() == LAUNCHER_ENDED else "; a second one ends it at once"
-    _say(f"{name_of(asked())}: this step is finished and saved, then the run stops{again}{_launcher_waits()}")
-
-
-def _launcher_waits() -> str:
-    if not _by_torchrun() or asked() == LAUNCHER_ENDED:
-        return ""
-    seconds = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "30")
-    return f". The launcher waits {seconds} s for that if it was stopped itself (TORCH_ELASTIC_SHUTDOWN_TIMEOUT)"
+def _announcement(code: int) -> str:
+    sentence = f"{name_of(code)}: the run is saved at the end of this step, and stops"
+    if code == LAUNCHER_ENDED:
+        return sentence
+    sentence += "; a second one ends it at once"
+    if _by_torchrun():
+        seconds = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "30")
+        sentence += f". Its launcher, if it was asked too, waits {seconds} s (TORCH_ELASTIC_SHUTDOWN_TIMEOUT)"
+    return sentence
 
 
 def _say(sentence: str) -> None:
-    try:
-        print(sentence, file=sys.stderr, flush=True)
-    except OSError:  # the terminal has gone with what stopped us
-        pass
+    with suppress(OSError):  # the terminal may have gone with what stopped us
+        sys.stderr.write(sentence + "\n")  # in one piece: another thread may be saying something
+        sys.stderr.flush()
 
 
 def _as_usual(heard: set[signal.Signals]) -> None:
