@@ -12,8 +12,8 @@ BENCH ?=
 GPU ?=
 # SIGUSR1 is passed on too; how long the launcher waits until a step is done and saved; docs/signals.md
 SIGNALS := PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
-WAIT ?= 600
-LAUNCH = $(SIGNALS) TORCH_ELASTIC_SHUTDOWN_TIMEOUT=$(WAIT) $(BIN)/accelerate launch --quiet --config_file $(ACCELERATE) -m olmoe_ft train
+STOP_WAIT ?= 600
+LAUNCH = $(SIGNALS) TORCH_ELASTIC_SHUTDOWN_TIMEOUT=$(STOP_WAIT) $(BIN)/accelerate launch --quiet --config_file $(ACCELERATE) -m olmoe_ft train
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 13

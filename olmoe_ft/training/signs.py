@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,6 @@ class Sign:
             return psutil.Process(self.pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
         except psutil.NoSuchProcess:
             return True
-
-    as_dict = asdict
 
 
 def work_of(pid: int) -> float:

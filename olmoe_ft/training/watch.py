@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn
 
@@ -154,7 +155,7 @@ class Watch:
             self.own_work = Seen(self.now, work_of(os.getpid()))
         sign = Sign.own(self.own_work.work)
         self.begun = sign.begun
-        self.store.set(f"sign/{self.rank}", json.dumps(sign.as_dict()))
+        self.store.set(f"sign/{self.rank}", json.dumps(asdict(sign)))
 
     def read(self) -> None:
         for peer, text in self._values("sign"):

@@ -63,16 +63,24 @@ def olmoe_ft(workspace: Path, *arguments: str, timeout: float = 300) -> subproce
     )
 
 
-def launch(workspace: Path, config: str, recipe: str, *overrides: str, processes: int | None = None) -> str:
+def launch(
+    workspace: Path,
+    config: str,
+    recipe: str,
+    *overrides: str,
+    processes: int | None = None,
+    program: tuple[str, ...] = ("-m", "olmoe_ft"),
+) -> str:
     """`accelerate launch` in the workspace; returns what it printed, and fails with it.
 
     Args:
         processes: where they are not as many as the configuration says.
+        program: what is launched in the place of the command.
     """
     number = [] if processes is None else ["--num_processes", str(processes)]
-    command = ["accelerate", "launch", "--config_file", config, *number, "--main_process_port", "0", "-m", "olmoe_ft"]
+    command = ["accelerate", "launch", "--config_file", config, *number, "--main_process_port", "0"]
     result = subprocess.run(
-        [*command, "train", recipe, *overrides],
+        [*command, *program, "train", recipe, *overrides],
         cwd=workspace,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,

@@ -128,7 +128,8 @@ def test_preparing_longer_than_processes_wait_for_each_other_ends_no_launch(work
             )
     overrides = ["name=many", "stages.0.data.train=[{path: many.jsonl}]", "stages.0.training.dataset_num_proc=1"]
     fresh = f"data.cache={os.fspath(workspace / 'fresh')}"
-    launch(workspace, CONFIGS["zero2"], "x.yaml", *overrides, "training.ddp_timeout=15", fresh)
+    short = (str(Path(__file__).with_name("short_collectives.py")),)
+    launch(workspace, CONFIGS["zero2"], "x.yaml", *overrides, "training.ddp_timeout=15", fresh, program=short)
     assert json.loads((workspace / "runs/many/sft/summary.json").read_text())["steps"] == 2
     made = {file.name: file.stat() for file in (workspace / "fresh").glob("*/*.arrow") if file.stat().st_size > 2**22}
     assert made["tokens.arrow"].st_mtime - made["rows.arrow"].st_mtime > 15  # a longer time than may be waited
