@@ -47,15 +47,9 @@ class StopCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         only_note()
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         self.agreed = _any_rank(asked(), args)
-        assert state.epoch is not None
-        # what is due at the end of an epoch, such as its evaluation, has to come before the checkpoint
-        if self.agreed and not state.epoch.is_integer():
-            control.should_save = True
-
-    def on_epoch_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
-        if self.agreed:
+        if self.agreed:  # `SavingMixin` has what is due at the end of an epoch done before that
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
