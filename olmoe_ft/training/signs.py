@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
@@ -22,7 +23,9 @@ class Sign:
     """Equal where one process can look at the other."""
     pid: int
     begun: int
-    """Collectives it has begun: a rank with fewer than another is the one that is waited for."""
+    """Collectives it has begun."""
+    talks: bool
+    """Whether its main thread is in one, or makes a group of ranks."""
     work: float
     """Seconds, see `work_of`."""
     place: str
@@ -30,7 +33,12 @@ class Sign:
 
     @classmethod
     def own(cls, work: float) -> "Sign":
-        return cls(socket.gethostname(), _computer(), os.getpid(), _collectives_begun(), work, _place())
+        return cls(socket.gethostname(), _computer(), os.getpid(), _collectives_begun(), _talks(), work, _place())
+
+    @property
+    def reached(self) -> tuple[int, bool]:
+        """Who has reached less than another is waited for."""
+        return self.begun, self.talks
 
     @property
     def near(self) -> bool:
@@ -72,8 +80,21 @@ def _collectives_begun() -> int:
     return sum(group._get_sequence_number_for_group() for group in groups)
 
 
+def _talks() -> bool:
+    frame: FrameType | None = _main_frame()
+    while frame is not None:
+        if any(part in frame.f_code.co_filename for part in ("/torch/distributed/", "/deepspeed/comm/")):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _main_frame() -> FrameType:
+    return sys._current_frames()[threading.main_thread().ident or 0]
+
+
 def _place() -> str:
-    frame = sys._current_frames()[threading.main_thread().ident or 0]
+    frame = _main_frame()
     return f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
 
 

@@ -3,8 +3,8 @@
 The launcher ends the ranks of its own computer when one of them has failed. What it cannot see: that a rank hangs; that
 one of another computer has failed; and that a rank which was asked to stop waits in C++ for one that is gone.
 
-A rank hangs when others have begun a collective that it has not begun, and it neither begins one nor works, for as long
-as `training.ddp_timeout` says. Long work that others wait for is none: it uses a processor or a disk.
+A rank hangs when another is in a collective that it has not begun, and it neither begins one nor works, for as long as
+`training.ddp_timeout` says. Long work that others wait for is none: it uses a processor or a disk.
 """
 
 import json
@@ -85,8 +85,8 @@ class Peer:
         return last.at - first.at >= limit and last.work - first.work < IDLE * (last.at - first.at)
 
     @property
-    def begun(self) -> int:
-        return 0 if self.sign is None else self.sign.begun
+    def reached(self) -> tuple[int, bool]:
+        return (0, False) if self.sign is None else self.sign.reached
 
     def has_gone(self) -> bool:
         """Seen twice: in between it may be read that it has left in order."""
@@ -129,7 +129,7 @@ class Watch:
         self.limit = float(STILL)
         self.interval = max(1.0, self.size / 64)  # of 64 ranks or more each reads 64 signs a second
         self.now = 0.0  # seconds in which this rank itself was not stopped
-        self.begun = 0
+        self.reached = (0, False)
         self.own_work = Seen(-60, 0)
         self.hanging: tuple[int, str] | None = None  # whom a rank has found to hang, and what it says of it
         self.lost: int | None = None
@@ -154,7 +154,7 @@ class Watch:
         if self.now - self.own_work.at > min(5, self.limit / 4):  # it looks at all processes of the computer
             self.own_work = Seen(self.now, work_of(os.getpid()))
         sign = Sign.own(self.own_work.work)
-        self.begun = sign.begun
+        self.reached = sign.reached
         self.store.set(f"sign/{self.rank}", json.dumps(asdict(sign)))
 
     def read(self) -> None:
@@ -202,17 +202,18 @@ class Watch:
     def _still(self) -> Peer | None:
         """The rank that the others wait for, if it does nothing."""
         there = [peer for peer in self.peers.values() if not peer.left_in_order]
-        most = max([self.begun, *(peer.begun for peer in there)])
-        still = [peer for peer in there if peer.begun < most and peer.is_still(self.limit)]
-        return min(still, key=lambda peer: peer.begun, default=None)
+        most = max([self.reached, *(peer.reached for peer in there)])
+        still = [peer for peer in there if peer.reached < most and peer.is_still(self.limit)]
+        return min(still, key=lambda peer: peer.reached, default=None)
 
     def _end_for(self, rank: int, sentence: str) -> None:
-        """End this rank because another one hangs; the first of them says so."""
+        """End this rank because one hangs; the first of the others says so, and all to the launcher."""
+        tell_launcher(sentence)
         if rank != self.rank:
-            tell_launcher(sentence)
             if self.rank == min(other for other in range(self.size) if other != rank):
                 print(printable(sentence), file=sys.stderr, flush=True)
             self.peers[rank].end()
+        time.sleep(1.5 * self.interval)  # the others are to hear of it before the launcher ends them
         self._end()
 
     def _end_without(self, peer: Peer) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 
 import torch
 from transformers import Trainer
@@ -20,6 +21,8 @@ def fail(*arguments, **named):
         return train(*arguments, **named)
     if kind == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "hangs":
+        time.sleep(3600)
     if kind == "option":
         torch.optim.AdamW([], lr=1.0)  # a library refuses what it was given
     if kind == "mistake":

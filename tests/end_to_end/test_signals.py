@@ -9,14 +9,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from launches import CONFIGS, ENVIRONMENT, SHORT, make_workspace
+from launches import CONFIGS, ENVIRONMENT, REPOSITORY, SHORT, make_workspace
 from safetensors.torch import load_file
 
 STEPS = 8
 RUN = ["train", "recipes/tiny/sft.yaml", *SHORT, f"training.max_steps={STEPS}", "data.train.0.max_rows=300"]
 ONE = [sys.executable, "-m", "olmoe_ft", *RUN]
-ZERO3 = ["accelerate", "launch", "--config_file", CONFIGS["zero3"], "--main_process_port", "0", "-m", "olmoe_ft", *RUN]
-LATE = 120  # seconds for what takes two, on a machine that does much else
+LAUNCHER = ["accelerate", "launch", "--config_file", CONFIGS["zero3"], "--main_process_port", "0"]
+ZERO3 = [*LAUNCHER, "-m", "olmoe_ft", *RUN]
+LATE = 240  # seconds for what takes two, on a machine that does much else
 
 
 class Launch:
@@ -55,7 +56,7 @@ class Launch:
 
 def _rank(process: psutil.Process) -> str:
     try:
-        return process.environ().get("RANK", "") if "olmoe_ft" in process.cmdline() else ""
+        return process.environ().get("RANK", "") if "train" in process.cmdline() else ""
     except psutil.Error:
         return ""
 
@@ -133,14 +134,24 @@ def test_a_rank_that_was_killed_ends_the_launch_and_is_named_last(workspace, ask
     assert "goes on from there" not in launch.output and not (launch.run / "final").exists()
 
 
-def test_a_rank_that_hangs_is_named_and_ends_the_launch(workspace):
-    command = [*ZERO3, "training.ddp_timeout=8"]
-    launch = Launch(workspace, "hangs", command, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="600")
-    launch.trains()
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_rank_that_hangs_is_named_and_ends_the_launch(workspace, stopped):
+    """By SIGSTOP, which it cannot answer, or in a sleep that does not end."""
+    program = ["-m", "olmoe_ft"] if stopped else [str(Path(__file__).with_name("fails.py")), "hangs", "1"]
+    launch = Launch(
+        workspace,
+        f"hangs-{stopped}",
+        [*LAUNCHER, *program, *RUN, "training.ddp_timeout=8"],
+        TORCH_ELASTIC_SHUTDOWN_TIMEOUT="600",
+        PYTHONPATH=str(REPOSITORY),
+    )
+    _wait(lambda: len(launch.ranks()) == 2 and (not stopped or launch.steps() > 0), launch)
     first, second = launch.ranks()
-    second.send_signal(signal.SIGSTOP)
+    if stopped:
+        second.send_signal(signal.SIGSTOP)
     assert launch.ends() == 1
     sentence = f"rank 1 ({psutil.os.uname().nodename}, process {second.pid}) has not moved for 8 s"
-    assert sentence in launch.output
+    assert sentence in launch.output and (stopped or "fails.py:" in launch.output)
     assert sentence in launch.output.splitlines()[-2], launch.output[-3000:]
     assert not first.is_running() and not second.is_running()

@@ -15,7 +15,7 @@ from olmoe_ft.training.watch import IDLE, Peer
 
 
 def sign(begun: int = 1, work: float = 0.0, pid: int = 1) -> Sign:
-    return Sign("host", signs._computer(), pid, begun, work, "file.py:1 wait")
+    return Sign("host", signs._computer(), pid, begun, False, work, "file.py:1 wait")
 
 
 def seen(*signs: tuple[float, Sign], limit: float = 10) -> bool:
