@@ -23,8 +23,11 @@ def resolve_checkpoint(path: str) -> str:
     folder = Path(path)
     if folder.is_file():
         raise RecipeError(f"{path} is a file; name the checkpoint folder, the run directory or the Hub name")
-    planned = [folder / "data_report.json"]  # all that `plan` leaves in a run directory
-    if not folder.exists() or list(folder.iterdir()) == planned:
+    begun = {
+        folder / "data_report.json",
+        folder / "lock",
+    }  # all that is in a run directory before a launch writes to it
+    if not folder.exists() or (any(folder.iterdir()) and {*folder.iterdir()} <= begun):
         if path.startswith((".", "/", "runs/")) or path.count("/") > 1:
             kind = Unreachable if path.startswith("runs/") else RecipeError  # a run may be to come
             raise kind(

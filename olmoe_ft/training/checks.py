@@ -15,6 +15,7 @@ from olmoe_ft.recipe.changes import GO_ON, Restart
 from olmoe_ft.recipe.launch import check_mixed_precision
 from olmoe_ft.recipe.options.device import check_device, check_packages
 from olmoe_ft.recipe.precision import check_optimizer, deepspeed_here
+from olmoe_ft.training.lock import refuse_second
 from olmoe_ft.training.model_files import config_values, model_config, stage_tokenizer, with_start_of
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.wandb_mode import check_tracking
@@ -48,6 +49,8 @@ def check_files(recipe: Recipe, into_runs: bool = True, restart: Restart = GO_ON
             RunDirectory(stage).check(restart)
             if not restart.fresh and RunDirectory(stage).finished() is not None:
                 continue  # it has finished: nothing will be read or tracked
+            if os.environ.get("RANK", "0") == "0":  # the process that holds it
+                refuse_second(stage.run_dir)
             check_tracking(stage)
         if stage.model.config is not None:
             config_values(stage.model.config)

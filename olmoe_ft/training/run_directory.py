@@ -23,6 +23,7 @@ from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.changes import GO_ON, STEPS, Restart, differences, of_another_run
 from olmoe_ft.shipped import CHECKOUT, FILES
+from olmoe_ft.training import lock
 
 if TYPE_CHECKING:
     from olmoe_ft.model import OlmoeConfig
@@ -50,6 +51,7 @@ class RunDirectory:
         self.launches = self.path / "run.json"
         self.untrained = self.path / "UNTRAINED"  # there until the first step is done: so long nothing is worth keeping
         self.data_report = self.path / "data_report.json"
+        self.lock = self.path / lock.NAME
         self.routing_table = self.path / "routing.parquet"
         self.routing_picture = self.path / "routing.png"
         self.routing_probe = self.path / "routing_probe.safetensors"
@@ -73,7 +75,7 @@ class RunDirectory:
         if restart.fresh or self.untrained.exists():
             return
         if self._recipe_before() is None:
-            if self.path.exists() and any(file != self.data_report for file in self.path.iterdir()):
+            if self.path.exists() and ({*self.path.iterdir()} - {self.data_report, self.lock}):
                 raise RecipeError(
                     f"{self.path} holds files but no recipe.yaml that can be read; move it away, change `name`, or "
                     "keep it aside with --fresh"
@@ -137,7 +139,7 @@ class RunDirectory:
         if self.begun():
             return
         if self.untrained.exists():
-            self.remove()
+            self._empty({self.lock})
         self._make()
         self.untrained.write_text(UNTRAINED, encoding="utf-8")  # half of it marks the directory as well
 
@@ -153,12 +155,15 @@ class RunDirectory:
         """
         if not self.path.exists():
             return
-        kept = {self.untrained, *([self.data_report] if keep_report else [])}
-        for place in set(self.path.iterdir()) - kept:
+        self._empty({self.lock, *([self.data_report] if keep_report else [])})
+        if not keep_report and not self.path.is_symlink():
+            self.lock.unlink(missing_ok=True)
+            self.path.rmdir()
+
+    def _empty(self, kept: set[Path]) -> None:
+        for place in set(self.path.iterdir()) - kept - {self.untrained}:
             shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
         self.untrained.unlink(missing_ok=True)
-        if not keep_report and not self.path.is_symlink():
-            self.path.rmdir()
 
     def _make(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from olmoe_ft.training.circumstances import circumstances, compare
 from olmoe_ft.training.finite import NotFinite
 from olmoe_ft.training.inputs import Inputs, read_inputs
 from olmoe_ft.training.launch import Launch
+from olmoe_ft.training.lock import only_launch
 from olmoe_ft.training.model_files import model_config
 from olmoe_ft.training.progress import ProgressBar
 from olmoe_ft.training.recovery import Found, find, recover
@@ -67,7 +69,8 @@ def run_stage(recipe: Recipe, restart: Restart = GO_ON, aside: Path | None = Non
     if aside is not None and state.is_main_process:
         print_aside(aside)
     launch = Launch(run)
-    with launch.in_order():
+    with only_launch(run.path) if state.is_main_process else nullcontext(), launch.in_order():
+        state.wait_for_everyone()  # from here on no other launch writes there
         found = Found(None, [])
         if state.is_main_process:
             run.check_space(config)

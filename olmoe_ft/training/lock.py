@@ -1,0 +1,211 @@
+"""One launch trains in a run directory: its first process holds a file `lock` there for as long as it lives.
+
+Whether the holder lives is looked up where its process can be seen: by its number and the time it was started, since
+numbers come round. Elsewhere the file is watched: its holder gives it a new time every few seconds. No two computers'
+clocks are compared.
+"""
+
+import fcntl
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from olmoe_ft.data.terminal import printable
+from olmoe_ft.ending import FAILURE
+from olmoe_ft.recipe import RecipeError
+from olmoe_ft.stopping import done_at_a_stop
+
+NAME = "lock"
+BEAT = 10.0  # seconds between two times of the file
+WATCH = 60.0  # seconds in which the file of a launch elsewhere must move
+WATCH_DAMAGED = 25.0  # the same of a file that names no process
+LOOK = 0.5  # seconds between two looks at it
+DEAD = "ZX"  # a process that has ended, and whose parent has not asked how
+
+
+class Holder(BaseModel):
+    """Who trains, as it stands in the file."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    host: str
+    pid: int
+    machine: str | None
+    """Where `pid` means this process: one boot of one computer, one container in it. None where that is not known."""
+    started: int | None
+    """When it was, in ticks since that boot."""
+    since: str
+
+    @classmethod
+    def here(cls) -> "Holder":
+        pid, since = os.getpid(), datetime.now().astimezone().isoformat(" ", "seconds")
+        return cls(host=platform.node(), pid=pid, machine=_machine(), started=_started(pid), since=since)
+
+    def lives(self) -> bool | None:
+        """None where that cannot be seen from here."""
+        if self.machine is None or self.machine != _machine():
+            return None
+        return self.started is not None and self.started == _started(self.pid)
+
+
+@contextmanager
+def only_launch(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run directory within the block; for one process of a launch. Makes the folder.
+
+    Raises:
+        RecipeError: another launch holds it.
+        OSError: the folder cannot be written.
+    """
+    file, own, ended = folder / NAME, Holder.here(), threading.Event()
+    _take(file, own)
+    threading.Thread(target=_beat, args=(file, own, ended), daemon=True).start()
+
+    def release() -> None:
+        ended.set()
+        if _read(file) == own:
+            file.unlink(missing_ok=True)
+
+    with done_at_a_stop(release):
+        try:
+            yield
+        finally:
+            release()
+
+
+def refuse_second(folder: Path) -> None:
+    """Refuse at once, before rows are read, where a launch that is seen to live trains in the folder.
+
+    Raises:
+        RecipeError: it does.
+    """
+    holder = _read(folder / NAME)
+    if holder is not None and holder.lives():
+        raise _held(folder, holder)
+
+
+def _take(file: Path, own: Holder) -> None:
+    while not _create(file, own):
+        if file.is_dir() and not file.is_symlink():
+            raise RecipeError(f"{file} is a folder, and is to be the file that says who trains here; move it away")
+        holder, before = _read(file), _time(file)
+        alive = None if holder is None else holder.lives()
+        if alive is None:
+            alive = _moves(file, before, holder)
+            holder = _read(file)
+        if _time(file) is None:
+            continue  # its holder has let go
+        if alive:
+            raise _held(file.parent, holder)
+        _remove(file)
+        who = "a launch that its lock does not name" if holder is None else f"process {holder.pid} on {holder.host}"
+        _say(f"{file.parent}: {who} is gone, and this launch goes on in its place")
+
+
+def _create(file: Path, own: Holder) -> bool:
+    """Write the lock unless there is one: of launches that come at the same instant, one does."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        stream = file.open("x", encoding="utf-8")
+    except (FileExistsError, FileNotFoundError):  # not found: a launch that leaves nothing has just removed the folder
+        return False
+    try:
+        with stream:
+            stream.write(own.model_dump_json() + "\n")
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from None
+    return True
+
+
+def _moves(file: Path, before: int | None, holder: Holder | None) -> bool:
+    """Whether somebody gives the file a new time, or takes it away."""
+    seconds = WATCH_DAMAGED if holder is None else WATCH
+    who = "names no process" if holder is None else f"names process {holder.pid} on {holder.host}"
+    _say(f"{file} {who}; it is watched for {seconds:.0f} s, to see whether that launch still trains")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if _time(file) != before:
+            return True
+        time.sleep(LOOK)
+    return False
+
+
+def _remove(file: Path) -> None:
+    """Remove a lock that nobody holds; of several launches that saw so, one does, and the others look again."""
+    if file.is_symlink():
+        file.unlink(missing_ok=True)
+        return
+    with suppress(FileNotFoundError), file.open("rb+") as stream:
+        with suppress(OSError):  # a disk that knows no such locks
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if os.path.samestat(os.fstat(stream.fileno()), file.lstat()):  # else there is a new one by now
+            file.unlink()
+
+
+def _beat(file: Path, own: Holder, ended: threading.Event) -> None:
+    while not ended.wait(BEAT):
+        holder = _read(file)
+        if holder not in (own, None) and not ended.is_set():
+            assert holder is not None
+            _say(
+                f"{file.parent} is trained by process {holder.pid} on {holder.host}, which did not see this launch "
+                "move for a minute; this one ends"
+            )
+            os._exit(FAILURE)
+        with suppress(OSError):  # removed with the folder: training finds out by itself
+            os.utime(file)
+
+
+def _held(folder: Path, holder: Holder | None) -> RecipeError:
+    by = (
+        f"process {holder.pid} on {holder.host} since {holder.since}"
+        if holder
+        else "a launch that still moves its lock"
+    )
+    return RecipeError(f"{folder} is being trained by {by}; wait for it, stop it, or give this run another `name`")
+
+
+def _read(file: Path) -> Holder | None:
+    """None where there is no file, or none that names a process."""
+    try:
+        return Holder.model_validate_json(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _time(file: Path) -> int | None:
+    """When the file was last touched, None where there is none. Opened, since a network disk then asks its server."""
+    try:
+        with file.open("rb") as stream:
+            return os.fstat(stream.fileno()).st_mtime_ns
+    except OSError:
+        return file.lstat().st_mtime_ns if os.path.lexists(file) else None
+
+
+def _machine() -> str | None:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def _started(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat (proc_pid_stat(5)); None where no such process lives."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in DEAD else int(fields[18])
+
+
+def _say(what: str) -> None:
+    print(printable(what), file=sys.stderr)

@@ -1,0 +1,176 @@
+"""One launch in a run directory: who is refused, who takes over, and what is left."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from olmoe_ft.recipe import RecipeError
+from olmoe_ft.training import lock
+from olmoe_ft.training.lock import Holder, only_launch, refuse_second
+
+fork = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(lock, "WATCH", 1.0)
+    monkeypatch.setattr(lock, "WATCH_DAMAGED", 0.5)
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    monkeypatch.setattr(lock, "LOOK", 0.02)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "runs/here"
+
+
+def write(folder: Path, **changed) -> Holder:
+    holder = Holder.here().model_copy(update=changed)
+    folder.mkdir(parents=True)
+    (folder / "lock").write_text(holder.model_dump_json())
+    return holder
+
+
+def launch(folder: Path, sign, end) -> None:
+    """A launch of its own process: says whether it holds the lock, and does until it is told to end."""
+    try:
+        with only_launch(folder):
+            sign.put(os.getpid())
+            end.wait()
+    except RecipeError as error:
+        sign.put(str(error))
+
+
+def start(folder: Path, sign, end):
+    process = fork.Process(target=launch, args=(folder, sign, end))
+    process.start()
+    return process
+
+
+def test_a_second_launch_is_refused_and_told_who_trains(folder):
+    sign, end = fork.Queue(), fork.Event()
+    first = start(folder, sign, end)
+    assert sign.get() == first.pid
+    content = (folder / "lock").read_bytes()
+    for act in (lambda: only_launch(folder).__enter__(), lambda: refuse_second(folder)):
+        with pytest.raises(RecipeError, match=rf"{folder} is being trained by process {first.pid} on .* since .*-.*:"):
+            act()
+    assert [file.read_bytes() for file in folder.iterdir()] == [content]
+    end.set()
+    first.join()
+    assert not [*folder.iterdir()]
+    refuse_second(folder)
+
+
+def test_the_lock_of_a_killed_launch_is_taken_over_at_once(folder, capsys, monkeypatch):
+    monkeypatch.setattr(lock, "WATCH", 1000.0)
+    sign, end = fork.Queue(), fork.Event()
+    first = start(folder, sign, end)
+    sign.get()
+    os.kill(first.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)  # ended, and nobody has asked how
+    with only_launch(folder):
+        assert lock._read(folder / "lock") is not None
+    first.join()
+    assert capsys.readouterr().err == (
+        f"{folder}: process {first.pid} on {Holder.here().host} is gone, and this launch goes on in its place\n"
+    )
+
+
+def test_a_process_that_has_the_number_of_a_gone_one_holds_nothing(folder):
+    started = Holder.here().started
+    assert started is not None
+    write(folder, started=started - 1)
+    refuse_second(folder)
+    with only_launch(folder):
+        pass
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_launch_elsewhere_is_watched(folder, capsys, moves):
+    """In another computer or container this process number may be anybody's; a file that has moved is somebody's."""
+    holder = write(folder, machine="another boot", host="far")
+    refuse_second(folder)  # that is not known at once
+    ended = threading.Event()
+    if moves:
+        threading.Thread(target=lock._beat, args=(folder / "lock", holder, ended), daemon=True).start()
+        with pytest.raises(RecipeError, match=rf"is being trained by process {holder.pid} on far since"):
+            only_launch(folder).__enter__()
+    else:
+        with only_launch(folder):
+            assert lock._read(folder / "lock") == Holder.here().model_copy(update={"since": _since(folder)})
+    ended.set()
+    said = capsys.readouterr().err.splitlines()
+    assert f"lock names process {holder.pid} on far; it is watched for 1 s" in said[0]
+    assert [line for line in said[1:] if "on far is gone" in line] == said[1:] and len(said) == (1 if moves else 2)
+
+
+def _since(folder: Path) -> str:
+    holder = lock._read(folder / "lock")
+    assert holder is not None
+    return holder.since
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', None])
+def test_a_damaged_lock_is_watched_and_taken_over(folder, capsys, content):
+    folder.mkdir(parents=True)
+    if content is None:
+        (folder / "lock").symlink_to("nowhere")
+    else:
+        (folder / "lock").write_text(content)
+    with only_launch(folder):
+        assert _since(folder)
+    assert "a launch that its lock does not name is gone" in capsys.readouterr().err
+
+
+def test_a_lock_that_is_just_being_written_is_no_damaged_one(folder):
+    folder.mkdir(parents=True)
+    (folder / "lock").touch()
+
+    def write_rest():
+        time.sleep(0.2)
+        (folder / "lock").write_text(Holder.here().model_dump_json())
+
+    threading.Thread(target=write_rest).start()
+    with pytest.raises(RecipeError, match=rf"by process {os.getpid()} on"):
+        only_launch(folder).__enter__()
+
+
+def test_a_folder_in_its_place_is_named(folder):
+    (folder / "lock").mkdir(parents=True)
+    with pytest.raises(RecipeError, match="lock is a folder, .*move it away"):
+        only_launch(folder).__enter__()
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_of_launches_at_the_same_instant_one_trains(folder, stale):
+    for _ in range(5):
+        if stale:
+            write(folder, pid=2**22 + 1)
+        sign, end = fork.Queue(), fork.Event()
+        launches = [start(folder, sign, end) for _ in range(6)]
+        said = [sign.get() for _ in launches]
+        (holder,) = [answer for answer in said if isinstance(answer, int)]
+        assert all(f"by process {holder} on" in answer for answer in said if answer != holder)
+        end.set()
+        for one in launches:
+            one.join()
+        folder.rmdir()
+
+
+def test_a_launch_that_was_taken_for_dead_ends_where_another_trains(folder):
+    """It could not be seen to move, for instance since its computer slept. The lock of the other one stays."""
+    sign, end = fork.Queue(), fork.Event()
+    first = start(folder, sign, end)
+    sign.get()
+    other = Holder.here().model_copy(update={"host": "far"})
+    (folder / "new").write_text(other.model_dump_json())
+    (folder / "new").replace(folder / "lock")
+    first.join()
+    assert first.exitcode == 1
+    assert lock._read(folder / "lock") == other
