@@ -4,6 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 # What a disk, a folder's rights or a limit of the system can do to any program that is right.
 SYSTEM = {
@@ -40,16 +41,33 @@ def system_reason(error: BaseException, where: str = "") -> str | None:
         None where neither the error nor one that it was raised from is of this kind.
     """
     for cause in _causes(error):
-        code, file = getattr(cause, "errno", None), getattr(cause, "filename", None)
-        if code is None and (found := CODE.search(str(cause))):
-            code = int(found[1] or found[2])
-        if code is None and STREAM.search(str(cause)):
-            code = errno.ENOSPC
-        if code in SYSTEM:
+        file = getattr(cause, "filename", None)
+        if (code := _code(cause)) in SYSTEM:
             if isinstance(file, str | bytes):
                 return f"{os.fsdecode(file)}: {os.strerror(code)}; {SYSTEM[code]}"
             return f"{where}{': ' if where else ''}{one_line(cause)}; {SYSTEM[code]}"
     return None
+
+
+def is_no_space(error: BaseException, folder: Path) -> bool:
+    """Whether a disk or a quota took no more bytes in a folder, or in one that the error does not name.
+
+    torch's writer of files does not say why it failed.
+    """
+    for cause in _causes(error):
+        if _code(cause) in (errno.ENOSPC, errno.EDQUOT):
+            file = getattr(cause, "filename", None) or folder
+            return Path(os.fsdecode(file)).absolute().is_relative_to(folder.absolute())
+    return False
+
+
+def _code(error: BaseException) -> int | None:
+    """The system's, of an error that has or tells it."""
+    if (code := getattr(error, "errno", None)) is not None:
+        return code
+    if found := CODE.search(str(error)):
+        return int(found[1] or found[2])
+    return errno.ENOSPC if STREAM.search(str(error)) else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -28,6 +28,7 @@ from olmoe_ft.training.model_files import model_config, stage_tokenizer, with_st
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments
 from olmoe_ft.training.shared_prompts import why_not_shared
+from olmoe_ft.training.space import space_of
 
 RELEASED = "olmoe-1b-7b"  # every released model with this in its name, and its runs, has the sizes of the file below
 RELEASED_CONFIG = "configs/model/olmoe_1b_7b.json"
@@ -146,6 +147,11 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float, rates: Ra
     }
     steps = schedule(inputs.train, plan.arguments, machines[0].processes, plan.shares_prompts) if inputs else None
     console.print(_facts(plan, machines[0], batch, steps))
+    if steps is not None:
+        machine = machines[0]
+        zero = machine.stage if machine.deepspeed else None
+        disk = space_of(recipe, plan.config, plan.arguments, steps.count, zero, machine.processes)
+        console.print(f"disk for {RunDirectory(recipe).path}/: {disk}", soft_wrap=True, highlight=False, markup=False)
     accumulates = plan.arguments.gradient_accumulation_steps > 1
     memory = {machine: device_memory(steps_by_kind[machine.gpu], machine, accumulates) for machine in machines}
     console.print(_memory_table(memory, budget, bool(plan.arguments.gradient_checkpointing)))

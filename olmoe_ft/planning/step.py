@@ -11,24 +11,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import get_peft_model
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from trl import DPOConfig, SFTConfig
 
-from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.model.reuse import MAPPED
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.planning.live import LiveBytes
 from olmoe_ft.planning.parts import StepMemory, packed_base, total_bytes
 from olmoe_ft.planning.stand_ins import allocate, as_on_a_gpu
-from olmoe_ft.planning.states import optimizer_with_states, states_of
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, use_fused_head
 from olmoe_ft.training.optimizer.choice import need_own_adamw
+from olmoe_ft.training.optimizer.states import optimizer_with_states, states_of
 from olmoe_ft.training.optimizer.sums import GradientSums
+from olmoe_ft.training.outline import adapted, outline
 from olmoe_ft.training.router.logits import record_router_logits
 
 
@@ -78,11 +77,10 @@ class _Step:
         self.live = LiveBytes()
         self.dtype = getattr(torch, recipe.model.dtype)
         own_reference = recipe.stage == "dpo" and not recipe.lora and not arguments.precompute_ref_log_probs
-        with torch.device("meta"):
-            network = self._network()
-            self.backbone = network.base_model
-            self.policy = self._adapted(network)
-            self.reference = self._network().requires_grad_(False) if own_reference else None
+        network = self._network()
+        self.backbone = network.base_model
+        self.policy = adapted(recipe, network)
+        self.reference = self._network().requires_grad_(False) if own_reference else None
         self.trained: list[Tensor] = []
 
     def memory(self) -> StepMemory:
@@ -126,18 +124,10 @@ class _Step:
         )
 
     def _network(self) -> OlmoeForCausalLM:
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(self.dtype)
-        try:
-            network = OlmoeForCausalLM(self.config)
-        finally:
-            torch.set_default_dtype(before)
+        network = outline(self.recipe, self.config)
         attention = self.recipe.model.attn_implementation
         # flash and flex attention do not run on a fake CPU; SDPA's own kernel keeps as little
         network.set_attn_implementation("sdpa" if attention.startswith("fl") else attention)
-        if self.recipe.router.train == "frozen":
-            for layer in network.base_model.layers:
-                layer.mlp.gate.requires_grad_(False)
         use_fused_head(network, SFT_OUTPUTS if self.recipe.stage == "sft" else DPO_OUTPUTS)
         return network.train()
 
@@ -152,12 +142,6 @@ class _Step:
         getattr(network, f"{name}_checkpointing_enable")(self.arguments.gradient_checkpointing_kwargs)
         if self.recipe.lora:
             network.enable_input_require_grads()
-
-    def _adapted(self, network: OlmoeForCausalLM) -> Any:
-        """With adapters, as the trainers set them up."""
-        if self.recipe.lora is None:
-            return network
-        return get_peft_model(network, lora_config(self.recipe.lora, self.recipe.router.train))
 
     def _working(self, forward_and_backward: Callable[[], None]) -> int:
         """The most that forward and backward hold beside what was there, no gradient being kept."""

@@ -9,10 +9,11 @@ import wandb
 from accelerate import PartialState
 from transformers import TrainerCallback
 
-from olmoe_ft.reasons import is_out_of_memory, is_refused_option, one_line, system_reason
+from olmoe_ft.reasons import is_no_space, is_out_of_memory, is_refused_option, one_line, system_reason
 from olmoe_ft.recipe import RecipeError, RunError
 from olmoe_ft.stopping import done_at_a_stop, undisturbed
 from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.space import Space, why_not_saved
 from olmoe_ft.training.tracking import abandon_tracking
 
 
@@ -26,6 +27,7 @@ class Launch(TrainerCallback):
         self.planned = run.data_report.exists() and not run.untrained.exists()
         self.new_parents = [folder for folder in run.path.parents if not folder.exists()]  # the innermost first
         self.undoing = threading.Lock()
+        self.space: Space | None = None  # set once it is known
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self.stepped:
@@ -66,7 +68,11 @@ class Launch(TrainerCallback):
             return None
         if is_out_of_memory(error):
             return RunError(self._out_of_memory(error))
-        if (reason := system_reason(error, str(self.run.path))) is not None:
+        if self.space is not None and is_no_space(error, self.run.path):
+            reason: str | None = why_not_saved(self.run, self.space, error)
+        else:
+            reason = system_reason(error, str(self.run.path))
+        if reason is not None:
             return RunError(reason) if self.stepped else RecipeError(reason)
         if not self.stepped and isinstance(error, wandb.Error):
             return RecipeError(f"tracking: {one_line(error)}; `wandb: off` trains without W&B")

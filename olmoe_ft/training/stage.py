@@ -33,6 +33,7 @@ from olmoe_ft.training.report import print_aside, print_finished, print_recovere
 from olmoe_ft.training.router.files import RoutingFiles, write_routing
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments, whole_weights
+from olmoe_ft.training.space import check_space, space_of, zero_stage
 from olmoe_ft.training.start import starting_checkpoint, write_base
 from olmoe_ft.training.steps import Steps, count_steps
 from olmoe_ft.training.stop import stops_at_steps
@@ -73,7 +74,8 @@ def run_stage(recipe: Recipe, restart: Restart = GO_ON, aside: Path | None = Non
         state.wait_for_everyone()  # from here on no other launch writes there
         found = Found(None, [])
         if state.is_main_process:
-            run.check_space(config)
+            launch.space = space_of(recipe, config, arguments, steps, zero_stage(arguments), state.num_processes)
+            check_space(run, launch.space)
             run.mark_untrained()
             _look_at_data(run, inputs)
             found = find(run, arguments.load_best_model_at_end)

@@ -1,4 +1,4 @@
-"""The optimizer of a planned step, with its states."""
+"""The optimizer of a run and its states, on weights that need no content: what memory and disk they take."""
 
 from typing import Any
 

@@ -1,0 +1,33 @@
+"""The network that a stage trains, without its weights: names, shapes and types, for what memory and disk it needs."""
+
+from typing import Any
+
+import torch
+from peft import get_peft_model
+
+from olmoe_ft.adapters.lora import lora_config
+from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.recipe import Recipe
+
+
+def outline(recipe: Recipe, config: OlmoeConfig) -> OlmoeForCausalLM:
+    """On the meta device; `requires_grad` says what is trained where nothing is adapted."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, recipe.model.dtype))
+    try:
+        with torch.device("meta"):
+            network = OlmoeForCausalLM(config)
+    finally:
+        torch.set_default_dtype(before)
+    if recipe.router.train == "frozen":
+        for layer in network.base_model.layers:
+            layer.mlp.gate.requires_grad_(False)
+    return network
+
+
+def adapted(recipe: Recipe, network: OlmoeForCausalLM) -> Any:
+    """With adapters, as the trainers set them up."""
+    if recipe.lora is None:
+        return network
+    with torch.device("meta"):
+        return get_peft_model(network, lora_config(recipe.lora, recipe.router.train))
