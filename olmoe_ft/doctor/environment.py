@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from olmoe_ft.training.builds import builder
+
 GIB = 2**30
 ROOM = 20  # GiB below which a run of the released network cannot save: 13 of weights, more with optimizer states
 NAMES = re.compile(
@@ -43,10 +45,13 @@ def folders(findings: list[str]) -> Iterator[str]:
         elif free < 1:
             findings.append(f"{name}: the disk of {place} is full")
     for lock in sorted(extensions.rglob("lock"))[:3]:
-        findings.append(
-            f"{lock}: an operator of DeepSpeed is being built, or its build was killed and every launch will wait for "
-            "ever; if nothing is building, remove this file"
-        )
+        if (process := builder(lock)) is not None:
+            findings.append(f"{lock}: process {process} builds an operator of DeepSpeed, and launches wait for it")
+        else:
+            findings.append(
+                f"{lock}: a build of DeepSpeed's {lock.parent.name} was killed, unless another computer builds it now; "
+                "every launch waits for this file to go: remove it"
+            )
 
 
 def variables(findings: list[str]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from olmoe_ft.recipe.changes import GO_ON, Restart
 from olmoe_ft.recipe.launch import check_mixed_precision
 from olmoe_ft.recipe.options.device import check_device, check_packages
 from olmoe_ft.recipe.precision import check_optimizer, deepspeed_here
+from olmoe_ft.training.builds import check_builds
 from olmoe_ft.training.lock import refuse_second
 from olmoe_ft.training.model_files import config_values, model_config, stage_tokenizer, with_start_of
 from olmoe_ft.training.run_directory import RunDirectory
@@ -34,7 +35,8 @@ def check_files(recipe: Recipe, into_runs: bool = True, restart: Restart = GO_ON
             would lose updates on this machine.
     """
     if into_runs:
-        deepspeed = deepspeed_here()
+        if (deepspeed := deepspeed_here()) and os.environ.get("LOCAL_RANK", "0") == "0":
+            check_builds()
         mixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         for stage in recipe.stages or (recipe,):
             check_optimizer(stage, deepspeed, "this launch (no DeepSpeed)")
