@@ -1,7 +1,7 @@
 """DeepSpeed's operators are compiled at their first use, under a lock that a killed build leaves behind for ever.
 
-torch's `FileBaton` makes the file and keeps it open while it builds; whoever comes later waits until it is gone, without
-saying so. A lock that no process has open is nobody's.
+torch's `FileBaton` makes the file and keeps it open while it builds; who comes later waits until it is gone, and says
+nothing of it. A lock that no process has open is nobody's.
 """
 
 import os

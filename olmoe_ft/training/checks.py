@@ -53,7 +53,8 @@ def check_files(recipe: Recipe, into_runs: bool = True, restart: Restart = GO_ON
                 continue  # it has finished: nothing will be read or tracked
             if os.environ.get("RANK", "0") == "0":  # the process that holds it
                 refuse_second(stage.run_dir)
-            check_tracking(stage)
+            if not RunDirectory(stage).begun():  # what has begun goes on without it
+                check_tracking(stage)
         if stage.model.config is not None:
             config_values(stage.model.config)
         elif starts_from_files:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import time
 import uuid
@@ -17,11 +18,12 @@ from transformers import TrainerCallback
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.router.files import LoadMap
-from olmoe_ft.training.run_directory import RunDirectory, to_json
+from olmoe_ft.training.run_directory import RunDirectory, to_json, write_text
 from olmoe_ft.training.wandb_mode import ORDER, REACH, Choice, Mode, choose, server, wandb_settings, why_unreachable
 
 FINISH = 30.0  # seconds to send what is left at the end; the rest stays on disk for `wandb sync`
 logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # what wandb says of its own use to a server that is away
+ID = re.compile("[a-z0-9]{8}")
 START = 10.0  # seconds in which `auto` is online or goes offline
 
 
@@ -33,18 +35,24 @@ class Tracking:
         self.wandb_run: Any = None
         self.load_map: LoadMap | None = None
         self.next_picture = 0.0  # time.perf_counter() before which none is drawn
-        choice = choose(recipe.tracking.wandb)
-        if choice.mode == "online" and recipe.tracking.wandb == "auto" and (reason := why_unreachable()):
+        self.must_be_online = recipe.tracking.wandb == "online" and not run.begun()
+        try:
+            choice = choose(recipe.tracking.wandb)
+        except RecipeError as error:
+            if not run.begun():
+                raise
+            choice = Choice("offline", one_line(error))
+        if choice.mode == "online" and not self.must_be_online and (reason := why_unreachable()):
             choice = Choice("offline", f"{server()} cannot be reached: {reason}")
         if choice.why is not None:
             _say(f"{choice.mode} for this run, as {choice.why}")
         self._start(choice.mode, recipe, run)
 
     def _start(self, mode: Mode, recipe: Recipe, run: RunDirectory) -> None:
-        """Start the W&B run; where that fails, `auto` takes the mode below.
+        """Start the W&B run; where that fails, take the mode below.
 
         Raises:
-            RecipeError: `online` cannot be had, and the recipe asks for it.
+            RecipeError: `online` cannot be had, and the recipe asks for it. Not once a step was trained.
         """
         while mode != "off":
             try:
@@ -52,7 +60,7 @@ class Tracking:
                 return
             except Exception as error:  # of a server, a key, a disk, wandb's own process
                 reason = one_line(error)
-            if recipe.tracking.wandb == mode == "online":
+            if self.must_be_online and mode == "online":
                 raise RecipeError(
                     f"tracking.wandb: found online, and the W&B run cannot be started: {reason}; set tracking.wandb to "
                     "auto or offline, and send the run later with `wandb sync`"
@@ -66,8 +74,8 @@ class Tracking:
         with self.metrics_file.open("a", encoding="utf-8") as stream:
             stream.write(to_json(values) + "\n")
         if self.wandb_run is not None:
-            values = {name: _for_wandb(value) for name, value in values.items()} | self._load_map(step, values)
-            self._send(lambda wandb_run: wandb_run.log(values))
+            # what is sent is made where it may fail: W&B's pictures are files in TMPDIR
+            self._send(lambda wandb_run: wandb_run.log(_for_wandb(values) | self._load_map(step, values)))
 
     def _load_map(self, step: int, values: dict[str, Any]) -> dict[str, wandb.Image]:
         """The load of all layers as one picture, unless drawing would take more than 0.5% of the run's time."""
@@ -155,15 +163,22 @@ class TrackingCallback(TrainerCallback):
             self.tracking.record(state.global_step, logs)
 
 
-def _for_wandb(value: Any) -> Any:
+def _for_wandb(values: dict[str, Any]) -> dict[str, Any]:
     """A layer's load is one bar an expert."""
-    if isinstance(value, list):
-        return wandb.Histogram(np_histogram=(np.array(value), np.arange(len(value) + 1)))
-    return value
+    return {
+        name: wandb.Histogram(np_histogram=(np.array(value), np.arange(len(value) + 1)))
+        if isinstance(value, list)
+        else value
+        for name, value in values.items()
+    }
 
 
 def _wandb_id(file: Path) -> str:
-    """The id of this run in W&B, made once: a resumed run goes on in the same one."""
-    if not file.exists():
-        file.write_text(uuid.uuid4().hex[:8])
-    return file.read_text()
+    """The id of this run in W&B, made once: a resumed run goes on in the same one, unless its file is damaged."""
+    with suppress(OSError, UnicodeDecodeError):
+        if ID.fullmatch(found := file.read_text(encoding="ascii")):
+            return found
+    if file.exists():
+        _say(f"{file} is damaged; from here on this is a new run there")
+    write_text(file, new := uuid.uuid4().hex[:8])
+    return new

@@ -14,6 +14,7 @@ from servers import answering, closed, silent, wandb_server
 from olmoe_ft.cli import main
 from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.training import tracking, wandb_mode
+from olmoe_ft.training.router.files import LoadMap
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.tracking import Tracking
 from olmoe_ft.training.wandb_mode import Choice, asked_by_environment, check_tracking, choose
@@ -38,7 +39,8 @@ def no_login(monkeypatch, tmp_path):
 def start(folder, setting: str = "auto") -> Tracking:
     run = RunDirectory(load_recipe("recipes/tiny/sft.yaml", [f"tracking.wandb='{setting}'"]))
     run.path = folder / "run"
-    run.path.mkdir()
+    run.path.mkdir(exist_ok=True)
+    run.untrained = run.path / "UNTRAINED"
     run.metrics = run.path / "metrics.jsonl"
     return Tracking(run.recipe, run)
 
@@ -184,6 +186,47 @@ def test_what_fails_during_a_run_does_not_end_it(monkeypatch, tmp_path, capfd, g
         line for line in capfd.readouterr().err.splitlines() if line.startswith("W&B: off from here on, as it failed")
     ]
     assert len(said) == (gone == "wandb's own process")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"a/b", b"0123456789abcdef"])
+def test_a_damaged_id_is_made_anew(tmp_path, capfd, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/wandb_id").write_bytes(content)
+    found = start(tmp_path, "offline")
+    assert found.wandb_run is not None and (tmp_path / "run/wandb_id").read_text() == found.wandb_run.id
+    assert "wandb_id is damaged; from here on this is a new run there" in capfd.readouterr().err
+    found.finish({})
+    assert start(tmp_path, "offline").wandb_run.id == found.metrics_file.with_name("wandb_id").read_text()
+
+
+def test_a_picture_that_cannot_be_written_does_not_end_the_run(monkeypatch, tmp_path, capfd):
+    """W&B writes it into TMPDIR, which may be full or gone."""
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LoadMap, "pixels", full)
+    found = start(tmp_path, "offline")
+    for step in (1, 2):
+        found.record(step, {"router/load/layer_0": [1.0, 2.0]})
+    found.finish({})
+    assert [json.loads(line)["step"] for line in found.metrics_file.read_text().splitlines()] == [1, 2]
+    assert capfd.readouterr().err.count("W&B: off from here on, as it failed: [Errno 28] No space left on device") == 1
+
+
+def test_a_run_that_has_begun_goes_on_offline_where_online_cannot_be_had(monkeypatch, tmp_path, capfd):
+    """Before its first step it is refused."""
+    with pytest.raises(RecipeError, match="found online, and there is no key"):
+        start(tmp_path, "online")
+    (tmp_path / "run/recipe.yaml").touch()
+    assert start(tmp_path, "online").wandb_run.settings.mode == "offline"
+    assert "W&B: offline for this run, as tracking.wandb: found online, and there is no key" in capfd.readouterr().err
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with closed() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        assert start(tmp_path, "online").wandb_run.settings.mode == "offline"
+    assert f"W&B: offline for this run, as {url} cannot be reached" in capfd.readouterr().err
 
 
 def test_the_environment_is_the_one_there_is_now(monkeypatch):
