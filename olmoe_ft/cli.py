@@ -261,8 +261,9 @@ def merge_adapter(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto for the checkpoint's own.")] = "auto",
 ) -> None:
     """Fold an adapter into its base and write a checkpoint that stock transformers loads, a layer at a time."""
-    if to.exists():
-        raise RecipeError(f"{to} exists already; name a new folder")
+    if os.path.lexists(to):
+        there = "exists already" if to.exists() else f"is a link to {to.readlink()}, which is not there"
+        raise RecipeError(f"{to} {there}; name a new folder")
     if (taken := next((place for place in to.parents if place.is_file()), None)) is not None:
         raise RecipeError(f"{taken} is a file, so there can be no folder {to}; name another")
     if dtype not in ("auto", "float32", "bfloat16"):

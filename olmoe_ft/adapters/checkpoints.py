@@ -1,6 +1,9 @@
 """Load and write checkpoints: plain ones, adapters on a base, and run directories that hold either."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from accelerate.utils import set_module_tensor_to_device
@@ -94,8 +97,22 @@ def save_whole(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, fold
     """
     align_special_tokens(model, tokenizer)
     model.config.output_router_logits = False
-    partial = folder.with_name(folder.name + ".partial")
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    write_manifest(partial)
-    partial.rename(folder)
+    with whole_folder(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which gets a manifest and becomes `folder` when the block has ended, and is removed where
+    it fails.
+
+    It lies beside `folder`, in one with a name that nobody else has.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
+        partial = Path(aside) / folder.name  # with the rights of any folder, which a temporary one has not
+        partial.mkdir()
+        yield partial
+        write_manifest(partial)
+        partial.rename(folder)

@@ -5,7 +5,6 @@ Shapes: E experts, I intermediate, H hidden.
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,9 +22,8 @@ from transformers.trainer_utils import align_special_tokens
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
 from olmoe_ft.adapters.base_model import base_of, local_folder
-from olmoe_ft.adapters.checkpoints import attach_adapter, refuse_not_finite
+from olmoe_ft.adapters.checkpoints import attach_adapter, refuse_not_finite, whole_folder
 from olmoe_ft.adapters.folders import is_adapter, load_config, resolve_checkpoint
-from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.checkpoint import weight_files
 from olmoe_ft.model.experts import stack_published_experts
@@ -71,16 +69,9 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
         raise RecipeError(
             f"{path} adapts embedding or head, which this base has as one tensor: folded, one would change the other"
         )
-    partial = to.with_name(to.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(to) as partial:
         write_config(network, base, partial, write_weights(adapted, source, partial, dtype))
         tokenizer.save_pretrained(partial)
-        write_manifest(partial)
-        partial.rename(to)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_weights(model: OlmoeForCausalLM | PeftModel, base: "BaseWeights", folder: Path, dtype: str) -> torch.dtype:

@@ -98,8 +98,29 @@ def test_the_merged_folder_is_the_published_layout(tmp_path, tokenizer):
     index = json.loads((tmp_path / "merged/model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors_of(base).values())
     assert len(set(index["weight_map"].values())) == 1 + SIZES["num_hidden_layers"]  # a file a layer, one for the rest
-    assert not list(tmp_path.glob("*.partial"))
+    assert {folder.name for folder in tmp_path.iterdir()} == {"base", "adapter", "merged"}
     assert load_tokenizer(str(tmp_path / "merged"), SIZES["vocab_size"]).vocab_size == tokenizer.vocab_size
+
+
+def test_merging_takes_no_name_but_its_own(tmp_path, tokenizer, monkeypatch):
+    """Folders beside it are somebody's, whatever they are called; what fails leaves nothing."""
+    base = write_base(tmp_path / "base")
+    adapter = str(write_adapter(tmp_path / "adapter", base))
+    for name in ("merged.partial", "merged.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("x")
+    before = {*tmp_path.rglob("*")}
+    with monkeypatch.context() as broken, pytest.raises(OSError):
+        broken.setattr(type(tokenizer), "save_pretrained", _full)
+        merge(adapter, tokenizer, tmp_path / "merged")
+    assert {*tmp_path.rglob("*")} == before
+    merge(adapter, tokenizer, tmp_path / "merged")
+    assert {*tmp_path.rglob("*")} > before
+    assert (tmp_path / "merged").stat().st_mode == base.stat().st_mode  # not a temporary folder's, for its owner alone
+
+
+def _full(*args):
+    raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize(("of_base", "expected"), [
