@@ -30,10 +30,21 @@ class Launch(TrainerCallback):
         self.space: Space | None = None  # set once it is known
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._is_gone():  # before a checkpoint is saved into a folder of that name which is not the run's
+            raise self._gone()
         if not self.stepped:
             self.stepped = True
             if self.main:
                 self.run.mark_trained()
+
+    def _is_gone(self) -> bool:
+        return self.main and self.stepped and not (self.run.path / "recipe.yaml").exists()
+
+    def _gone(self) -> RunError:
+        return RunError(
+            f"{self.run.path} is not there any more: it was removed or moved while this launch trained; move it back, "
+            "and the same command goes on from its last checkpoint"
+        )
 
     @contextmanager
     def in_order(self) -> Iterator[None]:
@@ -66,6 +77,8 @@ class Launch(TrainerCallback):
     def _sentence(self, error: BaseException) -> RecipeError | RunError | None:
         if isinstance(error, RecipeError | RunError):
             return None
+        if self._is_gone():
+            return self._gone()
         if is_out_of_memory(error):
             return RunError(self._out_of_memory(error))
         if self.space is not None and is_no_space(error, self.run.path):

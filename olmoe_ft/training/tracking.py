@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import wandb
 from transformers import TrainerCallback
 
+from olmoe_ft.network import why_no_answer
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.router.files import LoadMap
@@ -23,6 +25,8 @@ from olmoe_ft.training.wandb_mode import ORDER, REACH, Choice, Mode, choose, ser
 
 FINISH = 30.0  # seconds to send what is left at the end; the rest stays on disk for `wandb sync`
 logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # what wandb says of its own use to a server that is away
+PATIENCE = FINISH + 10.0  # seconds for wandb's own process to do what it is told
+TEAR_DOWN = 5.0
 ID = re.compile("[a-z0-9]{8}")
 START = 10.0  # seconds in which `auto` is online or goes offline
 
@@ -105,12 +109,11 @@ class Tracking:
         """Training is worth more than its record elsewhere: where W&B fails, the run goes on without it."""
         if self.wandb_run is None:
             return
-        try:
-            send(self.wandb_run)
-        except Exception as error:  # of wandb's own process, which is another program
+        wandb_run = self.wandb_run
+        if (reason := why_no_answer(lambda: send(wandb_run), PATIENCE)) is not None:
             self.wandb_run = None
             _tear_down()
-            _say(f"off from here on, as it failed: {one_line(error)}; every record is in {self.metrics_file}")
+            _say(f"off from here on, as it failed: {reason}; every record is in {self.metrics_file}")
 
 
 def _wandb_run(mode: Any, recipe: Recipe, run: RunDirectory) -> Any:
@@ -137,8 +140,14 @@ def _wandb_run(mode: Any, recipe: Recipe, run: RunDirectory) -> Any:
 
 
 def _tear_down() -> None:
-    with suppress(Exception):  # wandb's own process may be gone
-        wandb.teardown()
+    """Let go of wandb's own process, which is another program: it may be gone, or stand still and never answer."""
+    if why_no_answer(wandb.teardown, TEAR_DOWN) is None:
+        return
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):
+            if process.name() == "wandb-core":
+                process.kill()
+                process.wait(TEAR_DOWN)
 
 
 def _say(what: str) -> None:
@@ -147,9 +156,9 @@ def _say(what: str) -> None:
 
 def abandon_tracking() -> None:
     """End a W&B run that fails, before its run directory may be removed."""
-    if wandb.run is not None:
-        with suppress(Exception):  # the mistake that ends the run is what is to be said
-            wandb.finish(exit_code=1)
+    # the mistake that ends the run is what is to be said
+    if wandb.run is not None and why_no_answer(lambda: wandb.finish(exit_code=1), PATIENCE) is not None:
+        _tear_down()
 
 
 class TrackingCallback(TrainerCallback):

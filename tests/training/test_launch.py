@@ -124,3 +124,20 @@ def test_a_disk_error_of_a_rust_library_is_the_system_s(run, tmp_path):
     with pytest.raises(RecipeError, match=r"^runs/pipe/sft: .*\(os error 20\).*; a file is where a folder should be"):
         (tmp_path / "a").touch()
         end_with(run, lambda: save_file({"x": torch.zeros(1)}, full))
+
+
+def test_a_run_directory_that_is_moved_away_ends_the_run_in_a_sentence(run, tmp_path):
+    """At the next step, before a checkpoint is saved under its name; or at whatever fails first."""
+    for fail in (
+        lambda launch: launch.on_step_end(None, TrainerState(), TrainerControl()),
+        lambda _: run.metrics.open(),
+    ):
+        launch = Launch(run)
+        with pytest.raises(RunError, match="runs/pipe/sft is not there any more: it was removed or moved"):
+            with launch.in_order():
+                run.mark_untrained()
+                run.create()
+                launch.on_step_end(None, TrainerState(), TrainerControl())
+                run.path.rename(tmp_path / f"moved-{id(fail)}")
+                fail(launch)
+        assert not run.path.exists()

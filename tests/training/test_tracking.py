@@ -188,6 +188,19 @@ def test_what_fails_during_a_run_does_not_end_it(monkeypatch, tmp_path, capfd, g
     assert len(said) == (gone == "wandb's own process")
 
 
+def test_a_process_of_wandb_that_stands_still_is_not_waited_for(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(tracking, "PATIENCE", 1.0)
+    monkeypatch.setattr(tracking, "TEAR_DOWN", 1.0)
+    before = set(psutil.Process().children())
+    found = start(tmp_path, "offline")
+    (core,) = set(psutil.Process().children()) - before
+    core.suspend()
+    found.record(1, {"loss": 2.0})
+    found.finish({"steps": 1})
+    assert not core.is_running() or core.status() == psutil.STATUS_ZOMBIE
+    assert capfd.readouterr().err.count("W&B: off from here on, as it failed: no answer in 1 s") == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff", b"a/b", b"0123456789abcdef"])
 def test_a_damaged_id_is_made_anew(tmp_path, capfd, content):
     (tmp_path / "run").mkdir()
