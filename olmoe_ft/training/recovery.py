@@ -3,6 +3,7 @@
 Nothing that is damaged is removed; all of it is named.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def recover(run: RunDirectory, found: Found) -> list[str]:
     if found.damaged:
         said.append(f"going on from {found.resume}" if found.resume else "no checkpoint is whole: starting at step 0")
     run.checkpoints.tidy()
+    for leftover in run.path.glob(".base.*/"):  # of a launch that was killed while it wrote base/
+        shutil.rmtree(leftover)
     return said + _restore_records(run, found.resume)
 
 

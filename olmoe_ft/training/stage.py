@@ -25,7 +25,7 @@ from olmoe_ft.training.circumstances import circumstances, compare
 from olmoe_ft.training.finite import NotFinite
 from olmoe_ft.training.inputs import Inputs, read_inputs
 from olmoe_ft.training.launch import Launch
-from olmoe_ft.training.lock import only_launch
+from olmoe_ft.training.lock import only_launch, refuse_second
 from olmoe_ft.training.model_files import model_config
 from olmoe_ft.training.progress import ProgressBar
 from olmoe_ft.training.recovery import Found, find, recover
@@ -68,6 +68,8 @@ def run_stage(recipe: Recipe, restart: Restart = GO_ON, aside: Path | None = Non
     steps = count_steps(len(inputs.train_rows), arguments, state.num_processes)
     state.wait_for_everyone()  # all have looked at the run directory before one writes to it
     if aside is not None and state.is_main_process:
+        for folder in (aside, *aside.glob("*/")):  # of a pipeline, those of its stages
+            refuse_second(folder)
         print_aside(aside)
     launch = Launch(run)
     with only_launch(run.path) if state.is_main_process else nullcontext(), launch.in_order():
