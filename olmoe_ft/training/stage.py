@@ -73,7 +73,10 @@ def run_stage(recipe: Recipe, restart: Restart = GO_ON, aside: Path | None = Non
         print_aside(aside)
     launch = Launch(run)
     with only_launch(run.path) if state.is_main_process else nullcontext(), launch.in_order():
-        state.wait_for_everyone()  # from here on no other launch writes there
+        # from here on no other launch writes there; one may have finished the run while this one read its rows
+        (summary,) = broadcast_object_list([None if restart.fresh else run.finished()])
+        if summary is not None:
+            return summary
         found = Found(None, [])
         if state.is_main_process:
             launch.space = space_of(recipe, config, arguments, steps, zero_stage(arguments), state.num_processes)
