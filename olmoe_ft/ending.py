@@ -34,7 +34,8 @@ def program() -> NoReturn:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else FAILURE
-    except BaseException:
+    except BaseException as error:
+        tell_launcher(traceback.format_exception_only(error)[-1].strip())
         _wait_for_turn(mistake=False)
         traceback.print_exc()
     sys.exit(code)
