@@ -1,7 +1,7 @@
 # `make sft` on a fresh clone sets everything up and trains; see README.md.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup sft dpo pipeline test check schema bench gpu gpu-prepare clean
+.PHONY: help setup sft dpo pipeline test check schema bench gpu gpu-prepare torture clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,6 +10,7 @@ OVERRIDES ?=
 PYTEST ?=
 BENCH ?=
 GPU ?=
+TORTURE ?=
 # SIGUSR1 is passed on too; how long the launcher waits until a step is done and saved; docs/signals.md
 SIGNALS := PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
 STOP_WAIT ?= 600
@@ -61,6 +62,9 @@ gpu: setup  ## what a GPU gets right and how fast, in 8 minutes; without one a d
 
 gpu-prepare: setup  ## the same for a machine without a network: fills .gpu/, says what to type there
 	PYTHONPATH=benchmarks $(BIN)/python -m gpu.prepare
+
+torture: setup  ## kill runs and damage their files, half an hour; each has to go on exactly (TORTURE='--only zero3'); docs/reliability.md
+	PYTHONPATH=.:benchmarks $(BIN)/python -m torture.run $(TORTURE)
 
 clean:  ## remove runs and caches (not the virtual environment)
 	rm -rf runs wandb .pytest_cache .mypy_cache .ruff_cache
