@@ -1,0 +1,23 @@
+"""A handful of `make torture`: kills and damages, on one process and under ZeRO-3, with LoRA."""
+
+import os
+import subprocess
+import sys
+
+from launches import ENVIRONMENT, REPOSITORY
+
+PATHS = {"PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "benchmarks")))}
+
+
+def test_killed_and_damaged_runs_end_as_if_nothing_had_happened():
+    """Seeded: two kills and four damages of each of two configurations."""
+    command = ["-m", "torture.run", "--only", "sft lora one packing, sft lora zero3 packing"]
+    done = subprocess.run(
+        [sys.executable, *command, "--kills", "4", "--damages", "8", "--seed", "1"],
+        env=ENVIRONMENT | PATHS,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    assert "kills" in done.stdout and "lost:" not in done.stdout
