@@ -1,7 +1,8 @@
 """Whether two runs of one recipe ended alike: weights bit by bit, records and figures in all but times."""
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torture.configurations import Configuration
 
 TIMES = ("train_runtime", "train_seconds", "eval_runtime", "_per_second", "perf/")
 """Parts of the names of what is measured with a clock, or of memory."""
+ABOVE = re.compile(rb"[^\s\"']*/(?=runs/)")
 
 
 def differences(configuration: Configuration, found: Path, expected: Path) -> Iterator[str]:
@@ -41,22 +43,20 @@ def _folders(folder: Path, found: Path, expected: Path) -> Iterator[str]:
     if names[0] != names[1]:
         yield f"{folder}: other files: {', '.join(sorted(names[0] ^ names[1]))}"
     for name in sorted(names[0] & names[1]):
-        sides = [_content(side / folder / name, (found, expected)) for side in (found, expected)]
+        sides = [_content(side / folder / name) for side in (found, expected)]
         if name == MANIFEST:  # has checksums of files in which folders are named
             continue
         if sides[0] != sides[1] and (not name.endswith(".safetensors") or _tensors(sides[0]) != _tensors(sides[1])):
             yield f"{folder / name} differs"
 
 
-def _content(file: Path, workspaces: Iterable[Path]) -> bytes:
-    """What stands in a file, without the names of workspaces; a damaged run is a copy of one that was elsewhere."""
+def _content(file: Path) -> bytes:
+    """What stands in a file, without the folders above `runs/`: a damaged run is a copy of one that was elsewhere."""
     try:
         content = file.read_bytes()
-        for workspace in workspaces:
-            content = content.replace(str(workspace).encode(), b"")
-        return content
     except OSError as error:  # a link to nowhere
         return str(error).encode()
+    return content if file.suffix == ".safetensors" else ABOVE.sub(b"", content)
 
 
 def _tensors(content: bytes) -> dict[str, Any]:
