@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,12 @@ def _content(file: Path) -> bytes:
         content = file.read_bytes()
     except OSError as error:  # a link to nowhere
         return str(error).encode()
+    if file.name == "adapter_config.json":  # PEFT writes sets, in the order of an interpreter's hashes
+        with suppress(ValueError):
+            values = {
+                name: sorted(value) if isinstance(value, list) else value for name, value in json.loads(content).items()
+            }
+            content = json.dumps(values).encode()
     return content if file.suffix == ".safetensors" else ABOVE.sub(b"", content)
 
 
