@@ -158,7 +158,7 @@ def test_a_refusal_names_the_file_and_a_remedy_without_a_traceback():
 def test_every_case_is_exact_refused_or_lost():
     kill = next(choose_kills(1, [ONE], seed=0))
     damage = Damage(ONE, False, RUN / "metrics.jsonl", "emptied", False, seed=0)
-    verdicts = [Verdict(kill), Verdict(damage, refused=True), Verdict(damage, faults=["hangs"])]
+    verdicts = [Verdict(kill), Verdict(damage, refused="it is damaged"), Verdict(damage, faults=["hangs"])]
     cells = {line.kind: line.cells()[2:] for line in lines(verdicts)}
     assert cells["kills"] == ("1", "1", "0", "0") and cells["damages"] == ("2", "0", "1", "1")
     assert cells["metrics.jsonl"] == cells["emptied"] == ("2", "0", "1", "1")

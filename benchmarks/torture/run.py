@@ -143,8 +143,10 @@ class Torture:
                 continue
             verdicts.append(verdict)
             progress.advance(bars["damages" if isinstance(verdict.case, Damage) else "kills"])
-            for fault in verdict.faults:
-                self.console.print(f"lost: {verdict.case}: {fault}", highlight=False, markup=False)
+            said = [f"lost: {verdict.case}: {fault}" for fault in verdict.faults]
+            said += [f"refused: {verdict.case}: {verdict.refused}"] if verdict.refused else []
+            for line in said:
+                self.console.print(line, highlight=False, markup=False)
         return verdicts, len(cases) - len(verdicts)
 
     def _try(self, number: int, case: trial.Case) -> Verdict | None:

@@ -38,7 +38,7 @@ def lines(verdicts: Iterable[Verdict]) -> list[Line]:
             line = found.setdefault((section, kind), Line(section, kind))
             line.tried += 1
             line.exact += not verdict.faults and not verdict.refused
-            line.refused += verdict.refused
+            line.refused += bool(verdict.refused)
     return [found[key] for key in sorted(found, key=lambda key: (sections.index(key[0]), key[1]))]
 
 

@@ -26,13 +26,13 @@ class Verdict:
     """What became of a run.
 
     Args:
-        refused: it was ended with a sentence that names the damaged file, and a remedy.
+        refused: the sentence that ended it, if that names the damaged file and a remedy.
         named: the output names the damaged file.
         faults: what is not as it should be; none means that it survived.
     """
 
     case: Case
-    refused: bool = False
+    refused: str = ""
     named: bool = False
     faults: list[str] = field(default_factory=list)
 
@@ -86,7 +86,7 @@ def kill(case: Kill, reference: Reference, folder: Path) -> Verdict:
     summary = workspace / case.configuration.runs[-1] / "summary.json"
     if launch.code() == 0 and not summary.exists():
         verdict.faults.append("exit code 0 of a run that had not finished")
-    if case.how.startswith("SIG") and "KILL" not in case.how and not case.real and "Traceback" in output.read_text():
+    if "KILL" not in case.how and not case.real and "Traceback" in output.read_text():  # torch's launcher prints one
         verdict.faults.append("a traceback after a signal")
     if case.how == AGAIN:
         case.strike_again(Launch(workspace, case.configuration, output), reference.timeline)
@@ -104,7 +104,7 @@ def damage(case: Damage, reference: Reference, folder: Path) -> Verdict:
     text = output.read_text(errors="replace")
     verdict.named = case.file.name in text
     if verdict.faults and "checkpoints" not in case.file.parts and is_refusal(text, case):
-        verdict.refused, verdict.faults = True, []
+        verdict.refused, verdict.faults = _tail(output), []
     elif not verdict.faults and not verdict.named and case.matters:
         verdict.faults.append("goes on, and does not name what was damaged")
     return verdict
