@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from olmoe_ft.planning.machine import Machine, check_machine, read_machine
-from olmoe_ft.planning.memory import FP32, GIB, DeviceMemory, device_memory
+from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
 from olmoe_ft.planning.parts import StepMemory
 from olmoe_ft.planning.plan import Plan, largest_batch, machines_for, make_plan
 from olmoe_ft.planning.step import measure_step
@@ -11,6 +11,7 @@ from olmoe_ft.planning.steps import schedule
 from olmoe_ft.planning.time import Rates, step_time, work_of
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.precision import check_optimizer
+from olmoe_ft.training.space import folders_of
 
 PROCESS = 8 * GIB  # of a computer's memory for Python, libraries and the rows on their way
 
@@ -109,13 +110,14 @@ def _needs(plan: Plan, machine: Machine) -> Needs:
     if machine.gpu:
         work = work_of(recipe, plan.config, arguments, known.computed if known else plan.tokens(batch))
         seconds = step_time(step, machine, work, Rates()).seconds
+    zero = machine.stage if machine.deepspeed else None
     return Needs(
         steps,
         seconds * steps if seconds and steps else None,
         seconds,
         memory.peak,
         _host(step, memory, machine),
-        _checkpoint(step, machine),
+        folders_of(recipe, plan.config, arguments, zero, machine.processes).checkpoint,
     )
 
 
@@ -123,11 +125,3 @@ def _host(step: StepMemory, memory: DeviceMemory, machine: Machine) -> int:
     """Every process of a computer reads the weights by way of its memory; without a GPU it trains in it."""
     own = memory.host + step.weights + step.reference if machine.gpu else memory.peak
     return machine.processes // machine.nodes * (PROCESS + own)
-
-
-def _checkpoint(step: StepMemory, machine: Machine) -> int:
-    """At the most: the weights that are saved, DeepSpeed's too, and the optimizer's states, under DeepSpeed in fp32."""
-    weights = step.adapters or step.weights
-    if machine.deepspeed:
-        return 2 * weights + FP32 * (step.trained + step.moments)
-    return weights + step.optimizer

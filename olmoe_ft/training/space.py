@@ -36,6 +36,15 @@ TENSOR = 250  # what a file of tensors takes for each of them
 
 
 @dataclass(frozen=True)
+class Folders:
+    """Bytes of one folder of each kind."""
+
+    checkpoint: int
+    base: int
+    final: int
+
+
+@dataclass(frozen=True)
 class Space:
     """Bytes on the disk."""
 
@@ -66,7 +75,16 @@ def amount(size: int) -> str:
 def space_of(
     recipe: Recipe, config: OlmoeConfig, arguments: TrainingArguments, steps: Steps, zero: int | None, processes: int
 ) -> Space:
-    """What a run will write.
+    """What a run will write, by the arguments of `folders_of`."""
+    one = folders_of(recipe, config, arguments, zero, processes)
+    kept, rotates = _kept(arguments, steps)
+    return Space(one.checkpoint, kept, rotates, one.base, one.final)
+
+
+def folders_of(
+    recipe: Recipe, config: OlmoeConfig, arguments: TrainingArguments, zero: int | None, processes: int
+) -> Folders:
+    """What is in the folders that a run writes, however many steps it takes.
 
     Args:
         zero: the stage of ZeRO, None without DeepSpeed (`zero_stage` of a launch).
@@ -88,9 +106,8 @@ def space_of(
         flat = nn.Parameter(torch.empty(count, device="meta"))
         states = _states(arguments, policy, [flat], deepspeed=True)
         written = saved * (1 if zero == 3 else 2) + FP32 * count + _bytes(states)
-    kept, rotates = _kept(arguments, steps)
     base = whole + FILES if needs_base(recipe) else 0
-    return Space(written + small + beside, kept, rotates, base, final=saved + small)
+    return Folders(written + small + beside, base, final=saved + small)
 
 
 def zero_stage(arguments: TrainingArguments) -> int | None:
