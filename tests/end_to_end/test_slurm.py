@@ -1,5 +1,7 @@
 """The jobs of configs/slurm with stand-ins for SLURM's commands: what a signal does, and when a job is put back."""
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launches import ENVIRONMENT, REPOSITORY, make_workspace, olmoe_ft
+from launches import ENVIRONMENT, REPOSITORY, SHORT, make_workspace, olmoe_ft
+
+from olmoe_ft.planning.job import Needs
+from olmoe_ft.planning.machine import read_machine
+from olmoe_ft.recipe import load_recipe
+from olmoe_ft.slurm import job_file
 
 RUN = "runs/olmoe-1b-7b-0924-sft-full"
 # on two "computers" that are this one: every task gets its number, and the signals that srun gets
@@ -147,6 +154,36 @@ def test_a_dry_run_prints_a_job_and_writes_nothing(tmp_path):
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("#!/bin/bash\n") and "#SBATCH --qos=low\n" in shown.stdout
     assert f"\nOVERRIDES=({short})\n" in shown.stdout and sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_in_the_next_job_and_finishes(place):
+    """With the real command, on one process."""
+    make_workspace(place)
+    shutil.rmtree(place / "runs")
+    short = [value for value in SHORT if "max_steps" not in value]  # nothing is saved but by the signal
+    overrides = [*short, "training.max_steps=60", "data.train.0.max_rows=200", "training.per_device_train_batch_size=4"]
+    recipe, needs = load_recipe("tiny/sft", overrides), Needs(60, None, 0, 0, 0, 0)
+    cpu = "configs/accelerate/cpu.yaml"
+    (place / "job").write_text(job_file(recipe, ["tiny/sft", *overrides], cpu, read_machine(cpu), needs))
+    run, environment = place / "runs/tiny-sft", {**ENVIRONMENT, "PATH": f"{place}/.venv/bin:{ENVIRONMENT['PATH']}"}
+
+    def start() -> subprocess.Popen[str]:
+        to = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(["bash", "job"], cwd=place, env=environment | {"SLURM_JOB_ID": "4711"}, **to)
+
+    job = start()
+    until(lambda: '"loss"' in says(run, "metrics.jsonl"), job)
+    job.send_signal(signal.SIGUSR1)
+    output = job.communicate(timeout=120)[0]
+    assert job.returncode == 75 and says(place, "asked-of-slurm") == "requeue 4711\n", output
+    [saved] = run.glob("checkpoints/checkpoint-*")
+    assert not (run / "summary.json").exists()
+    job = start()
+    output = job.communicate(timeout=240)[0]
+    assert job.returncode == 0 and f"going on from runs/tiny-sft/checkpoints/{saved.name}" in output, output
+    assert json.loads((run / "summary.json").read_text())["steps"] == 60
+    assert says(place, "asked-of-slurm") == "requeue 4711\n"
 
 
 def test_mistakes_are_said_before_a_job_waits_for_its_turn(tmp_path):
