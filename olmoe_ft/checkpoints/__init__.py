@@ -1,1 +1,1 @@
-"""Folders of weights: whole, or known not to be."""
+"""Folders of weights and training state: what they hold, whether they are whole, and whether they may be read."""

@@ -13,6 +13,7 @@ from rich.console import Console
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.quantize import check_quantization
 from olmoe_ft.checkpoints.manifest import write_manifest
+from olmoe_ft.checkpoints.pickles import refuse_code, without_code
 from olmoe_ft.data.report import data_report, print_audit
 from olmoe_ft.model.grouped import GRADIENTS
 from olmoe_ft.recipe import Recipe
@@ -77,13 +78,15 @@ def run_stage(recipe: Recipe, restart: Restart = GO_ON, aside: Path | None = Non
         (summary,) = broadcast_object_list([None if restart.fresh else run.finished()])
         if summary is not None:
             return summary
-        found = Found(None, [])
+        found, trusted = Found(None, []), "code" in restart.accept
         if state.is_main_process:
             launch.space = space_of(recipe, config, arguments, steps, zero_stage(arguments), state.num_processes)
             check_space(run, launch.space)
             run.mark_untrained()
             _look_at_data(run, inputs)
             found = find(run, arguments.load_best_model_at_end)
+            if found.resume is not None and not trusted:
+                refuse_code(found.resume)
         (resume,) = broadcast_object_list([found.resume])
         with whole_weights(arguments):
             if state.is_main_process:
@@ -160,7 +163,7 @@ def _train(
         )
         print_start(recipe, run, trainer, steps, resume)
     try:
-        with stops_at_steps(trainer):
+        with stops_at_steps(trainer), without_code(trusted):
             result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         GRADIENTS.release()
         trainer.save_model(str(run.unfinished))

@@ -1,0 +1,98 @@
+"""Pickles in a checkpoint: they may hold tensors and plain values, and run no code.
+
+A pickle names the functions that it calls when it is read. transformers reads its own files with torch's restricted
+reader, which calls a few known ones; DeepSpeed reads its shards with the open one. So every file is looked at first,
+and then DeepSpeed is given the restricted reader too.
+"""
+
+import importlib
+import os
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint
+
+from olmoe_ft.reasons import one_line
+from olmoe_ft.recipe import RecipeError
+
+ENDINGS = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
+NEVER_READ = ("training_args.bin",)  # transformers writes it for people
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # what torch.save and pickle.dump begin a file with
+DEEPSPEED = (  # what its shards hold beside tensors: where a weight lies, a loss scale of 1, the stage of ZeRO
+    "deepspeed.utils.tensor_fragment.fragment_address",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+)
+HARMLESS = {
+    *DEEPSPEED,
+    # of a random state; transformers lets its reader call them
+    "numpy._core.multiarray._reconstruct",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "numpy.dtypes.UInt32DType",
+    # optimizer states of torchao, which lets torch's reader call them
+    "torchao.optim.subclass_4bit.OptimState4bit",
+    "torchao.optim.subclass_8bit.OptimState8bit",
+}
+FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch: every torch.load is a restricted one, whatever its caller asks for
+
+
+def refuse_code(folder: Path) -> None:
+    """Look at every pickle below a folder, without reading one.
+
+    Raises:
+        RecipeError: naming each file that calls what no checkpoint needs, or is not written as torch.save writes.
+    """
+    files = (place for place in sorted(folder.rglob("*")) if place.is_file() and place.name not in NEVER_READ)
+    messages = [f"{file} {reason}" for file in files if (reason := _why_not(file)) is not None]
+    if messages:
+        raise RecipeError([f"{message}: it is not read, as it could run code" for message in messages])
+
+
+@contextmanager
+def without_code() -> Iterator[None]:
+    """Within the block nothing reads a pickle in any other way than torch's restricted one. DeepSpeed's shards pass."""
+    before = os.environ.get(FORCED)
+    os.environ[FORCED] = "1"  # of processes that are started from here, too
+    try:
+        # where DeepSpeed is not imported, nothing reads its shards
+        shards: list[Any] = [_named(name) for name in DEEPSPEED if "deepspeed" in sys.modules]
+        with torch.serialization.safe_globals(shards):
+            yield
+    finally:
+        if before is None:
+            del os.environ[FORCED]
+        else:
+            os.environ[FORCED] = before
+
+
+def _why_not(file: Path) -> str | None:
+    with file.open("rb") as stream:
+        start = stream.read(len(ZIP))
+    if start != ZIP:
+        is_pickle = file.suffix in ENDINGS or start.startswith(PICKLE)
+        return "is a pickle that torch.save did not write" if is_pickle else None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            return "is a packed archive, which torch.save does not write"
+        pickles = [entry.filename for entry in entries if entry.filename.endswith(".pkl")]
+        if [name.partition("/")[2] for name in pickles] != ["data.pkl"]:
+            return (
+                f"is an archive with the pickles {', '.join(pickles) or 'none'}, where torch.save writes one data.pkl"
+            )
+        found = set(get_unsafe_globals_in_checkpoint(file)) - HARMLESS
+    except Exception as error:  # what a hostile file makes torch or zipfile raise
+        return f"cannot be looked through ({one_line(error)[:200]})"
+    return f"calls {', '.join(sorted(found)[:5])}" if found else None
+
+
+def _named(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
