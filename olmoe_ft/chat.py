@@ -5,16 +5,17 @@ from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.folders import resolve_checkpoint
+from olmoe_ft.data.template import Messages, prompts
 from olmoe_ft.data.terminal import printable
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.model import OlmoeForCausalLM
-from olmoe_ft.model.generate import Messages, complete
+from olmoe_ft.model.generate import complete
 
 
 def answer_once(path: str, prompt: str, max_new_tokens: int) -> str:
     """The model's greedy answer to one user turn."""
     model, tokenizer = _load(path)
-    return complete(model, tokenizer, [[{"role": "user", "content": prompt}]], max_new_tokens)[0]
+    return complete(model, tokenizer, prompts([[{"role": "user", "content": prompt}]], tokenizer), max_new_tokens)[0]
 
 
 def converse(path: str, max_new_tokens: int) -> None:
@@ -24,7 +25,7 @@ def converse(path: str, max_new_tokens: int) -> None:
     print("An empty line ends the conversation.")
     while turn := _read_turn():
         messages.append({"role": "user", "content": turn})
-        (answer,) = complete(model, tokenizer, [messages], max_new_tokens)
+        (answer,) = complete(model, tokenizer, prompts([messages], tokenizer), max_new_tokens)
         messages.append({"role": "assistant", "content": answer})
         print(printable(answer))
 

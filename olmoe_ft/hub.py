@@ -7,7 +7,7 @@ for every file; so the rest of the command is then offline, as with HF_HUB_OFFLI
 import os
 import sys
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from huggingface_hub import constants
@@ -80,6 +80,21 @@ def go_offline(reason: str) -> None:
             f"the Hub ({constants.ENDPOINT}) cannot be reached: {reason}; going on with what is in the cache, as with "
             "HF_HUB_OFFLINE=1",
             file=sys.stderr,
+        )
+
+
+def refuse_own_code(path: str, file: str, values: dict[str, Any]) -> None:
+    """Refuse a folder or repository that brings code of its own, which transformers would ask to run.
+
+    Args:
+        values: what its `file` holds.
+    Raises:
+        RecipeError: it names code.
+    """
+    if values.get("auto_map"):
+        raise RecipeError(
+            f"{path}: its {file} asks for Python code of its own (auto_map), and no code of a checkpoint is run here; "
+            "if transformers' own classes do the same, take `auto_map` out of that file"
         )
 
 

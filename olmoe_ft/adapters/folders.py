@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from olmoe_ft.checkpoints.manifest import refuse_damaged
-from olmoe_ft.hub import reach_hub, refusal
+from olmoe_ft.hub import reach_hub, refusal, refuse_own_code
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import RecipeError, Unreachable
 from olmoe_ft.recipe.paths import sought
@@ -107,9 +107,12 @@ def load_config(path: str) -> "OlmoeConfig":
         reach_hub(path, "model")
     try:
         values, _ = OlmoeConfig.get_config_dict(path)
+        refuse_own_code(path, "config.json", values)
         kind = values.get("model_type")
         if kind == "olmoe":
             return OlmoeConfig.from_dict(values)
+    except RecipeError:
+        raise
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if not Path(path).exists():
             raise refusal(path, "model", error) from None

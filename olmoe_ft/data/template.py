@@ -2,14 +2,18 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from olmoe_ft.data.confined import TooMuchError, confined
 from olmoe_ft.data.rows import RowError, shown
+from olmoe_ft.recipe import RecipeError
 
 PROBE = [
     {"role": "system", "content": "a"},
@@ -18,6 +22,9 @@ PROBE = [
     {"role": "user", "content": "d"},
     {"role": "assistant", "content": "e"},
 ]
+CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
+"""OLMoE's own."""
+LONGEST = 1 << 20  # characters, beside 100 times a conversation's own
 # transformers warns of marks written in another way than its own; whether there are any is looked at here
 logging.getLogger("transformers.utils.chat_template_utils").addFilter(
     lambda record: "return_assistant_tokens_mask" not in record.getMessage()
@@ -53,26 +60,88 @@ def render(conversations: Sequence[Messages], tokenizer: PreTrainedTokenizerBase
 
     Held for every row, whatever a recipe says: each assistant turn is marked once, a mark holds the turn's text as it
     stands and then what ends a turn, and the other turns stand in the text in their order.
+
+    Raises:
+        RecipeError: the template takes too long, or writes too much.
     """
     template, special = str(tokenizer.chat_template), special_tokens(tokenizer)
     endings = answer_endings(template, special)
-    try:
-        found: Sequence[Rendered | RowError] = written(conversations, template, special)
-    except TemplateError:  # of one of them: find out which
-        found = [_one(messages, template, special) for messages in conversations]
+    found = _written_by(tokenizer, conversations)
     return [_checked(*row, endings) for row in zip(conversations, found, strict=True)]
 
 
-def written(conversations: Sequence[Messages], template: str, special: Specials) -> list[Rendered]:
-    """What a template writes, unchecked.
+def prompts(conversations: Sequence[Messages], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What the template writes for each conversation up to the answer that is asked for.
 
     Raises:
-        TemplateError: it refuses one.
+        RecipeError: it refuses one, takes too long, or writes too much.
     """
-    texts, answers = render_jinja_template(
-        conversations, chat_template=template, return_assistant_tokens_mask=True, **dict(special)
-    )
-    return [Rendered(*row) for row in zip(texts, answers, strict=True)]
+    found = _written_by(tokenizer, conversations, add_generation_prompt=True)
+    if refused := next((one for one in found if isinstance(one, TemplateError)), None):
+        raise RecipeError(f"the tokenizer's chat template refuses a conversation ({str(refused)[:200]})")
+    return [one.text for one in found if isinstance(one, Rendered)]
+
+
+def _written_by(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Messages], **options: bool
+) -> list[Rendered | TemplateError]:
+    try:
+        return written(conversations, str(tokenizer.chat_template), special_tokens(tokenizer), **options)
+    except RecipeError as error:
+        raise RecipeError(f"{tokenizer.name_or_path}: {error}") from None
+
+
+def written(
+    conversations: Sequence[Messages], template: str, special: Specials, **options: bool
+) -> list[Rendered | TemplateError]:
+    """What a template writes for each conversation, unchecked, or why it refuses it.
+
+    A template is a program. It runs in jinja's sandbox; one that came with a tokenizer also in a process of its own,
+    which may take little time and memory.
+
+    Raises:
+        RecipeError: it takes too long, or writes too much.
+    """
+
+    def write(messages: Messages) -> Any:
+        try:
+            texts, marks = render_jinja_template(
+                [messages], chat_template=template, return_assistant_tokens_mask=True, **dict(special), **options
+            )
+        except TemplateSyntaxError as error:
+            return [error.message, error.lineno]
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a line of the template can raise
+            return [str(error) or type(error).__name__, None]
+        most = LONGEST + 100 * sum(len(turn["content"]) for turn in messages)
+        if len(texts[0]) > most:
+            raise TooMuchError(f"writes {len(texts[0]):,} characters for a conversation that may become {most:,}")
+        return {"text": texts[0], "answers": marks[0]}
+
+    try:
+        found = [*(map if template == CHAT_TEMPLATE else confined)(write, conversations)]
+    except TooMuchError as error:
+        raise RecipeError(
+            f"the tokenizer's chat template {error}: mend it (chat_template.jinja, or `chat_template` in "
+            "tokenizer_config.json), or remove it to use OLMoE's"
+        ) from None
+    _compile(template)
+    return [_read(one) for one in found]
+
+
+@cache
+def _compile(template: str) -> None:
+    """Have it in transformers' cache, for the processes to come; one has compiled it, so it does no harm."""
+    with suppress(Exception):  # a template that refuses every conversation
+        render_jinja_template([], chat_template=template)
+
+
+def _read(answer: Any) -> Rendered | TemplateError:
+    if isinstance(answer, dict):
+        return Rendered(answer["text"], [(start, end) for start, end in answer["answers"]])
+    message, line = answer
+    return TemplateError(message) if line is None else TemplateSyntaxError(message, line)
 
 
 @cache
@@ -84,10 +153,9 @@ def answer_endings(template: str, special: Specials) -> frozenset[str]:
     """
     endings, refused = set(), None
     for messages in (PROBE, PROBE[1:], PROBE[1:3]):
-        try:
-            [rendered] = written([messages], template, special)
-        except TemplateError as error:  # of a system turn, say
-            refused = error
+        [rendered] = written([messages], template, special)
+        if isinstance(rendered, TemplateError):  # of a system turn, say
+            refused = rendered
             continue
         said = [turn["content"] for turn in messages if turn["role"] == "assistant"]
         marked = [rendered.text[start:end] for start, end in rendered.answers]
@@ -99,16 +167,9 @@ def answer_endings(template: str, special: Specials) -> frozenset[str]:
     return frozenset(endings)
 
 
-def _one(messages: Messages, template: str, special: Specials) -> Rendered | RowError:
-    try:
-        return written([messages], template, special)[0]
-    except TemplateError as error:
-        return RowError(f"the tokenizer's chat template refuses it ({str(error)[:200]})")
-
-
-def _checked(messages: Messages, rendered: Rendered | RowError, endings: frozenset[str]) -> Rendered | RowError:
-    if isinstance(rendered, RowError):
-        return rendered
+def _checked(messages: Messages, rendered: Rendered | TemplateError, endings: frozenset[str]) -> Rendered | RowError:
+    if isinstance(rendered, TemplateError):
+        return RowError(f"the tokenizer's chat template refuses it ({str(rendered)[:200]})")
     text, marks = rendered
     answers = [index for index, turn in enumerate(messages) if turn["role"] == "assistant"]
     if len(marks) != len(answers):

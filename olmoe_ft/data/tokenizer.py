@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateSyntaxError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from olmoe_ft.data.rows import RowError
-from olmoe_ft.data.template import PROBE, Rendered, answer_endings, special_tokens, written
-from olmoe_ft.hub import reach_hub, refusal
+from olmoe_ft.data.template import CHAT_TEMPLATE, PROBE, Rendered, answer_endings, special_tokens, written
+from olmoe_ft.hub import reach_hub, refusal, refuse_own_code
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import RecipeError
-
-CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
 
 
 def load_tokenizer(path: str, vocab_size: int) -> PreTrainedTokenizerBase:
@@ -60,7 +59,10 @@ def _read(path: str) -> PreTrainedTokenizerBase:
     try:
         if folder.is_dir() and not (folder / "tokenizer_config.json").exists():
             return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-        return AutoTokenizer.from_pretrained(path)
+        refuse_own_code(path, "tokenizer_config.json", get_tokenizer_config(path))
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except RecipeError:
+        raise
     except Exception as error:  # the `tokenizers` library raises bare Exception on a file it cannot parse
         if not folder.exists():
             raise refusal(path, "tokenizer", error) from None
@@ -101,10 +103,9 @@ def _check_marks(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -
 def _written(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -> Rendered | None:
     """What a template writes for the probe, None where it refuses such turns."""
     try:
-        return written([PROBE], template, special_tokens(tokenizer))[0]
-    except TemplateSyntaxError as error:
-        raise RecipeError(
-            f"{path}: its chat template is not valid Jinja (line {error.lineno}: {error.message})"
-        ) from None
-    except TemplateError:
-        return None
+        [found] = written([PROBE], template, special_tokens(tokenizer))
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+    if isinstance(found, TemplateSyntaxError):
+        raise RecipeError(f"{path}: its chat template is not valid Jinja (line {found.lineno}: {found.message})")
+    return found if isinstance(found, Rendered) else None

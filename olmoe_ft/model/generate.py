@@ -1,22 +1,19 @@
-"""Greedy answers to conversations."""
+"""Greedy answers to prompts."""
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.model.olmoe import OlmoeForCausalLM
 
-Messages = list[dict[str, str]]
-
 
 @torch.no_grad()
 def complete(
-    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, conversations: list[Messages], max_new_tokens: int
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: list[str], max_new_tokens: int
 ) -> list[str]:
-    """What the model says next in each conversation: greedy, up to EOS or `max_new_tokens`, left-padded."""
-    texts = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
+    """What the model says behind each text: greedy, up to EOS or `max_new_tokens`, left-padded."""
     inputs = tokenizer(
-        texts,
-        add_special_tokens=False,  # the template has written them
+        prompts,
+        add_special_tokens=False,  # the chat template has written them
         padding=True,
         padding_side="left",
         return_tensors="pt",

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.questions import Question
+from olmoe_ft.data.template import prompts
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.generate import complete
 from olmoe_ft.recipe.schema import Answers
@@ -30,7 +31,8 @@ def score(
     model.eval()
     marks: list[tuple[int, bool, str | None]] = []
     for batch in tqdm(batches, desc=label, disable=not state.is_main_process, leave=False):
-        completions = complete(model, tokenizer, [questions[index].prompt for index in batch], answers.max_new_tokens)
+        texts = prompts([questions[index].prompt for index in batch], tokenizer)
+        completions = complete(model, tokenizer, texts, answers.max_new_tokens)
         marks += [(index, *questions[index].mark(text)) for index, text in zip(batch, completions, strict=True)]
     return _shares(questions, gather_object(marks))
 

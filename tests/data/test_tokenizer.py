@@ -47,3 +47,16 @@ def test_pad_must_not_be_eos(changed):
 def test_a_vocabulary_beyond_the_models_is_refused():
     with pytest.raises(RecipeError, match="512 tokens and the model's vocab_size is 500"):
         load_tokenizer(str(SKILLS), 500)
+
+
+def test_code_of_a_tokenizer_is_neither_run_nor_asked_for(changed, tmp_path, monkeypatch):
+    """transformers would ask on a terminal, and run it on "y"."""
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "y")
+    for auto_map in ({"AutoTokenizer": ["own.Own", None]}, ["own.Own", None]):
+        path = changed(auto_map=auto_map, tokenizer_class="Own")
+        (tmp_path / "tokenizer/own.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')\nclass Own: pass\n")
+        with pytest.raises(RecipeError, match=r"tokenizer_config\.json asks for Python code of its own \(auto_map\)"):
+            load_tokenizer(path, 512)
+        shutil.rmtree(path)
+    assert not asked and not (tmp_path / "trace").exists()

@@ -1,0 +1,98 @@
+"""Work that others have written, done in a process of its own that may take little time and memory for an item.
+
+A loop or a text without end cannot be stopped from within Python: `10 ** 10 ** 9` is one instruction. The system ends
+a process that takes too long, and refuses it memory.
+"""
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, Pipe
+from typing import Any, TypeVar
+
+import psutil
+
+SECONDS = 5.0  # of a processor, for an item
+MEMORY = 1 << 30  # bytes beside those of this process
+AT_ONCE = 50  # answers that are sent together
+END = None
+TOO_MUCH_MEMORY = f"needs more than {MEMORY >> 30} GiB of memory"
+
+T = TypeVar("T")
+
+
+class TooMuchError(Exception):
+    """What takes too long or is too large; the message continues a sentence about the work."""
+
+
+def confined(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
+    """What `work` makes of each item, one after the other; anything that JSON can say.
+
+    Raises:
+        TooMuchError: an item takes more than SECONDS or MEMORY, or its process is ended from outside.
+    """
+    reader, writer = Pipe(duplex=False)
+    child = _forked(lambda: _work(work, items, writer))
+    writer.close()
+    try:
+        while (answers := json.loads(reader.recv_bytes())) != END:
+            if isinstance(answers, str):
+                raise TooMuchError(answers)
+            yield from answers
+    except EOFError:
+        _, status = os.waitpid(child, 0)
+        child = 0
+        number = os.WTERMSIG(status)
+        took = f"takes longer than {SECONDS:g} s" if number == signal.SIGPROF else f"ended its process ({number})"
+        raise TooMuchError(took) from None
+    finally:
+        reader.close()
+        if child:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _forked(act: Callable[[], None]) -> int:
+    """A copy of this process that does one thing and is gone; its number."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # else `tokenizers` warns of threads, which the copy does not start
+    try:
+        if child := os.fork():
+            return child
+        try:
+            act()
+        finally:
+            os._exit(0)
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
+def _work(work: Callable[[T], Any], items: Iterable[T], writer: Connection) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = psutil.Process().memory_info().vms + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (allowed if most == resource.RLIM_INFINITY else min(allowed, most), most))
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends the process, whatever it is at
+    answers: list[Any] = []
+    try:
+        for item in items:
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            answers.append(work(item))
+            if len(answers) == AT_ONCE:
+                _send(answers, writer)
+                answers = []
+        _send(answers, writer)
+        _send(END, writer)
+    except TooMuchError as error:
+        _send(str(error), writer)
+    except MemoryError:
+        answers = []
+        _send(TOO_MUCH_MEMORY, writer)
+
+
+def _send(value: Any, writer: Connection) -> None:
+    writer.send_bytes(json.dumps(value).encode())
