@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerBase
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.folders import resolve_checkpoint
 from olmoe_ft.data.template import Messages, prompts
-from olmoe_ft.data.terminal import printable
+from olmoe_ft.data.terminal import say
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.generate import complete
@@ -27,7 +27,7 @@ def converse(path: str, max_new_tokens: int) -> None:
         messages.append({"role": "user", "content": turn})
         (answer,) = complete(model, tokenizer, prompts([messages], tokenizer), max_new_tokens)
         messages.append({"role": "assistant", "content": answer})
-        print(printable(answer))
+        say(answer)
 
 
 def _read_turn() -> str:

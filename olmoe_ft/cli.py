@@ -61,11 +61,12 @@ def train(
 
     restart = Restart.of(fresh, accept or ())
     loaded = load_recipe(recipe, overrides or ())
+    from olmoe_ft.data.terminal import say
     from olmoe_ft.recipe.messages import notes
 
     if os.environ.get("RANK", "0") == "0":
         for note in notes(loaded):
-            print(note)
+            say(note)
     from olmoe_ft.training.checks import check_files
 
     check_files(loaded, restart=restart)  # before the trainers are imported, which takes longer
@@ -83,10 +84,11 @@ def validate(
     ] = None,
 ) -> None:
     """Check recipes without loading anything: keys, types, combinations; says all that is wrong at once."""
+    from olmoe_ft.data.terminal import say
     from olmoe_ft.validation import check_recipes
 
     for line in check_recipes(recipes, accelerate):
-        print(line)
+        say(line)
     print(f"{len(recipes)} recipe(s) are right")
 
 
@@ -156,8 +158,7 @@ def prepare(
     from olmoe_ft.training.checks import check_files
 
     check_files(loaded, into_runs=False)
-    from rich.console import Console
-
+    from olmoe_ft.data.terminal import Console
     from olmoe_ft.training.prepare_rows import prepare_rows
 
     prepare_rows(loaded, Console())
@@ -218,9 +219,9 @@ def recipes(context: typer.Context) -> None:
     """List the recipes that come with olmoe-ft; `recipes copy NAME` writes one to start from."""
     if context.invoked_subcommand is not None:
         return
-    from rich.console import Console
     from rich.table import Table
 
+    from olmoe_ft.data.terminal import Console
     from olmoe_ft.recipe.catalog import config_names, entries
 
     table = Table("recipe", "stage", "runs on", "what it does", box=None, pad_edge=False)
@@ -248,10 +249,11 @@ def copy_recipe(
 
     Others (configs/accelerate/zero3, configs/slurm/nodes) keep their path; DeepSpeed's file is written beside a shape.
     """
+    from olmoe_ft.data.terminal import say
     from olmoe_ft.recipe.catalog import copy
 
     for file in copy(name, to):
-        print(f"written: {file}")
+        say(f"written: {file}")
 
 
 @app.command("merge")
@@ -273,11 +275,12 @@ def merge_adapter(
     check_weights(folder := resolve_checkpoint(checkpoint))
     config = load_config(folder)
     from olmoe_ft.adapters.merge import merge
+    from olmoe_ft.data.terminal import say
     from olmoe_ft.data.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(folder, config.vocab_size)
     merge(folder, tokenizer, to, dtype)
-    print(f"merged into {to}/")
+    say(f"merged into {to}/")
 
 
 @app.command()

@@ -37,7 +37,9 @@ def program() -> NoReturn:
     except BaseException as error:
         tell_launcher(traceback.format_exception_only(error)[-1].strip())
         _wait_for_turn(mistake=False)
-        traceback.print_exc()
+        from olmoe_ft.data.terminal import say
+
+        say(traceback.format_exc(), file=sys.stderr)
     sys.exit(code)
 
 
@@ -69,7 +71,7 @@ def exit_with_reason(error: Exception) -> None:
         SystemExit: with 2 where the user's input is wrong, 1 where something else ended a run, 75 where a run was
             asked to stop and was saved.
     """
-    from olmoe_ft.data.terminal import printable
+    from olmoe_ft.data.terminal import printable, say
 
     if isinstance(error, RecipeError | RunError):
         sentence, code = str(error), _code(error)
@@ -80,9 +82,9 @@ def exit_with_reason(error: Exception) -> None:
     else:
         return
     _wait_for_turn(mistake=True)
-    tell_launcher(sentence)
+    tell_launcher(printable(sentence))
     if code != TRY_AGAIN or os.environ.get("RANK", "0") == "0":  # all ranks stop for the same request
-        print(printable(sentence), file=sys.stderr)
+        say(sentence, file=sys.stderr)
     sys.exit(code)
 
 

@@ -76,7 +76,9 @@ def go_offline(reason: str) -> None:
     if (config := sys.modules.get("datasets.config")) is not None:  # which has a copy from when it was imported
         config.HF_HUB_OFFLINE = config.HF_DATASETS_OFFLINE = True  # type: ignore[attr-defined]
     if os.environ.get("LOCAL_RANK", "0") == "0":  # each machine has a network of its own
-        print(
+        from olmoe_ft.data.terminal import say
+
+        say(
             f"the Hub ({constants.ENDPOINT}) cannot be reached: {reason}; going on with what is in the cache, as with "
             "HF_HUB_OFFLINE=1",
             file=sys.stderr,

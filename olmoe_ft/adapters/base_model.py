@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from olmoe_ft.checkpoints.safetensors_header import read_header
 from olmoe_ft.hub import reach_hub, refusal
 from olmoe_ft.model.checkpoint import weight_files
 from olmoe_ft.recipe import RecipeError
@@ -23,7 +24,7 @@ def base_of(adapter: str) -> str:
     """
     try:
         named = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8")).get(BASE_KEY)
-    except (ValueError, AttributeError, OSError) as error:
+    except (ValueError, AttributeError, OSError, RecursionError) as error:
         raise RecipeError(f"{adapter}: its adapter_config.json cannot be read ({error}); mend it") from None
     if not isinstance(named, str) or not named:
         raise RecipeError(f"{adapter}: its adapter_config.json names no {BASE_KEY}; write it there")
@@ -55,21 +56,20 @@ def fingerprint(checkpoint: str) -> str:
 
     Args:
         checkpoint: folder or Hub name.
+    Raises:
+        RecipeError: a file is cut off or no safetensors file.
     """
-    tensors: dict[str, tuple[Path, int, int, str]] = {}
-    for file in weight_files(local_folder(checkpoint)):
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")  # the safetensors format: size, header, data
-            header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            tensors[name] = file, 8 + length + begin, min(end - begin, SAMPLE), f"{entry['dtype']} {entry['shape']}"
+    tensors = {
+        name: (file, stored)
+        for file in weight_files(local_folder(checkpoint))
+        for name, stored in read_header(file).items()
+    }
     digest = hashlib.sha256()
-    for name, (file, offset, size, kind) in sorted(tensors.items()):
+    for name, (file, stored) in sorted(tensors.items()):
         with file.open("rb") as stream:
-            stream.seek(offset)
-            digest.update(f"{name} {kind} ".encode() + stream.read(size))
+            stream.seek(stored.start)
+            first = stream.read(min(stored.size, SAMPLE))
+        digest.update(f"{name} {stored.dtype} {stored.shape} ".encode() + first)
     return digest.hexdigest()
 
 

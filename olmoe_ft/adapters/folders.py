@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from olmoe_ft.checkpoints.manifest import refuse_damaged
+from olmoe_ft.checkpoints.safetensors_header import read_header
 from olmoe_ft.hub import reach_hub, refusal, refuse_own_code
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import RecipeError, Unreachable
@@ -66,29 +67,14 @@ def check_weights(checkpoint: str) -> None:
     if (index := folder / "model.safetensors.index.json").exists() and not files[0].exists():
         try:
             files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             files = []
         if not files:
             raise RecipeError(f"{index}: no readable index of weight files; fetch the checkpoint again")
     for file in files:
         if not file.exists():
             raise RecipeError(f"{file} is missing; fetch the checkpoint again (only .safetensors are read)")
-        if not _is_whole(file):
-            raise RecipeError(f"{file} is cut off or no safetensors file; fetch or write the checkpoint again")
-
-
-def _is_whole(file: Path) -> bool:
-    """By the safetensors format: the header's length in 8 bytes, the header (JSON), the data to the last offset."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > file.stat().st_size:
-            return False
-        try:
-            header = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            return file.stat().st_size == 8 + length + max(ends, default=0)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return False
+        read_header(file)
 
 
 def is_adapter(path: str) -> bool:

@@ -5,12 +5,13 @@ Each row comes with the place to name in an error, such as "file.jsonl:12".
 
 import csv
 import gzip
+import os
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
-from io import StringIO
+from io import StringIO, TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 import pyarrow
 import pyarrow.parquet
@@ -22,6 +23,8 @@ from olmoe_ft.recipe import RecipeError
 
 Rows = Iterator[tuple[str, Any]]
 
+MOST_PACKED, UNPACKED = 100, 1 << 28  # text is packed to a quarter; beyond both a .gz is a bomb or nothing to learn
+LOOKED_AT = 1 << 22  # bytes of a .gz, before its rows are read
 READABLE = "use .jsonl, .json, .parquet or .csv (.gz for all but Parquet)"
 csv.field_size_limit(sys.maxsize)
 
@@ -49,12 +52,39 @@ def file_rows(file: Path) -> Rows:
         return
     try:
         # newline="": a line ends where JSON or CSV say so
-        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig", newline="") as stream:
+        with TextIOWrapper(_opened(file), encoding="utf-8-sig", newline="") as stream:
             yield from READERS[kind_of(file)](stream, str(file))
     except UnicodeDecodeError as error:
         raise RecipeError(f"{file}: not readable as UTF-8 text ({error.reason}); save it as UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
         raise RecipeError(f"{file}: cannot be read to its end ({error}); is it whole and a real .gz?") from None
+
+
+def _opened(file: Path) -> BinaryIO:
+    if file.suffix != ".gz":
+        return file.open("rb")
+    with _Gzip(file) as look:  # a bomb is to be found before hours of reading its rows
+        while look.packed < LOOKED_AT and look.read1(CHUNK):
+            pass
+    return cast(BinaryIO, _Gzip(file))
+
+
+class _Gzip(gzip.GzipFile):
+    """A file that may not become very much larger than it is."""
+
+    @property
+    def packed(self) -> int:
+        """Bytes of the file that have been read."""
+        return os.lseek(self.fileno(), 0, os.SEEK_CUR)
+
+    def read1(self, size: int = -1) -> bytes:
+        piece = super().read1(size)
+        if (unpacked := self.tell()) > UNPACKED and unpacked > MOST_PACKED * self.packed:
+            raise RecipeError(
+                f"{self.name}: its first {self.packed:,} bytes become {unpacked:,}, as in no file of rows; if they are "
+                "what you want to train on, unpack it yourself (gunzip) and name the unpacked file"
+            )
+        return piece
 
 
 def _jsonl_rows(stream: TextIO, file: str) -> Rows:

@@ -16,6 +16,7 @@ from olmoe_ft.data.heldout import HeldOut
 from olmoe_ft.data.length import Length
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.template import special_tokens
+from olmoe_ft.data.terminal import printable
 from olmoe_ft.recipe.schema import Data, Source
 from olmoe_ft.shipped import shipped_name
 
@@ -93,7 +94,7 @@ def prepare(
             num_proc=processes or _processes(len(converted)),
             cache_file_name=str(folder / "tokens.arrow"),
             new_fingerprint=folder.name,
-            desc=f"Tokenizing {shipped_name(source.path)}",
+            desc=printable(f"Tokenizing {shipped_name(source.path)}"),
         )
 
     entry = Cache(data.cache).entry("tokens", key, make)

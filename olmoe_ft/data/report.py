@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
@@ -15,7 +14,7 @@ from olmoe_ft.data.audit import Audit, SourceAudit
 from olmoe_ft.data.findings import findings, first_keys
 from olmoe_ft.data.heldout import OWN
 from olmoe_ft.data.mixture import Mixture
-from olmoe_ft.data.terminal import printable
+from olmoe_ft.data.terminal import Console, printable
 from olmoe_ft.data.tokens import IGNORED
 
 SHOWN_ROWS = 3

@@ -13,6 +13,7 @@ from olmoe_ft.data.formats import training_example
 from olmoe_ft.data.locations import content_hash, read_rows
 from olmoe_ft.data.pairs import preference_pair
 from olmoe_ft.data.rows import Reading, RowError, key_name, says_nothing, shown_keys
+from olmoe_ft.data.terminal import printable
 from olmoe_ft.data.unread import may_matter
 from olmoe_ft.data.words import row_turns
 from olmoe_ft.recipe import RecipeError
@@ -54,7 +55,7 @@ def load_source(source: Source, stage: str, data: Data) -> tuple[Dataset, str]:
     }
 
     def make(folder: Path) -> None:
-        rows = tqdm(_converted(source, stage, data), desc=f"Reading {source.path}", unit=" rows", delay=1)
+        rows = tqdm(_converted(source, stage, data), desc=printable(f"Reading {source.path}"), unit=" rows", delay=1)
         write_rows(folder / "rows.arrow", rows, FEATURES[stage])
 
     entry = Cache(data.cache).entry("rows", [settings, content_hash(*place)], make)

@@ -1,24 +1,70 @@
 """Texts that others wrote, as a terminal may safely show them."""
 
 import unicodedata
+from collections.abc import Iterable
+from typing import Any, TextIO
 
-BIDIRECTIONAL = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # they turn the text around them
+from rich import console as rich_console
+from rich.console import ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
+from rich.segment import Segment
+
+TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # they turn the text around them
+UNSEEN = {"BN", "L", "R"}  # classes of format characters without width or ink
+JOINERS = "\u200c\u200d"  # which languages and emoji need
 
 
 def printable(text: str) -> str:
-    """The text with what would steer a terminal written as an escape.
+    """The text with what would steer a terminal, or cannot be seen, written as an escape.
 
-    That is control codes but tab and line end, half characters, and marks that reverse the direction of what follows.
+    That is control codes but tab and line end, half characters, other line ends, marks that reverse the direction of
+    what follows, and characters without width.
     """
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(character) if _steers(character) else character for character in text)
 
 
+class Console(rich_console.Console):
+    """rich's console, which shows every text as `printable` does, whatever it stands in. Styles are its own.
+
+    What looks like rich's markup in a text of somebody else is not escaped here: `rich.markup.escape` does it.
+    """
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        self.push_render_hook(_Printable())
+
+
+class _Printable(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Shown(renderable) for renderable in renderables]
+
+
+class _Shown:
+    def __init__(self, inner: RenderableType) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: rich_console.Console, options: ConsoleOptions) -> RenderResult:
+        yield from _escape_segments(console.render(self.inner, options))
+
+
+def _escape_segments(segments: Iterable[Segment]) -> Iterable[Segment]:
+    for segment in segments:
+        yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a line."""
+    print(printable(text), file=file, flush=True)
+
+
 def _steers(character: str) -> bool:
     if character in "\n\t":
         return False
-    return unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in BIDIRECTIONAL
+    category, direction = unicodedata.category(character), unicodedata.bidirectional(character)
+    if category == "Cf" and character not in JOINERS:
+        return direction in UNSEEN or direction in TURNING
+    return category in ("Cc", "Cs", "Zl", "Zp")
 
 
 def _escaped(character: str) -> str:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 
+from olmoe_ft.data.terminal import say
 from olmoe_ft.doctor.accounts import hub_and_wandb
 from olmoe_ft.doctor.environment import NAMES_OF_SECRETS, folders, variables
 from olmoe_ft.doctor.machine import cpu, devices, memory
@@ -32,12 +33,12 @@ def print_report() -> None:
         print(f"{title}:")
         try:
             for line in part(findings):
-                print(f"  {masked(line)}", flush=True)
+                say(f"  {masked(line)}")
         except Exception as error:  # of a driver, a file system, a library: it is this part's alone
-            print(f"  not known: {masked(one_line(error))[:300]}")
+            say(f"  not known: {masked(one_line(error))[:300]}")
     print("what will slow a run or break it:")
     for number, finding in enumerate(findings, 1):
-        print(f"  {number}. {masked(finding)}")
+        say(f"  {number}. {masked(finding)}")
     if not findings:
         print("  nothing was found")
 

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.errors import gathered
 from olmoe_ft.recipe.launch import check_mixed_precision, check_shards
 from olmoe_ft.recipe.options.device import check_device
 from olmoe_ft.recipe.paths import sought
 from olmoe_ft.recipe.precision import check_deepspeed
+from olmoe_ft.recipe.yaml_file import parse_value
 from olmoe_ft.shipped import found
 
 KINDS = {"NO": 0, "MULTI_GPU": 0, "MULTI_CPU": 0, "DEEPSPEED": None}
@@ -57,7 +56,7 @@ def read_machine(file: str, processes: int | None = None) -> Machine:
     Raises:
         RecipeError: the file is missing or describes no machine that is known here.
     """
-    settings = _read(file, yaml.safe_load)
+    settings = _read(file, parse_value)
     try:
         return _machine(file, settings, processes)
     except RecipeError:
@@ -142,7 +141,7 @@ def _read(file: str, parse: Any) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise RecipeError(f"{file}: cannot be read ({reason}); name a file of configs/accelerate/") from None
-    except (ValueError, yaml.YAMLError):
+    except (ValueError, RecursionError):
         raise RecipeError(
             f"{file}: not a readable configuration; compare it with those in configs/accelerate/"
         ) from None

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from trl import DPOConfig, SFTConfig
@@ -11,6 +10,7 @@ from trl import DPOConfig, SFTConfig
 from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.mixture import row_lengths
 from olmoe_ft.data.report import data_report, print_audit
+from olmoe_ft.data.terminal import Console
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.size import all_parameters, matrix_parameters_per_token
 from olmoe_ft.planning.advice import changes_that_fit
@@ -163,7 +163,7 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float, rates: Ra
         gpus = [machine for machine in machines if machine.gpu]
         shapes = shapes_by_speed(steps_by_kind[True], gpus, work, rates)
         print_shapes(console, shapes, budget, rates, chosen, bool(plan.arguments.gradient_checkpointing))
-    where = f"with {chosen.name} on {chosen.processes} device(s)"
+    where = f"with {escape(chosen.name)} on {chosen.processes} device(s)"
     if needed.fits(budget):
         console.print(f"[green]fits in {budget:g} GiB[/] {where}{_with_host(needed)}")
         return
@@ -235,7 +235,7 @@ def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -
     kind = "pairs" if pairs else "packs" if batch.packed else "rows"
     table.add_row("parameters", f"{all_parameters(plan.config):,}")
     table.add_row("of them multiplied with a token", f"{matrix_parameters_per_token(plan.config):,}")
-    table.add_row("devices", f"{machine.processes} ({machine.name})")
+    table.add_row("devices", f"{machine.processes} ({escape(machine.name)})")
     for name, dtype in precision(plan.recipe, machine.deepspeed)._asdict().items():
         table.add_row(f"  {name} in", dtype)
     micro = f"{batch.rows} {kind} x {batch.tokens:,} tokens" + (" x 2" if pairs and batch.pair is None else "")
@@ -269,7 +269,7 @@ def _memory_table(memory: dict[Machine, DeviceMemory], budget: float, checkpoint
     table = Table(title="Memory of a device, GiB (parts at their highest)")
     table.add_column("")
     for machine in memory:
-        table.add_column(f"{machine.name}\nx {machine.processes}", justify="right")
+        table.add_column(f"{escape(machine.name)}\nx {machine.processes}", justify="right")
     for name, label in PARTS.items():
         values = [getattr(found, name) / GIB for found in memory.values()]
         if any(values) or name == "peak":

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from olmoe_ft.data.terminal import Console
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
 from olmoe_ft.planning.parts import StepMemory
@@ -60,7 +61,7 @@ def print_shapes(
         time = shape.time
         parts = (f"{part:.3f}" for part in (time.compute, time.traffic, time.optimizer, time.seconds))
         table.add_row(
-            f"{shape.machine.name} x {shape.machine.processes}",
+            f"{escape(shape.machine.name)} x {shape.machine.processes}",
             _with(shape.checkpointing),
             *parts,
             f"{time.tokens_per_second:,.0f}",

@@ -90,7 +90,7 @@ def deepspeed_here(environment: Mapping[str, str] | None = None) -> bool:
     if file := environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
         try:
             settings = json.loads(Path(file).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             mend = (
                 "name a file of configs/deepspeed/ (`olmoe-ft recipes copy configs/accelerate/zero3` writes one here)"
             )

@@ -103,6 +103,8 @@ def parse_value(text: str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(getattr(error, "problem", None) or "not readable") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def dump_yaml(values: dict[str, Any]) -> str:
@@ -143,6 +145,8 @@ def _parse(text: str, file: str) -> Document:
         return Document(loader.construct_document(root), places)
     except yaml.YAMLError as error:
         raise RecipeError(_syntax_message(error, text, file)) from None
+    except RecursionError:
+        raise RecipeError(f"{file}: lists or mappings are nested hundreds deep; a recipe needs five levels") from None
 
 
 def _walk(node: yaml.Node, key: str, file: str, places: dict[str, Place]) -> None:

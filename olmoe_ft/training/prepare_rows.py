@@ -1,8 +1,9 @@
 """Read, audit and tokenize what a recipe trains on, so that a launch finds it in the cache."""
 
-from rich.console import Console
+from rich.markup import escape
 
 from olmoe_ft.data.report import print_audit
+from olmoe_ft.data.terminal import Console
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.inputs import read_inputs
 from olmoe_ft.training.model_files import model_config, with_start_of
@@ -21,5 +22,7 @@ def prepare_rows(recipe: Recipe, console: Console) -> None:
         console.rule(stage.name)
         print_audit(inputs.audit, inputs.train, inputs.tokenizer, console, inputs.evaluation_audit)
         evaluation = f" and {len(inputs.evaluation.rows):,} to evaluate on" if inputs.evaluation else ""
-        console.print(f"{len(inputs.train.rows):,} rows{evaluation} are prepared in {inputs.train.cache.folder}")
+        console.print(
+            f"{len(inputs.train.rows):,} rows{evaluation} are prepared in {escape(str(inputs.train.cache.folder))}"
+        )
         before.append(stage)

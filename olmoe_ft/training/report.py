@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from olmoe_ft.adapters.matched import adapted_kinds
 from olmoe_ft.checkpoints.run_checkpoints import put_aside
+from olmoe_ft.data.terminal import Console
 from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.precision import precision
@@ -84,7 +84,7 @@ def print_finished(run: RunDirectory, summary: dict[str, Any]) -> None:
 
 def print_summary(run: RunDirectory, summary: dict[str, Any]) -> None:
     console.print(
-        f"{summary['name']}: {summary['steps']} steps in {summary['train_seconds']:.0f} s, "
+        f"{escape(str(summary['name']))}: {summary['steps']} steps in {summary['train_seconds']:.0f} s, "
         f"loss {summary['train_loss']:.4f}; the model is in {run.final}/",
         soft_wrap=True,
     )
@@ -101,12 +101,12 @@ def answers_table(before: dict[str, Any], after: dict[str, Any]) -> Table:
     for column in ("before", "after"):
         table.add_column(column, justify="right")
     for skill in after["skills"]:
-        table.add_row(skill, f"{before['skills'][skill]:.1%}", f"{after['skills'][skill]:.1%}")
+        table.add_row(escape(skill), f"{before['skills'][skill]:.1%}", f"{after['skills'][skill]:.1%}")
     table.add_section()
     table.add_row("[bold]all[/bold]", f"{before['exact_match']:.1%}", f"[bold]{after['exact_match']:.1%}[/bold]")
     table.add_section()
     for style in after["styles"]:
-        table.add_row(f"style: {style}", f"{before['styles'][style]:.1%}", f"{after['styles'][style]:.1%}")
+        table.add_row(escape(f"style: {style}"), f"{before['styles'][style]:.1%}", f"{after['styles'][style]:.1%}")
     return table
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from rich.console import Console
 
 from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.quantize import check_quantization
 from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.checkpoints.pickles import refuse_code, without_code
 from olmoe_ft.data.report import data_report, print_audit
+from olmoe_ft.data.terminal import Console
 from olmoe_ft.model.grouped import GRADIENTS
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.changes import GO_ON, Restart

@@ -16,6 +16,7 @@ import psutil
 import wandb
 from transformers import TrainerCallback
 
+from olmoe_ft.data.terminal import say
 from olmoe_ft.network import why_no_answer
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RecipeError
@@ -151,7 +152,7 @@ def _tear_down() -> None:
 
 
 def _say(what: str) -> None:
-    print(f"W&B: {what}", file=sys.stderr)
+    say(f"W&B: {what}", file=sys.stderr)
 
 
 def abandon_tracking() -> None:

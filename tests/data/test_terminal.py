@@ -1,11 +1,14 @@
 import io
 
 import pytest
-from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
 
 from olmoe_ft.data.audit import audit
 from olmoe_ft.data.report import print_audit
-from olmoe_ft.data.terminal import printable
+from olmoe_ft.data.terminal import Console, printable, say
 
 
 @pytest.mark.parametrize(
@@ -16,11 +19,57 @@ from olmoe_ft.data.terminal import printable
         ("a\rb\x00\x7f\x9b", "a\\rb\\x00\\x7f\\x9b"),
         ("\u202eabc\u2066", "\\u202eabc\\u2066"),
         ("\ud800", "\\ud800"),
+        ("ad\u200bmin\ufeff\u2060\u200f", "ad\\u200bmin\\ufeff\\u2060\\u200f"),
+        ("one\u2028two\x85", "one\\u2028two\\x85"),
+        ("\U000e0041", "\\U000e0041"),
         ("שלום, 你好 👩‍👩‍👧 e\u0301", "שלום, 你好 👩‍👩‍👧 e\u0301"),  # languages and their joiners stay
     ],
 )
 def test_what_steers_a_terminal_is_escaped(text, shown):
     assert printable(text) == shown
+
+
+ODD = "\x1b]0;title\x07\x1b[2J\x1b]52;c;aGk=\x07\r\x9b31m\u202e\u200b"
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        lambda text: text,
+        lambda text: Text(text),
+        lambda text: Panel(text, title=text),
+        lambda text: f"[bold]{text}[/bold]",
+        lambda text: table(text),
+    ],
+    ids=["text", "styled", "panel", "markup", "table"],
+)
+def test_a_console_escapes_whatever_a_text_stands_in(shown):
+    stream = io.StringIO()
+    console = Console(file=stream, width=300)
+    console.print(shown(ODD))
+    console.rule(ODD)
+    console.print(ODD, soft_wrap=True, markup=False)
+    assert not set(ODD) - set(printable(ODD)) & set(stream.getvalue())
+    assert stream.getvalue().count("\\x1b]0;title") >= 3  # rich leaves out the bell
+
+
+def table(text: str) -> Table:
+    found = Table(text, title=text)
+    found.add_row(text)
+    return found
+
+
+def test_a_console_has_its_own_colours():
+    stream, left = io.StringIO(), ODD.replace("\x07", "").replace("\r", "")  # rich leaves these out
+    Console(file=stream, width=200, force_terminal=True, color_system="standard").print(
+        f"[red]{escape('[link=x]' + ODD)}[/]"
+    )
+    assert stream.getvalue() == f"\x1b[31m[link=x]{printable(left)}\x1b[0m\n"
+
+
+def test_a_line_is_escaped(capsys):
+    say(ODD)
+    assert capsys.readouterr().out == printable(ODD) + "\n"
 
 
 def test_rows_and_keys_do_not_steer_the_terminal(write, mixture, tokenizer):

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
+from olmoe_ft.data.terminal import Console
 from olmoe_ft.training.optimizer.adamw import Bf16AdamW
 from olmoe_ft.training.optimizer.update import read_master
 
