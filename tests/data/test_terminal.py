@@ -61,9 +61,8 @@ def table(text: str) -> Table:
 
 def test_a_console_has_its_own_colours():
     stream, left = io.StringIO(), ODD.replace("\x07", "").replace("\r", "")  # rich leaves these out
-    Console(file=stream, width=200, force_terminal=True, color_system="standard").print(
-        f"[red]{escape('[link=x]' + ODD)}[/]"
-    )
+    console = Console(file=stream, width=200, force_terminal=True, color_system="standard")
+    console.print(f"[red]{escape('[link=x]' + ODD)}[/]", highlight=False)
     assert stream.getvalue() == f"\x1b[31m[link=x]{printable(left)}\x1b[0m\n"
 
 
