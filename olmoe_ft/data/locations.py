@@ -3,11 +3,13 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import xxhash
+import yaml
 from huggingface_hub import metadata_load
 
 from olmoe_ft.data.files import READABLE, READERS, Rows, file_rows, is_readable, kind_of
@@ -139,6 +141,7 @@ def _files_of(folder: Path, split: str, config: str | None, revision: str | None
     """
     import datasets
 
+    _refuse_growing_card(folder / "README.md")
     try:
         builder = datasets.load_dataset_builder(str(folder), config, revision=revision)
     except Exception as error:  # no such configuration, no file of rows, an unreadable card
@@ -158,6 +161,16 @@ def _files_of(folder: Path, split: str, config: str | None, revision: str | None
                 "small letters, or name the files one by one as sources"
             )
     return files
+
+
+def _refuse_growing_card(card: Path) -> None:
+    """A few aliases of aliases in a card become gigabytes where the library writes it out."""
+    if not card.is_file():
+        return
+    head = card.read_text(encoding="utf-8", errors="replace").partition("---")[2].partition("\n---")[0]
+    with suppress(yaml.YAMLError):  # the library says why
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(head)):
+            raise RecipeError(f"{card}: its head has YAML aliases; write the values out, or name the files as sources")
 
 
 def _refuse_left_out(folder: Path, read: list[Path]) -> None:

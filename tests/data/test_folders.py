@@ -161,3 +161,24 @@ def test_pictures_of_a_saved_set_are_known_as_such(tmp_path):
     assert row["shot"] == [picture]
     with pytest.raises(RowError, match="has `shot`, which OLMoE's chat format cannot express"):
         training_example(row)
+
+
+def test_a_loading_script_does_not_run(folder, tmp_path):
+    script = f"open({str(tmp_path / 'trace')!r}, 'w')\n"
+    for files in ({"mine.py": script}, {"mine.py": script, "train.jsonl": [ROW]}):
+        with pytest.raises(RecipeError, match=r"scripts are no longer supported, but found mine\.py"):
+            rows(folder(files, name="mine"))
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_card_that_grows_or_is_nested_deep_is_a_sentence(folder):
+    laughs = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n"
+        for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+    )
+    for head, said in (
+        (laughs + "configs: *j", "has YAML aliases"),
+        ("configs: " + "[" * 5000, "no data set that can"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            rows(folder({"README.md": f"---\n{head}\n---\nA card.\n", "train.jsonl": [ROW]}))

@@ -57,6 +57,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         "there is such a file already",
     ),
     ("a shape elsewhere", lambda: ["recipes", "copy", "configs/accelerate/gpu", "--to", "g.yaml"], "keeps its path"),
+    ("a deep recipe", lambda: recipe("name: " + "[" * 5000), "bad.yaml: lists or mappings are nested hundreds deep"),
     ("a far parent", lambda: recipe("extends: ../recipes/tiny/sft.yaml\n"), "olmoe_ft, write `extends: tiny/sft`"),
     (
         "no file beside the recipe",
@@ -275,6 +276,12 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         lambda: token_map(eos_token="</s>"),
         "the tokenizer has 513 tokens and the model",
     ),
+    (
+        "code of a tokenizer",
+        lambda: token_map(auto_map=["own.Own", None]),
+        "asks for Python code of its own (auto_map)",
+    ),
+    ("a template of gigabytes", lambda: template("{{ 'a' * 10 ** 7 }}"), "chat template writes 10,000,000 characters"),
     ("a broken template", lambda: template("{% if %}{% generation %}"), "its chat template is not valid Jinja (line 1"),
     ("no marks", lambda: template("{{ messages[0].content }}"), "its chat template has no {% generation %} marks"),
     (
@@ -313,6 +320,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ("a file", lambda: file_at("m.bin", ["train", DPO, "model.path=./m.bin"]), "m.bin is a file; name the checkpoint"),
     ("another network", lambda: checkpoint({"config.json": '{"model_type": "llama"}'}), "is missing; fetch"),
     ("no weights", lambda: checkpoint({}), "model.safetensors is missing; fetch the checkpoint again"),
+    ("a lying header", lambda: checkpoint({"model.safetensors": b"\xff" * 8 + b"{}"}), "its header is too long"),
     ("half of the weights", lambda: checkpoint({"model.safetensors": b"\x10" + bytes(30)}), "is cut off or no safet"),
     (
         "a gap in the index",
