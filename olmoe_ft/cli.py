@@ -45,7 +45,8 @@ def train(
     accept: Annotated[
         list[str] | None,
         typer.Option(
-            help="Go on though this is another than before: data, model, tokenizer, libraries, processes.",
+            help="Go on though this is another than before: data, model, tokenizer, libraries, processes. "
+            "code: read pickles of the checkpoint that may run code.",
             show_default=False,
         ),
     ] = None,

@@ -71,7 +71,7 @@ def exit_with_reason(error: Exception) -> None:
         SystemExit: with 2 where the user's input is wrong, 1 where something else ended a run, 75 where a run was
             asked to stop and was saved.
     """
-    from olmoe_ft.data.terminal import printable, say
+    from olmoe_ft.data.terminal import say
 
     if isinstance(error, RecipeError | RunError):
         sentence, code = str(error), _code(error)
@@ -82,7 +82,7 @@ def exit_with_reason(error: Exception) -> None:
     else:
         return
     _wait_for_turn(mistake=True)
-    tell_launcher(printable(sentence))
+    tell_launcher(sentence)
     if code != TRY_AGAIN or os.environ.get("RANK", "0") == "0":  # all ranks stop for the same request
         say(sentence, file=sys.stderr)
     sys.exit(code)
@@ -98,8 +98,10 @@ def tell_launcher(sentence: str) -> None:
     The format is that of `torch.distributed.elastic.multiprocessing.errors.ProcessFailure`.
     """
     if (file := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None:
+        from olmoe_ft.data.terminal import printable
+
         with suppress(OSError), open(file, "w", encoding="utf-8") as stream:
-            json.dump({"message": sentence, "timestamp": int(time.time())}, stream)
+            json.dump({"message": printable(sentence), "timestamp": int(time.time())}, stream)
 
 
 def _of_several() -> bool:

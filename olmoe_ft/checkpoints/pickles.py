@@ -51,12 +51,20 @@ def refuse_code(folder: Path) -> None:
     files = (place for place in sorted(folder.rglob("*")) if place.is_file() and place.name not in NEVER_READ)
     messages = [f"{file} {reason}" for file in files if (reason := _why_not(file)) is not None]
     if messages:
-        raise RecipeError([f"{message}: it is not read, as it could run code" for message in messages])
+        mend = "it is not read, as it could run code; if you trust who wrote it, start with `--accept code`"
+        raise RecipeError([f"{message}: {mend}" for message in messages])
 
 
 @contextmanager
-def without_code() -> Iterator[None]:
-    """Within the block nothing reads a pickle in any other way than torch's restricted one. DeepSpeed's shards pass."""
+def without_code(trusted: bool = False) -> Iterator[None]:
+    """Within the block nothing reads a pickle in any other way than torch's restricted one. DeepSpeed's shards pass.
+
+    Args:
+        trusted: the user has accepted that code runs; then each caller reads as it likes.
+    """
+    if trusted:
+        yield
+        return
     before = os.environ.get(FORCED)
     os.environ[FORCED] = "1"  # of processes that are started from here, too
     try:

@@ -13,6 +13,7 @@ ACCEPTABLE = {
     "tokenizer": "the tokenizer",
     "libraries": "versions of torch, transformers and the others",
     "processes": "the number of processes",
+    "code": "code in the pickles of the checkpoint, which runs",
 }
 STEPS = ("training.max_steps", "training.num_train_epochs")
 # keys of a recipe that decide how a run is watched, kept or ended, and no step of it

@@ -78,16 +78,17 @@ def run_stage(recipe: Recipe, restart: Restart = GO_ON, aside: Path | None = Non
         (summary,) = broadcast_object_list([None if restart.fresh else run.finished()])
         if summary is not None:
             return summary
-        found, trusted = Found(None, []), "code" in restart.accept
+        found = Found(None, [])
         if state.is_main_process:
             launch.space = space_of(recipe, config, arguments, steps, zero_stage(arguments), state.num_processes)
             check_space(run, launch.space)
             run.mark_untrained()
             _look_at_data(run, inputs)
             found = find(run, arguments.load_best_model_at_end)
-            if found.resume is not None and not trusted:
-                refuse_code(found.resume)
         (resume,) = broadcast_object_list([found.resume])
+        trusted = "code" in restart.accept
+        if resume is not None and not trusted:
+            refuse_code(resume)
         with whole_weights(arguments):
             if state.is_main_process:
                 write_base(recipe, run, inputs.tokenizer)
@@ -111,7 +112,8 @@ def run_stage(recipe: Recipe, restart: Restart = GO_ON, aside: Path | None = Non
             BatchRows(inputs.train),
         )
         trainer.add_callback(launch)
-        summary = _train(recipe, run, trainer, inputs, steps, resume, stands_on, facts)
+        with without_code(trusted):
+            summary = _train(recipe, run, trainer, inputs, steps, resume, stands_on, facts)
         with whole_weights(arguments):
             after = _score(recipe, str(run.unfinished), inputs, "after training")
         if inputs.questions is not None:
@@ -163,7 +165,7 @@ def _train(
         )
         print_start(recipe, run, trainer, steps, resume)
     try:
-        with stops_at_steps(trainer), without_code(trusted):
+        with stops_at_steps(trainer):
             result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         GRADIENTS.release()
         trainer.save_model(str(run.unfinished))

@@ -90,7 +90,7 @@ def convert(checkpoint: Path, into: Path) -> None:
         )
     places = ("--input_folder", str(shards), "--output_folder", str(into / shards.name))
     # checkpoints written through transformers lack `universal_checkpoint_info` (DeepSpeed#7200)
-    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", *places, "--inject_missing_state"]
+    command = [sys.executable, "-m", "olmoe_ft.checkpoints.convert", *places, "--inject_missing_state"]
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if result.returncode:
         reason = (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]

@@ -79,7 +79,7 @@ def test_what_is_wrong(planted, arguments, monkeypatch, capfd):
     with pytest.raises(SystemExit) as end:
         main()
     said = "".join(capfd.readouterr())
-    assert end.value.code == 2 and "\\x1b" in said
+    assert end.value.code == 2 and "1b]0;title" in said
     assert not STEERING & set(said)
 
 

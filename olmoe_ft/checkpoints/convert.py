@@ -1,0 +1,11 @@
+"""DeepSpeed's converter to its universal form, as a program that reads pickles no more freely than its caller does."""
+
+import os
+
+from deepspeed.checkpoint.ds_to_universal import main, parse_arguments
+
+from olmoe_ft.checkpoints.pickles import FORCED, without_code
+
+if __name__ == "__main__":
+    with without_code(trusted=FORCED not in os.environ):
+        main(parse_arguments())
