@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from olmoe_ft.reasons import is_out_of_memory, one_line, system_reason
 from olmoe_ft.recipe import RecipeError, RunError
-from olmoe_ft.stopping import TRY_AGAIN, Stopped, end_in_order
+from olmoe_ft.stopping import TRY_AGAIN, Stopped, asked, end_in_order
 
 MISTAKE, FAILURE = 2, 1  # exit codes
 farewells: list[Callable[[int], None]] = []  # are called with the exit code, behind everything else
@@ -35,6 +35,8 @@ def program() -> NoReturn:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else FAILURE
     except BaseException as error:
+        if _of_several() and asked():  # for want of another process, which was asked to stop as well and has left
+            sys.exit(128 + asked())
         tell_launcher(traceback.format_exception_only(error)[-1].strip())
         _wait_for_turn(mistake=False)
         from olmoe_ft.data.terminal import say

@@ -136,7 +136,7 @@ def undisturbed() -> Iterator[None]:
 def end_at_once(code: int) -> NoReturn:
     """End this process from another thread than its main one, with what must not be left undone."""
     try:
-        for act in _undone:
+        for act in reversed(_undone):
             act()
     finally:
         os._exit(code)

@@ -10,6 +10,7 @@ from typing import Any
 from olmoe_ft.checkpoints.manifest import damage
 
 NAMED = re.compile(r"checkpoint-(\d+)")  # anything else in the folder is the user's
+KEPT_ASIDE = re.compile(r"checkpoint-\d+\.(damaged|before)(-\d+)?")  # by an earlier launch
 STOOD_ON = "stood_on.json"  # in a checkpoint: what it depends on beside its weights
 
 
@@ -51,9 +52,12 @@ class RunCheckpoints:
             return f"the best one so far, {self.of_step(best).name}, is damaged: {found}"
         return None
 
-    def put_aside(self, checkpoint: Path) -> Path:
-        """Keep a damaged one under another name, which nothing here looks at."""
-        return put_aside(checkpoint)
+    def of_others(self) -> list[Path]:
+        """What is called like a checkpoint and is none: not looked at, and never removed."""
+        if not self.path.is_dir():
+            return []
+        places = [place for place in self.path.glob("checkpoint-*") if not KEPT_ASIDE.fullmatch(place.name)]
+        return sorted(place for place in places if not (NAMED.fullmatch(place.name) and place.is_dir()))
 
     def tidy(self) -> None:
         """Remove what a launch left that was killed while it wrote or removed a checkpoint."""
@@ -61,8 +65,10 @@ class RunCheckpoints:
             shutil.rmtree(self.aside)
 
     def name(self, step: int) -> None:
-        """Give the checkpoint that was written aside its name."""
-        (self.aside / self.of_step(step).name).rename(self.of_step(step))
+        """Give the checkpoint that was written aside its name; whoever has it is put aside."""
+        if (place := self.of_step(step)).exists() or place.is_symlink():
+            put_aside(place, "before")
+        (self.aside / place.name).rename(place)
         self.tidy()
 
     def keep(self, limit: int | None, best: int | None) -> None:

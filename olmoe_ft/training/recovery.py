@@ -41,7 +41,8 @@ def recover(run: RunDirectory, found: Found) -> list[str]:
     Returns:
         a sentence for everything that was put aside.
     """
-    said = [*_put_misplaced_aside(run), *_put_end_aside(run)]
+    said = [f"{place} is no checkpoint of this run, and stays as it is" for place in run.checkpoints.of_others()]
+    said += _put_end_aside(run)
     for checkpoint, what in found.damaged:
         said.append(f"{checkpoint} is damaged ({what}), kept as {put_aside(checkpoint).name}")
     if found.damaged:
@@ -52,8 +53,12 @@ def recover(run: RunDirectory, found: Found) -> list[str]:
     return said + _restore_records(run, found.resume)
 
 
-def _put_misplaced_aside(run: RunDirectory) -> list[str]:
-    """Files that cannot be read, and what is no file or folder where one should be."""
+def put_misplaced_aside(run: RunDirectory) -> list[str]:
+    """Files that cannot be read, and what is no file or folder where one should be; before anything is written there.
+
+    Returns:
+        a sentence for each.
+    """
     texts = {run.stored: read_yaml, run.launches: read_object, run.summary: read_object}
     files = (*texts, run.metrics, run.data_report, run.routing_table, run.routing_picture, run.routing_probe)
     said = []

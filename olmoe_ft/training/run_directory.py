@@ -128,6 +128,8 @@ class RunDirectory:
             return None
         if damage(self.path, alone=False) is not None or damage(self.final) is not None:
             return None
+        if self.base.exists() and damage(self.base) is not None:
+            return None
         return None if set(self.changed()) & set(STEPS) else summary
 
     def create(self) -> None:

@@ -30,14 +30,16 @@ class SavingMixin(StepsMixin):
         self.beside: list[Callable[[Path], None]] = []
         self._writing = False
         self._held_at: int | None = None
+        self._saved_at: int | None = None
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.checkpoints.aside) if self._writing else super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
-        if self.checkpoints.of_step(step).exists():  # saved a moment ago: at this step, and now at the epoch's end
+        if self._saved_at == step:  # a moment ago: at this step, and now at the epoch's end
             return
+        self._saved_at = step
         with self._aside():
             super()._save_checkpoint(model, trial)
         folder = self.checkpoints.aside / self.checkpoints.of_step(step).name

@@ -29,7 +29,7 @@ from olmoe_ft.training.launch import Launch
 from olmoe_ft.training.lock import only_launch, refuse_second
 from olmoe_ft.training.model_files import model_config
 from olmoe_ft.training.progress import ProgressBar
-from olmoe_ft.training.recovery import Found, find, recover
+from olmoe_ft.training.recovery import Found, find, put_misplaced_aside, recover
 from olmoe_ft.training.report import print_aside, print_finished, print_recovered, print_start, print_summary
 from olmoe_ft.training.router.files import RoutingFiles, write_routing
 from olmoe_ft.training.run_directory import RunDirectory
@@ -83,6 +83,7 @@ def run_stage(recipe: Recipe, restart: Restart = GO_ON, aside: Path | None = Non
             launch.space = space_of(recipe, config, arguments, steps, zero_stage(arguments), state.num_processes)
             check_space(run, launch.space)
             run.mark_untrained()
+            print_recovered(put_misplaced_aside(run))
             _look_at_data(run, inputs)
             found = find(run, arguments.load_best_model_at_end)
         (resume,) = broadcast_object_list([found.resume])

@@ -36,6 +36,11 @@ def test_others_in_the_folder_are_nobody_s(checkpoints):
         (checkpoints.path / name).mkdir()
     (checkpoints.path / "checkpoint-99").touch()
     assert names(checkpoints) == ["checkpoint-12", "checkpoint-9", "checkpoint-6", "checkpoint-3"]
+    assert [place.name for place in checkpoints.of_others()] == [
+        "checkpoint-4-backup",
+        "checkpoint-99",
+        "checkpoint-best",
+    ]
     checkpoints.keep(1, None)
     assert names(checkpoints) == ["checkpoint-12"]
     assert all((checkpoints.path / name).is_dir() for name in others)
@@ -58,6 +63,13 @@ def test_the_newest_and_the_best_stay(checkpoints, limit, best, left):
     checkpoints.keep(limit, best)
     assert names(checkpoints) == [f"checkpoint-{step}" for step in left]
     assert not checkpoints.aside.exists()
+
+
+def test_a_name_that_is_taken_is_given_all_the_same(checkpoints):
+    checkpoints.of_step(15).touch()
+    (checkpoints.aside / "checkpoint-15").mkdir(parents=True)
+    checkpoints.name(15)
+    assert checkpoints.of_step(15).is_dir() and (checkpoints.path / "checkpoint-15.before").is_file()
 
 
 def test_the_newest_whole_one_is_found(checkpoints):

@@ -4,6 +4,7 @@ Some act where a CPU process cannot show it; LIBRARY says where each of those is
 """
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,6 +154,7 @@ def built(trainer: OlmoeTrainer) -> dict[str, Any]:
 
 
 def trained(trainer: OlmoeTrainer) -> dict[str, Any]:
+    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)  # of another run in this folder
     trainer.train()
     weights = hashlib.sha256()
     for weight in trainer.model.state_dict().values():

@@ -6,7 +6,7 @@ import pytest
 
 from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.recipe import load_recipe
-from olmoe_ft.training.recovery import find, recover
+from olmoe_ft.training.recovery import find, put_misplaced_aside, recover
 from olmoe_ft.training.run_directory import RunDirectory
 
 RECIPE = """
@@ -111,7 +111,7 @@ def test_side_files_do_not_block_a_run(run, name, content):
     run.check()
     found = find(run)
     assert found.resume == (None if name == "checkpoints" else run.checkpoints.of_step(16))
-    (said,) = recover(run, found)
+    said, *_ = put_misplaced_aside(run) + recover(run, found)
     assert said.startswith(f"runs/here/{name} is damaged, kept as {name}.damaged")
     assert (run.path / f"{name}.damaged").exists() or (run.path / f"{name}.damaged").is_symlink()
 
