@@ -13,6 +13,7 @@ from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.paths import sought
 from olmoe_ft.recipe.wording import nearest
+from olmoe_ft.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,10 +71,10 @@ def model_config(recipe: Recipe) -> "OlmoeConfig":
 def with_start_of(recipe: Recipe, before: Sequence[Recipe]) -> Recipe:
     """A stage that goes on from the run of an earlier one, with the files from which that one starts.
 
-    Until that run has finished, its network and its tokenizer are known from these.
+    Until that run has finished, and is whole, its network and its tokenizer are known from these.
     """
     for earlier in before:
-        if recipe.model.path == str(earlier.run_dir) and not (earlier.run_dir / "summary.json").exists():
+        if recipe.model.path == str(earlier.run_dir) and RunDirectory(earlier).finished() is None:
             start = with_start_of(earlier, before).model
             kept = {"path": start.path, "config": start.config, "tokenizer": recipe.model.tokenizer or start.tokenizer}
             return recipe.model_copy(update={"model": recipe.model.model_copy(update=kept)})

@@ -74,7 +74,7 @@ def print_recovered(sentences: Sequence[str]) -> None:
 def print_aside(folder: Path) -> None:
     """Move a run out of the way, and say where it is."""
     if folder.exists():
-        console.print(f"{folder}/ is kept as {put_aside(folder, 'before')}/", soft_wrap=True, markup=False)
+        console.print(f"{folder}/ is kept as {put_aside(folder, 'before').name}/", soft_wrap=True, markup=False)
 
 
 def print_finished(run: RunDirectory, summary: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from olmoe_ft.checkpoints import manifest
 from olmoe_ft.checkpoints.manifest import damage, entries, write_manifest
-from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints, read_object, stood_on
+from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints, put_aside, read_object, stood_on
 from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.changes import GO_ON, STEPS, Restart, differences, of_another_run
@@ -265,6 +265,9 @@ def write_text(file: Path, text: str) -> None:
 def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
     """Have a file written under another name, and give it its own when it is complete."""
     partial = file.with_name(file.name + ".partial")
+    for place in (partial, file):
+        if place.is_dir():
+            put_aside(place)
     write(partial)
     os.replace(partial, file)
 

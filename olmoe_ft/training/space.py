@@ -21,6 +21,7 @@ from transformers import TrainingArguments
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.training.optimizer.moved import SAMPLE
 from olmoe_ft.training.optimizer.states import optimizer_with_states, states_of
 from olmoe_ft.training.outline import adapted, outline
 from olmoe_ft.training.run_directory import RunDirectory
@@ -96,7 +97,10 @@ def folders_of(
     itemsize = network.dtype.itemsize
     saved = whole if recipe.lora is None else _bytes(trained)
     small = FILES + TENSOR * len(trained if recipe.lora else [*policy.parameters()])
-    beside = FILES + PROCESS * processes + (0 if zero is None else SCRIPTS + SHARD * processes)
+    sampled = FP32 * min(SAMPLE, sum(weight.numel() for weight in trained) // processes)  # for `optim/moved`
+    beside = FILES + (PROCESS + sampled) * processes + (0 if zero is None else SCRIPTS + SHARD * processes)
+    if getattr(arguments, "sync_ref_model", False):
+        beside += whole  # DPO's reference, which moves
     if zero is None:
         states = _states(arguments, policy, trained, deepspeed=False)
         written = saved + _bytes(states) + TENSOR * len(states)

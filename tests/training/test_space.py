@@ -47,7 +47,7 @@ def test_a_checkpoint_has_the_size_that_was_said(make_trainer, case, overrides):
     run = RunDirectory(recipe)
     trainer.save_model(str(run.final))
     said = space_of(recipe, trainer.network.config, trainer.args, STEPS, zero_stage(trainer.args), 1)
-    (real,) = run.checkpoints.glob("checkpoint-*")
+    (real,) = run.checkpoints.path.glob("checkpoint-*")
     assert said.checkpoint == pytest.approx(size(real), rel=0.05)
     assert said.final == pytest.approx(size(run.final), rel=0.05)
 

@@ -40,7 +40,7 @@ def start(folder, setting: str = "auto") -> Tracking:
     run = RunDirectory(load_recipe("recipes/tiny/sft.yaml", [f"tracking.wandb='{setting}'"]))
     run.path = folder / "run"
     run.path.mkdir(exist_ok=True)
-    run.untrained = run.path / "UNTRAINED"
+    run.untrained, run.stored = run.path / "UNTRAINED", run.path / "recipe.yaml"
     run.metrics = run.path / "metrics.jsonl"
     return Tracking(run.recipe, run)
 
@@ -231,7 +231,7 @@ def test_a_run_that_has_begun_goes_on_offline_where_online_cannot_be_had(monkeyp
     """Before its first step it is refused."""
     with pytest.raises(RecipeError, match="found online, and there is no key"):
         start(tmp_path, "online")
-    (tmp_path / "run/recipe.yaml").touch()
+    (tmp_path / "run/recipe.yaml").write_text("name: run\n")
     assert start(tmp_path, "online").wandb_run.settings.mode == "offline"
     assert "W&B: offline for this run, as tracking.wandb: found online, and there is no key" in capfd.readouterr().err
     wandb.teardown()
