@@ -75,6 +75,7 @@ class Launch:
     def __init__(self, workspace: Path, configuration: Configuration, output: Path, real: bool = False) -> None:
         self.began = time.monotonic()
         self._process: multiprocessing.process.BaseProcess | subprocess.Popen[bytes]
+        output.touch()  # a launch may be killed before it has opened it
         if real:
             command = ["accelerate", "launch", "--quiet", "--config_file", FILES[configuration.shape]]
             with output.open("ab") as stream:
