@@ -9,6 +9,7 @@ the listening thread does what must not be left undone, and ends the process. A 
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ TRY_AGAIN = 75  # the exit code of a run that was saved and can go on: EX_TEMPFA
 PATIENCE = 3.0  # seconds for the main thread to come to its next line
 LAUNCHER_ENDED = 65  # beside the numbers of signals, which end at 64
 TICK = 0.5  # seconds
+TRIES = 3  # to reach the launcher's store
 
 _undone: list[Callable[[], None]] = []
 _leaving = threading.Event()  # the main thread is on its way out
@@ -158,6 +160,9 @@ def _leave() -> None:
 
 def _listen(reader: int, heard: set[signal.Signals]) -> None:
     launcher = os.getppid() if launched() else None
+    if _is_orphan():
+        launcher = None
+        _hear(LAUNCHER_ENDED)
     while True:
         if select.select([reader], [], [], TICK)[0]:
             for number in os.read(reader, 64):
@@ -169,6 +174,24 @@ def _listen(reader: int, heard: set[signal.Signals]) -> None:
         late = time.monotonic() > _Request.since + PATIENCE
         if asked() and late and not _Request.noted_only and not _leaving.is_set():
             end_at_once(128 + asked())
+
+
+def _is_orphan() -> bool:
+    """Whether torchrun's launcher ended before this process could look for it: nobody keeps the store of its ranks any
+    more, for which they would wait half an hour."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return False
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    for _ in range(TRIES):
+        try:
+            socket.create_connection(address, timeout=5).close()
+        except ConnectionRefusedError:
+            time.sleep(1)
+        except OSError:  # of the network, which may come
+            return False
+        else:
+            return False
+    return True
 
 
 def _hear(code: int) -> None:

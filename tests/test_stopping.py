@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -163,3 +164,13 @@ sys.exit(75)
     process = started("import os; os.setsid()\n" + fork)
     code, out, _ = ended(process)
     assert (code, out) == (75, "0\n-15\n")
+
+
+def test_a_rank_whose_launcher_was_gone_before_it_could_look_ends():
+    """It would wait half an hour for the store that the launcher keeps: nobody listens at that port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    store = {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    process = started(WAITS, TORCHELASTIC_RUN_ID="x", WORLD_SIZE="2", **store)
+    assert ended(process)[0] == 143
