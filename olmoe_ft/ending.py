@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from olmoe_ft.reasons import is_out_of_memory, one_line, system_reason
 from olmoe_ft.recipe import RecipeError, RunError
-from olmoe_ft.stopping import TRY_AGAIN, Stopped, asked, end_in_order
+from olmoe_ft.stopping import TRY_AGAIN, Stopped, asked, end_in_order, hear_no_more
 
 MISTAKE, FAILURE = 2, 1  # exit codes
 farewells: list[Callable[[int], None]] = []  # are called with the exit code, behind everything else
@@ -46,6 +46,7 @@ def program() -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
+    hear_no_more()  # it ends
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()

@@ -21,8 +21,10 @@ from olmoe_ft.recipe import RunError
 
 TRY_AGAIN = 75  # the exit code of a run that was saved and can go on: EX_TEMPFAIL of sysexits.h
 PATIENCE = 3.0  # seconds for the main thread to come to its next line
+REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 LAUNCHER_ENDED = 65  # beside the numbers of signals, which end at 64
 TICK = 0.5  # seconds
+AGAIN = 0.05  # seconds; less than a second request is apart from the first
 TRIES = 3  # to reach the launcher's store
 
 _undone: list[Callable[[], None]] = []
@@ -40,6 +42,7 @@ class _Request:
     since = 0.0  # time.monotonic()
     noted_only = False  # while training: whoever takes the steps asks for it
     raised = False  # as SystemExit in the main thread, which is done once
+    said = False
 
     @classmethod
     def again_at(cls) -> float:
@@ -52,14 +55,29 @@ def end_in_order() -> None:
     """From here on this process does so. Its children, such as a data loader's workers, end as usual."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP]
     # torchrun hears, and passes on, what nohup or a shell's & had told it to ignore
-    heard = {number for number in numbers if _by_torchrun() or signal.getsignal(number) != signal.SIG_IGN}
+    heard = {number for number in REQUESTS if _by_torchrun() or signal.getsignal(number) != signal.SIG_IGN}
     for number in heard:
         signal.signal(number, _in_main_thread)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=lambda: _as_usual(heard))
+    sys.unraisablehook = _said_again(sys.unraisablehook)
     threading.Thread(target=_listen, args=(reader, heard), name="requests to stop", daemon=True).start()
+
+
+def _said_again(otherwise: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Where a `SystemExit` comes into what cannot be left by one (`__del__`, a callback of a weak reference) Python
+    prints and forgets it: it comes again a moment later."""
+
+    def hook(lost: Any) -> None:
+        if not (_Request.raised and isinstance(lost.exc_value, SystemExit)):
+            otherwise(lost)
+            return
+        _Request.raised = False
+        _leaving.clear()
+        threading.Timer(AGAIN, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    return hook
 
 
 def asked() -> int:
@@ -119,15 +137,19 @@ def done_at_a_stop(act: Callable[[], None]) -> Iterator[None]:
         _undone.remove(act)
 
 
+def hear_no_more() -> dict[int, Any]:
+    """Ignore requests to stop from here on; returns the handlers there were. For the main thread."""
+    _leaving.set()
+    return {number: signal.signal(number, signal.SIG_IGN) for number in REQUESTS}
+
+
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Ignore requests to stop within the block: what is half removed would be in the way of the next launch."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _leaving.set()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    before = hear_no_more()
     try:
         yield
     finally:
@@ -153,7 +175,8 @@ def _in_main_thread(number: int, frame: Any) -> None:
 def _leave() -> None:
     _Request.raised = True
     _leaving.set()
-    if os.environ.get("WORLD_SIZE", "1") == "1":  # of several, the one that failed has said why
+    if os.environ.get("WORLD_SIZE", "1") == "1" and not _Request.said:  # of several, the one that failed has said why
+        _Request.said = True
         _say(f"stopped by {name_of(asked())}")
     sys.exit(128 + (signal.SIGTERM if asked() == LAUNCHER_ENDED else asked()))
 

@@ -166,6 +166,15 @@ sys.exit(75)
     assert (code, out) == (75, "0\n-15\n")
 
 
+def test_it_ends_where_python_would_forget_that_it_is_to_end():
+    """What `__del__` raises is printed and forgotten."""
+    body = "class Long:\n    def __del__(self):\n        print('ready', flush=True)\n        time.sleep(1)\n"
+    process = started(body + "Long()\nwhile True: time.sleep(0.01)")
+    process.send_signal(signal.SIGUSR1)
+    code, out, err = ended(process)
+    assert (code, err) == (128 + signal.SIGUSR1, "stopped by SIGUSR1\n")
+
+
 def test_a_rank_whose_launcher_was_gone_before_it_could_look_ends():
     """It would wait half an hour for the store that the launcher keeps: nobody listens at that port."""
     with socket.socket() as free:
