@@ -47,7 +47,9 @@ def started(body: str, ignored: signal.Signals | None = None, **environment: str
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=ignored and (lambda: signal.signal(ignored, signal.SIG_IGN)),
+        preexec_fn=lambda: [  # tests may run behind nohup, or in the background of a shell
+            signal.signal(number, signal.SIG_IGN if number == ignored else signal.SIG_DFL) for number in ALL
+        ],
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 import psutil
 
+from olmoe_ft.training.builds import check_builds
 from torture.configurations import REPOSITORY, Configuration
 
 PRELOADED = ["torture.imports"]
@@ -53,6 +54,7 @@ def prepare(cache: Path) -> None:
         "PYTHONWARNINGS": "ignore:resource_tracker",  # killed processes leave semaphores, which it then removes
     }
     server.set_forkserver_preload(PRELOADED)
+    check_builds()  # a lock that a killed build has left would stop the fork server, without a word
 
 
 _launches: set["Launch"] = set()
