@@ -41,7 +41,7 @@ def program() -> NoReturn:
         _wait_for_turn(mistake=False)
         from olmoe_ft.data.terminal import say
 
-        say(traceback.format_exc(), file=sys.stderr)
+        say(traceback.format_exc().rstrip(), file=sys.stderr)
     sys.exit(code)
 
 
