@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, SFTConfig
 
 from olmoe_ft.adapters.base_model import fingerprint
-from olmoe_ft.checkpoints.run_checkpoints import stood_on
+from olmoe_ft.checkpoints.run_checkpoints import step_of, stood_on
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.inputs import Inputs
 from olmoe_ft.training.steps import Steps
@@ -81,8 +81,7 @@ def compare(checkpoint: Path, now: dict[str, Any], steps: Steps, accept: frozens
             f"this launch takes {now['rows_a_step']} ({now['processes']} processes): set "
             "training.gradient_accumulation_steps so that it is the same, which --accept processes allows"
         )
-    done = int(checkpoint.name.rpartition("-")[2])
-    if steps.steps < done:
+    if steps.steps < (done := step_of(checkpoint)):
         wrong.append(f"{checkpoint}: the run has taken {done} steps, and the recipe asks for {steps.steps}; raise it")
     if wrong:
         raise RecipeError(wrong)
@@ -109,4 +108,4 @@ def _said(name: str, before: Any, now: Any) -> str:
             return "other starting weights"
         case "tokenizer":
             return "another tokenizer"
-    return f"{before} {name if name == 'processes' else ''}".strip() + f" before, {now} now"
+    return f"{before} {name} before, {now} now"

@@ -24,6 +24,7 @@ USUAL = (
 )
 CASES = {
     "packed, accumulated": (Case(layout="packed"), ()),
+    "bf16 with its remainders": (Case(), ("model.dtype=bfloat16", "training.optim=null")),
     "dpo": (Case(stage="dpo"), ()),
     "a reference that moves": (Case(stage="dpo"), ("training.sync_ref_model=true", "training.ref_model_sync_steps=2")),
     "adapters": (Case(form="lora"), ()),
