@@ -1,13 +1,15 @@
 """Rows as files, and mixtures of them, tokenized by the tiny tokenizer and by one built as OLMoE's."""
 
 import json
+import shutil
 from collections.abc import Callable
 
 import pytest
-from both_tokenizers import TOKENIZERS
+from both_tokenizers import FOLDERS, TOKENIZERS
 from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.mixture import Mixture, load_mixtures
+from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.recipe import Recipe
 
 
@@ -51,3 +53,17 @@ def mixtures(tokenizer) -> Callable[..., tuple[Mixture, Mixture | None]]:
 def mixture(mixtures) -> Callable[..., Mixture]:
     """The training rows alone."""
     return lambda *args, **settings: mixtures(*args, **settings)[0]
+
+
+@pytest.fixture
+def with_template(tmp_path) -> Callable[[str], PreTrainedTokenizerBase]:
+    """OLMoE's tokenizer with another template, as a user has it who downloaded one."""
+
+    def load(template):
+        shutil.copytree(FOLDERS["olmoe"], tmp_path / "tokenizer", dirs_exist_ok=True)
+        (tmp_path / "tokenizer/chat_template.jinja").write_text(template)
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+        (tmp_path / "tokenizer/tokenizer_config.json").write_text(json.dumps(config))
+        return load_tokenizer(str(tmp_path / "tokenizer"), 3072)
+
+    return load

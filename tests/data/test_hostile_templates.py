@@ -1,15 +1,11 @@
 """A chat template is a program of somebody else's: it may take little time and memory, and reach nothing."""
 
-import json
-import shutil
-
 import pytest
-from both_tokenizers import FOLDERS
 
 from olmoe_ft.data import confined
 from olmoe_ft.data.confined import TooMuchError
 from olmoe_ft.data.template import prompts, render
-from olmoe_ft.data.tokenizer import CHAT_TEMPLATE, load_tokenizer
+from olmoe_ft.data.tokenizer import CHAT_TEMPLATE
 from olmoe_ft.recipe import RecipeError
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -31,19 +27,9 @@ BOMBS = {
 }
 
 
-@pytest.fixture
-def with_template(tmp_path, monkeypatch):
-    """OLMoE's tokenizer with a template, as a user has it who downloaded one."""
+@pytest.fixture(autouse=True)
+def little_time(monkeypatch):
     monkeypatch.setattr(confined, "SECONDS", 0.5)
-
-    def load(template):
-        shutil.copytree(FOLDERS["olmoe"], tmp_path / "tokenizer", dirs_exist_ok=True)
-        (tmp_path / "tokenizer/chat_template.jinja").write_text(template)
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
-        (tmp_path / "tokenizer/tokenizer_config.json").write_text(json.dumps(config))
-        return load_tokenizer(str(tmp_path / "tokenizer"), 3072)
-
-    return load
 
 
 @pytest.mark.parametrize("name", BOMBS)

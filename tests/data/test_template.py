@@ -20,20 +20,6 @@ OTHER = "{% else %}{{ m.content }}{% endif %}\n{% endfor %}"
 PLAIN = LOOP + ANSWER + OTHER
 
 
-@pytest.fixture
-def with_template(tmp_path):
-    """OLMoE's tokenizer with another template."""
-
-    def load(template):
-        shutil.copytree(FOLDERS["olmoe"], tmp_path / "tokenizer", dirs_exist_ok=True)
-        (tmp_path / "tokenizer/chat_template.jinja").write_text(template)
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
-        (tmp_path / "tokenizer/tokenizer_config.json").write_text(json.dumps(config))
-        return load_tokenizer(str(tmp_path / "tokenizer"), 3072)
-
-    return load
-
-
 def conversation(*contents):
     roles = ("system", "user", "assistant")
     messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)]
