@@ -28,11 +28,16 @@ with stopping.at_steps():
 """
 WAITS = "print('ready', flush=True)\nwhile True: time.sleep(0.01)"
 WAITS_IN_C = """
+import threading
 lock = ctypes.create_string_buffer(64)  # a pthread_mutex_t
+wait = ctypes.CDLL(None).pthread_mutex_lock
+wait(lock)
+go = threading.Event()
+threading.Thread(target=lambda: (go.wait(), print("ready", flush=True)), daemon=True).start()
 with stopping.done_at_a_stop(lambda: print("undone", flush=True)):
-    print("ready", flush=True)
-    for _ in range(2):
-        ctypes.CDLL(None).pthread_mutex_lock(lock)
+    sys.setswitchinterval(600)  # the other thread gets no turn until this one waits in C
+    go.set()
+    wait(lock)
 """
 SHELL = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE_", "TORCHELASTIC_"))}
 SHELL["PYTHONPATH"] = str(Path(__file__).parents[1])
