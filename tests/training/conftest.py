@@ -1,4 +1,4 @@
-"""A trainer of a small recipe in this process, on one CPU process."""
+"""A small recipe, and a trainer of one in this process, on one CPU process."""
 
 from collections.abc import Callable
 
@@ -7,13 +7,29 @@ import yaml
 from gradient_cases import Case, recipe_of, write_start
 
 from olmoe_ft.data.mixture import load_mixtures
-from olmoe_ft.recipe import load_recipe
+from olmoe_ft.recipe import Recipe, load_recipe
 from olmoe_ft.training.batch_rows import BatchRows
 from olmoe_ft.training.model_files import model_config, stage_tokenizer
 from olmoe_ft.training.packing import trainer_rows
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.runtime import training_arguments
 from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
+
+RECIPE = """
+name: here
+stage: sft
+model: {config: m.json, tokenizer: t}
+router: {load_balancing_coef: 0.01, z_loss_coef: 0.001, train: full}
+data: {train: [{path: rows.jsonl}]}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch) -> Callable[..., Recipe]:
+    """`recipe("training.seed=3")`, in a folder of its own; none of the files it names is there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return lambda *overrides: load_recipe("recipe.yaml", overrides)
 
 
 @pytest.fixture

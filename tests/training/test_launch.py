@@ -12,21 +12,12 @@ from olmoe_ft.recipe import RecipeError, RunError, load_recipe
 from olmoe_ft.training.launch import Launch
 from olmoe_ft.training.run_directory import RunDirectory
 
-RECIPE = """
-name: pipe/sft
-stage: sft
-model: {config: m.json, tokenizer: t}
-router: {load_balancing_coef: 0.01, z_loss_coef: 0.001, train: full}
-data: {train: [{path: rows.jsonl}]}
-training: {per_device_train_batch_size: 3}
-"""
+OVERRIDES = ("name=pipe/sft", "training.per_device_train_batch_size=3")
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch) -> RunDirectory:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    return RunDirectory(load_recipe("recipe.yaml"))
+def run(recipe) -> RunDirectory:
+    return RunDirectory(recipe(*OVERRIDES))
 
 
 def end_with(run: RunDirectory, fail, stepped: bool = False) -> None:
@@ -108,7 +99,7 @@ def test_what_was_killed_before_its_first_step_is_replaced(run, steps):
     run.base.mkdir()
     for _ in range(steps):
         launch.on_step_end(None, TrainerState(), TrainerControl())
-    other = RunDirectory(load_recipe("recipe.yaml", ["training.seed=3"]))
+    other = RunDirectory(load_recipe("recipe.yaml", [*OVERRIDES, "training.seed=3"]))
     if steps:
         with pytest.raises(RecipeError, match=r"differs in training.seed"):
             other.check()

@@ -9,23 +9,14 @@ from olmoe_ft.recipe import load_recipe
 from olmoe_ft.training.recovery import find, put_misplaced_aside, recover
 from olmoe_ft.training.run_directory import RunDirectory
 
-RECIPE = """
-name: here
-stage: sft
-model: {config: m.json, tokenizer: t}
-router: {load_balancing_coef: 0.01, z_loss_coef: 0.001, train: full}
-data: {train: [{path: rows.jsonl}]}
-training: {max_steps: 16}
-"""
+STEPS = "training.max_steps=16"
 SUMMARY = {"name": "here", "steps": 16, "train_seconds": 1.0, "train_loss": 2.0}
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch) -> RunDirectory:
+def run(recipe) -> RunDirectory:
     """A run of sixteen steps that was stopped behind its second checkpoint."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    run = RunDirectory(load_recipe("recipe.yaml"))
+    run = RunDirectory(recipe(STEPS))
     run.create()
     run.record_launch()
     lines = [json.dumps({"step": step}) + "\n" for step in (5, 8, 16, 16)]
@@ -49,7 +40,7 @@ def finish(run: RunDirectory) -> None:
 
 
 def with_overrides(*overrides: str) -> RunDirectory:
-    return RunDirectory(load_recipe("recipe.yaml", overrides))
+    return RunDirectory(load_recipe("recipe.yaml", [STEPS, *overrides]))
 
 
 def steps(run: RunDirectory) -> list[int]:

@@ -3,25 +3,10 @@ import subprocess
 
 import pytest
 
-from olmoe_ft.recipe import RecipeError, load_recipe
+from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.changes import Restart
 from olmoe_ft.training import run_directory
 from olmoe_ft.training.run_directory import RunDirectory, git_revision
-
-RECIPE = """
-name: here
-stage: sft
-model: {config: m.json, tokenizer: t}
-router: {load_balancing_coef: 0.01, z_loss_coef: 0.001, train: full}
-data: {train: [{path: rows.jsonl}]}
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    return lambda *overrides: load_recipe("recipe.yaml", overrides)
 
 
 def test_the_same_recipe_may_go_on_and_another_may_not(recipe):
