@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from olmoe_ft.reasons import is_out_of_memory, one_line, system_reason
 from olmoe_ft.recipe import RecipeError, RunError
-from olmoe_ft.stopping import TRY_AGAIN, Stopped, asked, end_in_order, hear_no_more
+from olmoe_ft.stopping import TRY_AGAIN, Stopped, asked, end_in_order, exit_code, hear_no_more, leave_in_turn
 
 MISTAKE, FAILURE = 2, 1  # exit codes
 farewells: list[Callable[[int], None]] = []  # are called with the exit code, behind everything else
@@ -35,8 +35,10 @@ def program() -> NoReturn:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else FAILURE
     except BaseException as error:
-        if _of_several() and asked():  # for want of another process, which was asked to stop as well and has left
-            sys.exit(128 + asked())
+        if asked() and _lost_another(error):  # which was asked to stop as well, and has left
+            code = exit_code()
+            sys.exit(code)
+        leave_in_turn()
         tell_launcher(traceback.format_exception_only(error)[-1].strip())
         _wait_for_turn(mistake=False)
         from olmoe_ft.data.terminal import say
@@ -103,12 +105,19 @@ def tell_launcher(sentence: str) -> None:
     if (file := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None:
         from olmoe_ft.data.terminal import printable
 
-        with suppress(OSError), open(file, "w", encoding="utf-8") as stream:
+        # only the first: what fails behind it fails because of it
+        with suppress(OSError), open(file, "x", encoding="utf-8") as stream:
             json.dump({"message": printable(sentence), "timestamp": int(time.time())}, stream)
 
 
 def _of_several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _lost_another(error: BaseException) -> bool:
+    """Whether a process waited for another one of its launch that is no longer there."""
+    places = (frame.filename for frame in traceback.extract_tb(error.__traceback__))
+    return _of_several() and isinstance(error, RuntimeError) and any("/torch/distributed/" in place for place in places)
 
 
 def _wait_for_turn(mistake: bool) -> None:

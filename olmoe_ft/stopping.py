@@ -85,6 +85,11 @@ def asked() -> int:
     return _Request.code
 
 
+def exit_code() -> int:
+    """Of a process that ends for what it was asked: that of the signal, of SIGTERM where its launcher has gone."""
+    return 128 + (signal.SIGTERM if asked() == LAUNCHER_ENDED else asked())
+
+
 def name_of(code: int) -> str:
     return "the end of its launcher" if code == LAUNCHER_ENDED else signal.Signals(code).name
 
@@ -113,13 +118,18 @@ def at_steps() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if asked():
-            _leaving.set()
+        leave_in_turn()
         raise
     finally:
         _Request.noted_only = False
     if asked():
         _leave()
+
+
+def leave_in_turn() -> None:
+    """The main thread has an error to say: what was asked before does not end it sooner."""
+    if asked():
+        _leaving.set()
 
 
 def leaving() -> bool:
@@ -178,7 +188,7 @@ def _leave() -> None:
     if os.environ.get("WORLD_SIZE", "1") == "1" and not _Request.said:  # of several, the one that failed has said why
         _Request.said = True
         _say(f"stopped by {name_of(asked())}")
-    sys.exit(128 + (signal.SIGTERM if asked() == LAUNCHER_ENDED else asked()))
+    sys.exit(exit_code())
 
 
 def _listen(reader: int, heard: set[signal.Signals]) -> None:
@@ -196,7 +206,7 @@ def _listen(reader: int, heard: set[signal.Signals]) -> None:
             _hear(LAUNCHER_ENDED)
         late = time.monotonic() > _Request.since + PATIENCE
         if asked() and late and not _Request.noted_only and not _leaving.is_set():
-            end_at_once(128 + asked())
+            end_at_once(exit_code())
 
 
 def _is_orphan() -> bool:

@@ -3,11 +3,13 @@
 import errno
 import io
 import json
+import os
+import subprocess
 import sys
 
 import pytest
 
-from olmoe_ft.ending import exit_with_reason, let_no_text_fail
+from olmoe_ft.ending import exit_with_reason, let_no_text_fail, tell_launcher
 from olmoe_ft.recipe import RecipeError, RunError
 
 
@@ -59,3 +61,42 @@ def test_letters_that_the_terminal_lacks_are_shown_as_others(monkeypatch):
     print("nowhere", file=sys.stderr)
     stream.flush()
     assert stream.buffer.getvalue() == "é ?\n".encode("latin-1")
+
+
+COMMAND = """
+import signal
+from olmoe_ft import cli, ending, stopping
+def main():
+    stopping._Request.code = {request}
+    exec(compile("def fails(error): raise error", {file!r}, "exec"), globals())
+    fails({error})
+cli.main = main
+ending.program()
+"""
+
+
+@pytest.mark.parametrize(
+    ("request_code", "file", "error", "code", "said"),
+    [
+        ("signal.SIGUSR1", "saving.py", "TypeError('a fault')", 1, "TypeError: a fault"),
+        ("signal.SIGUSR1", "saving.py", "RuntimeError('a fault')", 1, "RuntimeError: a fault"),
+        ("signal.SIGUSR1", "/torch/distributed/c10d.py", "RuntimeError('Connection closed by peer')", 138, ""),
+        ("stopping.LAUNCHER_ENDED", "/torch/distributed/c10d.py", "RuntimeError('Connection closed by peer')", 143, ""),
+        ("0", "/torch/distributed/c10d.py", "RuntimeError('Connection closed by peer')", 1, "RuntimeError: Connection"),
+    ],
+)
+def test_a_fault_behind_a_request_to_stop_is_said(request_code, file, error, code, said):
+    """Only a process that misses another one, which was asked as well and has left, says nothing."""
+    command = COMMAND.format(request=request_code, file=file, error=error)
+    environment = os.environ | {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "RANK": "0"}
+    done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True)
+    assert done.returncode == code
+    assert said in done.stderr and bool(done.stderr) is bool(said)
+
+
+def test_the_first_reason_is_the_launchers(tmp_path, monkeypatch):
+    """What fails behind it fails because of it."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    tell_launcher("rank 1 hangs")
+    tell_launcher("Connection closed by peer")
+    assert json.loads((tmp_path / "error.json").read_text())["message"] == "rank 1 hangs"

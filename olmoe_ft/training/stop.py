@@ -10,7 +10,7 @@ import torch.distributed as dist
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from olmoe_ft.recipe import RunError
-from olmoe_ft.stopping import Stopped, asked, at_steps, name_of, only_note
+from olmoe_ft.stopping import Stopped, asked, at_steps, exit_code, name_of, only_note
 from olmoe_ft.training.watch import lost_rank
 
 
@@ -30,7 +30,7 @@ def stops_at_steps(trainer: Trainer) -> Iterator[None]:
             raise
         except Exception as error:
             if asked() and lost_rank() is not None:  # that rank has said why; what fails here fails for want of it
-                raise SystemExit(128 + asked()) from error
+                raise SystemExit(exit_code()) from error
             raise
 
 
