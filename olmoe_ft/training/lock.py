@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from olmoe_ft.data.terminal import printable
+from olmoe_ft.data.terminal import say
 from olmoe_ft.ending import FAILURE
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.stopping import done_at_a_stop
+from olmoe_ft.training.signs import computer
 
 NAME = "lock"
 BEAT = 10.0  # seconds between two times of the file
@@ -47,13 +49,22 @@ class Holder(BaseModel):
     @classmethod
     def here(cls) -> "Holder":
         pid, since = os.getpid(), datetime.now().astimezone().isoformat(" ", "seconds")
-        return cls(host=platform.node(), pid=pid, machine=_machine(), started=_started(pid), since=since)
+        return cls(host=platform.node(), pid=pid, machine=computer(), started=_started(pid), since=since)
 
     def lives(self) -> bool | None:
         """None where that cannot be seen from here."""
-        if self.machine is None or self.machine != _machine():
+        if self.machine is None or self.machine != computer():
             return None
         return self.started is not None and self.started == _started(self.pid)
+
+
+class Look(NamedTuple):
+    """A lock, as it is found."""
+
+    holder: Holder | None
+    """None where it names no process."""
+    touched: int
+    """When, in nanoseconds."""
 
 
 @contextmanager
@@ -70,7 +81,7 @@ def only_launch(folder: Path) -> Iterator[None]:
 
     def release() -> None:
         ended.set()
-        if _read(file) == own:
+        if (found := _look(file)) is not None and found.holder == own:
             file.unlink(missing_ok=True)
 
     with done_at_a_stop(release):
@@ -86,27 +97,25 @@ def refuse_second(folder: Path) -> None:
     Raises:
         RecipeError: it does.
     """
-    holder = _read(folder / NAME)
-    if holder is not None and holder.lives():
-        raise _held(folder, holder)
+    found = _look(folder / NAME)
+    if found is not None and found.holder is not None and found.holder.lives():
+        raise _held(folder, found.holder)
 
 
 def _take(file: Path, own: Holder) -> None:
     while not _create(file, own):
         if file.is_dir() and not file.is_symlink():
             raise RecipeError(f"{file} is a folder, and is to be the file that says who trains here; move it away")
-        holder, before = _read(file), _time(file)
-        alive = None if holder is None else holder.lives()
-        if alive is None:
-            alive = _moves(file, before, holder)
-            holder = _read(file)
-        if _time(file) is None:
+        if (found := _look(file)) is None:
             continue  # its holder has let go
+        alive = None if found.holder is None else found.holder.lives()
+        if alive is None:
+            alive = _moves(file, found)
         if alive:
-            raise _held(file.parent, holder)
-        _remove(file)
-        who = "a launch that its lock does not name" if holder is None else f"process {holder.pid} on {holder.host}"
-        _say(f"{file.parent}: {who} is gone, and this launch goes on in its place")
+            if (now := _look(file)) is not None:
+                raise _held(file.parent, now.holder)
+        elif _remove(file, found):
+            say(f"{file.parent}: {_gone(found.holder)}; this launch takes over", file=sys.stderr)
 
 
 def _create(file: Path, own: Holder) -> bool:
@@ -125,39 +134,42 @@ def _create(file: Path, own: Holder) -> bool:
     return True
 
 
-def _moves(file: Path, before: int | None, holder: Holder | None) -> bool:
-    """Whether somebody gives the file a new time, or takes it away."""
-    seconds = WATCH_DAMAGED if holder is None else WATCH
-    who = "names no process" if holder is None else f"names process {holder.pid} on {holder.host}"
-    _say(f"{file} {who}; it is watched for {seconds:.0f} s, to see whether that launch still trains")
+def _moves(file: Path, found: Look) -> bool:
+    """Whether somebody gives the file a new time, puts another one in its place, or takes it away."""
+    seconds = WATCH_DAMAGED if found.holder is None else WATCH
+    who = "names no process" if found.holder is None else f"names process {found.holder.pid} on {found.holder.host}"
+    say(f"{file} {who}; it is watched for {seconds:.0f} s, to see whether that launch still trains", file=sys.stderr)
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if _time(file) != before:
-            return True
+    while _look(file) == found:
+        if time.monotonic() > end:
+            return False
         time.sleep(LOOK)
-    return False
+    return True
 
 
-def _remove(file: Path) -> None:
-    """Remove a lock that nobody holds; of several launches that saw so, one does, and the others look again."""
+def _remove(file: Path, found: Look) -> bool:
+    """Remove a lock that nobody holds, unless another launch has put its own there by now."""
     if file.is_symlink():
         file.unlink(missing_ok=True)
-        return
+        return True
     with suppress(FileNotFoundError), file.open("rb+") as stream:
         with suppress(OSError):  # a disk that knows no such locks
             fcntl.flock(stream, fcntl.LOCK_EX)
-        if os.path.samestat(os.fstat(stream.fileno()), file.lstat()):  # else there is a new one by now
+        if _seen(stream) == found and os.path.samestat(os.fstat(stream.fileno()), file.lstat()):
             file.unlink()
+            return True
+    return False
 
 
 def _beat(file: Path, own: Holder, ended: threading.Event) -> None:
     while not ended.wait(BEAT):
-        holder = _read(file)
-        if holder not in (own, None) and not ended.is_set():
-            assert holder is not None
-            _say(
+        found = _look(file)
+        holder = found.holder if found is not None else None
+        if holder is not None and holder != own and not ended.is_set():
+            say(
                 f"{file.parent} is trained by process {holder.pid} on {holder.host}, which did not see this launch "
-                "move for a minute; this one ends"
+                "move for a minute; this one ends",
+                file=sys.stderr,
             )
             os._exit(FAILURE)
         with suppress(OSError):  # removed with the folder: training finds out by itself
@@ -168,34 +180,32 @@ def _held(folder: Path, holder: Holder | None) -> RecipeError:
     by = (
         f"process {holder.pid} on {holder.host} since {holder.since}"
         if holder
-        else "a launch that still moves its lock"
+        else "a launch that still renews its lock"
     )
     return RecipeError(f"{folder} is being trained by {by}; wait for it, stop it, or give this run another `name`")
 
 
-def _read(file: Path) -> Holder | None:
-    """None where there is no file, or none that names a process."""
-    try:
-        return Holder.model_validate_json(file.read_bytes())
-    except (OSError, ValueError):
-        return None
+def _gone(holder: Holder | None) -> str:
+    if holder is None:
+        return "its lock names no process, and nobody renews it"
+    return f"process {holder.pid} on {holder.host} is gone"
 
 
-def _time(file: Path) -> int | None:
-    """When the file was last touched, None where there is none. Opened, since a network disk then asks its server."""
+def _look(file: Path) -> Look | None:
+    """None where there is no file. It is opened, since a network disk then asks its server."""
     try:
         with file.open("rb") as stream:
-            return os.fstat(stream.fileno()).st_mtime_ns
+            return _seen(stream)
     except OSError:
-        return file.lstat().st_mtime_ns if os.path.lexists(file) else None
+        return Look(None, file.lstat().st_mtime_ns) if os.path.lexists(file) else None
 
 
-def _machine() -> str | None:
+def _seen(stream: BinaryIO) -> Look:
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return None
+        holder = Holder.model_validate_json(stream.read())
+    except ValueError:
+        holder = None
+    return Look(holder, os.fstat(stream.fileno()).st_mtime_ns)
 
 
 def _started(pid: int) -> int | None:
@@ -205,7 +215,3 @@ def _started(pid: int) -> int | None:
     except OSError:
         return None
     return None if state in DEAD else int(fields[18])
-
-
-def _say(what: str) -> None:
-    print(printable(what), file=sys.stderr)

@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any
 
 import psutil
-from torch.distributed import distributed_c10d
 
 
 @dataclass(frozen=True)
@@ -19,8 +18,8 @@ class Sign:
     """What a rank says of itself."""
 
     host: str
-    computer: str
-    """Equal where one process can look at the other."""
+    computer: str | None
+    """Equal where one process can look at the other, see `computer`."""
     pid: int
     begun: int
     """Collectives it has begun."""
@@ -29,11 +28,11 @@ class Sign:
     work: float
     """Seconds, see `work_of`."""
     place: str
-    """The line of Python that its main thread stands in."""
+    """The line of Python that its main thread is at."""
 
     @classmethod
     def own(cls, work: float) -> "Sign":
-        return cls(socket.gethostname(), _computer(), os.getpid(), _collectives_begun(), _talks(), work, _place())
+        return cls(socket.gethostname(), computer(), os.getpid(), _collectives_begun(), _talks(), work, _place())
 
     @property
     def reached(self) -> tuple[int, bool]:
@@ -42,7 +41,7 @@ class Sign:
 
     @property
     def near(self) -> bool:
-        return self.computer == _computer()
+        return self.computer is not None and self.computer == computer()
 
     def gone(self) -> bool:
         """Whether its process has ended; False where it cannot be known."""
@@ -76,6 +75,10 @@ def _work(process: psutil.Process) -> float:
 
 
 def _collectives_begun() -> int:
+    from torch.distributed import (
+        distributed_c10d,
+    )  # a lock, which also asks for the computer, is looked at before torch
+
     groups: list[Any] = list(distributed_c10d._world.pg_map)
     return sum(group._get_sequence_number_for_group() for group in groups)
 
@@ -95,13 +98,17 @@ def _main_frame() -> FrameType:
 
 def _place() -> str:
     frame = _main_frame()
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
 @cache
-def _computer() -> str:
-    """This computer since its start, and the part of it in which process numbers are one's own (a container)."""
+def computer() -> str | None:
+    """One boot of one computer, and the part of it in which process numbers are one's own (a container).
+
+    None on a system that does not tell.
+    """
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        return f"{socket.gethostname()}, started at {psutil.boot_time()}"
+        return None

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-from olmoe_ft.data.terminal import printable
+from olmoe_ft.data.terminal import say
 from olmoe_ft.ending import FAILURE, farewells, tell_launcher
 from olmoe_ft.stopping import PATIENCE, asked, end_at_once, leaving
 from olmoe_ft.training.signs import Sign, work_of
@@ -97,7 +97,7 @@ class Peer:
         assert self.sign is not None
         return (
             f"rank {self.rank} ({self.sign.host}, process {self.sign.pid}) has not moved for {limit:g} s "
-            f"(training.ddp_timeout); it stands in {self.sign.place}; the others wait for it"
+            f"(training.ddp_timeout); it is at {self.sign.place}; the others wait for it"
         )
 
     def end(self) -> None:
@@ -128,6 +128,7 @@ class Watch:
         self.peers = {rank: Peer(rank) for rank in range(self.size) if rank != self.rank}
         self.limit = float(STILL)
         self.interval = max(1.0, self.size / 64)  # of 64 ranks or more each reads 64 signs a second
+        self.reachable = True
         self.now = 0.0  # seconds in which this rank itself was not stopped
         self.reached = (0, False)
         self.own_work = Seen(-60, 0)
@@ -137,25 +138,32 @@ class Watch:
 
     def run(self) -> None:
         before = time.monotonic()
-        reachable = True
         while True:
             time.sleep(self.interval)
             elapsed, before = time.monotonic() - before, time.monotonic()
             self.now += min(elapsed, 2 * self.interval)
-            if reachable:
-                try:
-                    self.publish()
-                    self.read()
-                except RuntimeError:  # the store has ended with its launcher
-                    reachable = False
+            self.exchange()
             self.judge()
 
-    def publish(self) -> None:
+    def exchange(self) -> None:
+        """Say where this rank is, and hear where the others are."""
+        sign = self.own_sign()
+        if not self.reachable:
+            return
+        try:
+            self.store.set(f"sign/{self.rank}", json.dumps(asdict(sign)))
+            self.read()
+        except dist.DistNetworkError:  # the store has ended with its launcher
+            self.reachable = False
+        except RuntimeError:  # it is slow to answer; a rank that gave up here would count as hanging
+            pass
+
+    def own_sign(self) -> Sign:
         if self.now - self.own_work.at > min(5, self.limit / 4):  # it looks at all processes of the computer
             self.own_work = Seen(self.now, work_of(os.getpid()))
         sign = Sign.own(self.own_work.work)
         self.reached = sign.reached
-        self.store.set(f"sign/{self.rank}", json.dumps(asdict(sign)))
+        return sign
 
     def read(self) -> None:
         for peer, text in self._values("sign"):
@@ -211,17 +219,18 @@ class Watch:
         tell_launcher(sentence)
         if rank != self.rank:
             if self.rank == min(other for other in range(self.size) if other != rank):
-                print(printable(sentence), file=sys.stderr, flush=True)
+                say(f"\n{sentence}", file=sys.stderr)  # there may be a progress bar in the line
             self.peers[rank].end()
         time.sleep(1.5 * self.interval)  # the others are to hear of it before the launcher ends them
         self._end()
 
     def _end_without(self, peer: Peer) -> None:
-        """End this rank because another one has ended. The launcher of that one says what of."""
+        """End this rank because another one has ended. The launcher of that one says why."""
         if peer.sign is not None and not peer.sign.near:
-            sentence = f"rank {peer.rank} ({peer.sign.host}, process {peer.sign.pid}) has failed; what of is said there"
+            where = f"({peer.sign.host}, process {peer.sign.pid})"
+            sentence = f"rank {peer.rank} {where} has failed; the output on {peer.sign.host} says why"
             tell_launcher(sentence)
-            print(printable(sentence), file=sys.stderr, flush=True)
+            say(f"\n{sentence}", file=sys.stderr)
         self._end()
 
     def _end(self) -> NoReturn:

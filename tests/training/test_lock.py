@@ -75,10 +75,10 @@ def test_the_lock_of_a_killed_launch_is_taken_over_at_once(folder, capsys, monke
     os.kill(first.pid, signal.SIGKILL)
     os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)  # ended, and nobody has asked how
     with only_launch(folder):
-        assert lock._read(folder / "lock") is not None
+        assert in_lock(folder).pid == os.getpid()
     first.join()
     assert capsys.readouterr().err == (
-        f"{folder}: process {first.pid} on {Holder.here().host} is gone, and this launch goes on in its place\n"
+        f"{folder}: process {first.pid} on {Holder.here().host} is gone; this launch takes over\n"
     )
 
 
@@ -103,17 +103,17 @@ def test_a_launch_elsewhere_is_watched(folder, capsys, moves):
             only_launch(folder).__enter__()
     else:
         with only_launch(folder):
-            assert lock._read(folder / "lock") == Holder.here().model_copy(update={"since": _since(folder)})
+            assert in_lock(folder) == Holder.here().model_copy(update={"since": in_lock(folder).since})
     ended.set()
     said = capsys.readouterr().err.splitlines()
     assert f"lock names process {holder.pid} on far; it is watched for 1 s" in said[0]
     assert [line for line in said[1:] if "on far is gone" in line] == said[1:] and len(said) == (1 if moves else 2)
 
 
-def _since(folder: Path) -> str:
-    holder = lock._read(folder / "lock")
-    assert holder is not None
-    return holder.since
+def in_lock(folder: Path) -> Holder:
+    found = lock._look(folder / "lock")
+    assert found is not None and found.holder is not None
+    return found.holder
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', None])
@@ -124,8 +124,8 @@ def test_a_damaged_lock_is_watched_and_taken_over(folder, capsys, content):
     else:
         (folder / "lock").write_text(content)
     with only_launch(folder):
-        assert _since(folder)
-    assert "a launch that its lock does not name is gone" in capsys.readouterr().err
+        assert in_lock(folder)
+    assert "its lock names no process, and nobody renews it; this launch takes over" in capsys.readouterr().err
 
 
 def test_a_lock_that_is_just_being_written_is_no_damaged_one(folder):
@@ -147,13 +147,21 @@ def test_a_folder_in_its_place_is_named(folder):
         only_launch(folder).__enter__()
 
 
-@pytest.mark.parametrize("stale", [True, False])
-def test_of_launches_at_the_same_instant_one_trains(folder, stale):
+@pytest.mark.parametrize(
+    "stale", [{}, {"pid": 2**22 + 1}, {"machine": "another boot", "host": "far"}], ids=["none", "dead", "far"]
+)
+@pytest.mark.parametrize("apart", [0.0, 0.03])
+def test_of_launches_at_the_same_instant_one_trains(folder, monkeypatch, stale, apart):
+    """Or a moment apart: two that watch the lock of a third one, which is gone, see so one after the other."""
+    monkeypatch.setattr(lock, "WATCH", 0.3)
     for _ in range(5):
         if stale:
-            write(folder, pid=2**22 + 1)
+            write(folder, **stale)
         sign, end = fork.Queue(), fork.Event()
-        launches = [start(folder, sign, end) for _ in range(6)]
+        launches = []
+        for _ in range(6):
+            launches.append(start(folder, sign, end))
+            time.sleep(apart)
         said = [sign.get() for _ in launches]
         (holder,) = [answer for answer in said if isinstance(answer, int)]
         assert all(f"by process {holder} on" in answer for answer in said if answer != holder)
@@ -173,4 +181,14 @@ def test_a_launch_that_was_taken_for_dead_ends_where_another_trains(folder):
     (folder / "new").replace(folder / "lock")
     first.join()
     assert first.exitcode == 1
-    assert lock._read(folder / "lock") == other
+    assert in_lock(folder) == other
+
+
+def test_what_was_put_there_since_it_was_looked_at_stays(folder):
+    write(folder, pid=2**22 + 1)
+    found = lock._look(folder / "lock")
+    assert found is not None
+    (folder / "lock").unlink()
+    (folder / "lock").write_text(Holder.here().model_dump_json())
+    assert not lock._remove(folder / "lock", found)
+    assert in_lock(folder).pid == os.getpid()

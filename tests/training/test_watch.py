@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import psutil
 import pytest
+import torch.distributed as dist
 
 from olmoe_ft.training import signs
 from olmoe_ft.training.signs import Sign, work_of
-from olmoe_ft.training.watch import IDLE, Peer
+from olmoe_ft.training.watch import IDLE, Peer, Watch
 
 
 def sign(begun: int = 1, work: float = 0.0, pid: int = 1) -> Sign:
-    return Sign("host", signs._computer(), pid, begun, False, work, "file.py:1 wait")
+    return Sign("host", signs.computer(), pid, begun, False, work, "file.py:1 wait")
 
 
 def seen(*signs: tuple[float, Sign], limit: float = 10) -> bool:
@@ -57,7 +58,6 @@ def test_a_process_is_gone_also_before_its_parent_has_asked_for_it():
         os.kill(process.pid, signal.SIGSTOP)
         assert not one.gone()
         process.kill()
-        psutil.wait_procs([psutil.Process(process.pid)], timeout=0)
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
             pass
         assert one.gone() and not replace(one, computer="another").gone()
@@ -73,3 +73,25 @@ def test_who_ends_in_order_is_not_missed(says_goodbye):
     assert not peer.has_gone()  # its goodbye may be read now
     peer.left_in_order = says_goodbye
     assert peer.has_gone() is not says_goodbye
+
+
+@pytest.mark.parametrize(
+    ("error", "goes_on"), [(dist.DistStoreError("timed out"), True), (dist.DistNetworkError("Broken pipe"), False)]
+)
+def test_a_store_that_is_slow_to_answer_is_asked_again(monkeypatch, error, goes_on):
+    """A rank that said no more of itself would count as hanging. One whose launcher has ended need not."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        watch = Watch()
+        with monkeypatch.context() as patched:
+            patched.setattr(watch, "read", lambda: raises(error))
+            watch.exchange()
+        watch.store.delete_key("sign/0")
+        watch.exchange()
+        assert watch.store.check(["sign/0"]) is goes_on
+    finally:
+        dist.destroy_process_group()
+
+
+def raises(error: Exception) -> None:
+    raise error
