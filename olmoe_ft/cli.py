@@ -203,6 +203,7 @@ def launch(
     with redirect_stdout(sys.stderr):  # where libraries say things, too, which are no part of the job's file
         with suppress(Unreachable):  # then what can be reached is planned with
             check_files(loaded, into_runs=False)
+        from olmoe_ft.data.terminal import printable
         from olmoe_ft.planning.job import plan_job
         from olmoe_ft.slurm import job_file, submit
 
@@ -210,7 +211,7 @@ def launch(
     file = accelerate if accelerate is not None else f"configs/accelerate/{machine.name}.yaml"
     text = job_file(loaded, [recipe, *(overrides or ())], file, machine, needs, sbatch or ())
     if dry_run:
-        print(text, end="")
+        print(printable(text) if sys.stdout.isatty() else text, end="")
     else:
         submit(text, Path(f"{loaded.name.replace('/', '-')}.sbatch"))
 

@@ -3,6 +3,7 @@
 import atexit
 import io
 import json
+import logging
 import os
 import sys
 import time
@@ -60,13 +61,26 @@ def _leave(code: int) -> NoReturn:
 
 
 def let_no_text_fail() -> None:
-    """Show a character that the terminal does not have as another one, and print to nowhere if it is closed."""
+    """Show a character that the terminal does not have as another one, and print to nowhere if it is closed.
+
+    What a library logs is escaped as our own lines are.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the shell
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
         elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
+    logging.setLogRecordFactory(_PrintableRecord)
+
+
+class _PrintableRecord(logging.LogRecord):
+    """A line of a library's log, which may quote what others wrote."""
+
+    def getMessage(self) -> str:
+        from olmoe_ft.data.terminal import printable
+
+        return printable(super().getMessage())
 
 
 def exit_with_reason(error: Exception) -> None:

@@ -48,11 +48,12 @@ def refuse_code(folder: Path) -> None:
     Raises:
         RecipeError: naming each file that calls what no checkpoint needs, or is not written as torch.save writes.
     """
-    files = (place for place in sorted(folder.rglob("*")) if place.is_file() and place.name not in NEVER_READ)
+    places = (Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names)
+    files = sorted(place for place in places if place.is_file() and place.name not in NEVER_READ)
     messages = [f"{file} {reason}" for file in files if (reason := _why_not(file)) is not None]
     if messages:
-        mend = "it is not read, as it could run code; if you trust who wrote it, start with `--accept code`"
-        raise RecipeError([f"{message}: {mend}" for message in messages])
+        advice = "it is not read, as it could run code; if you trust who wrote it, start with `--accept code`"
+        raise RecipeError([f"{message}: {advice}" for message in messages])
 
 
 @contextmanager
@@ -92,9 +93,8 @@ def _why_not(file: Path) -> str | None:
             return "is a packed archive, which torch.save does not write"
         pickles = [entry.filename for entry in entries if entry.filename.endswith(".pkl")]
         if [name.partition("/")[2] for name in pickles] != ["data.pkl"]:
-            return (
-                f"is an archive with the pickles {', '.join(pickles) or 'none'}, where torch.save writes one data.pkl"
-            )
+            found_here = f"with the pickles {', '.join(pickles)}" if pickles else "without a pickle"
+            return f"is an archive {found_here}, where torch.save writes one data.pkl"
         found = set(get_unsafe_globals_in_checkpoint(file)) - HARMLESS
     except Exception as error:  # what a hostile file makes torch or zipfile raise
         return f"cannot be looked through ({one_line(error)[:200]})"

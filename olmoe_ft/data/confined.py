@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import signal
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ def confined(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
 
     Raises:
         TooMuchError: an item takes more than SECONDS or MEMORY, or its process is ended from outside.
+        RuntimeError: `work` has raised what it should not; its traceback is printed.
     """
     reader, writer = Pipe(duplex=False)
     child = _forked(lambda: _work(work, items, writer))
@@ -44,6 +46,8 @@ def confined(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
     except EOFError:
         _, status = os.waitpid(child, 0)
         child = 0
+        if not os.WIFSIGNALED(status):
+            raise RuntimeError("a fault in the process of its own, whose traceback is above") from None
         number = os.WTERMSIG(status)
         took = f"takes longer than {SECONDS:g} s" if number == signal.SIGPROF else f"ended its process ({number})"
         raise TooMuchError(took) from None
@@ -61,10 +65,14 @@ def _forked(act: Callable[[], None]) -> int:
     try:
         if child := os.fork():
             return child
+        code = 1
         try:
             act()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(0)
+            os._exit(code)
     finally:
         if before is None:
             del os.environ["TOKENIZERS_PARALLELISM"]

@@ -11,13 +11,17 @@ from rich.segment import Segment
 TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # they turn the text around them
 UNSEEN = {"BN", "L", "R"}  # classes of format characters without width or ink
 JOINERS = "\u200c\u200d"  # which languages and emoji need
+# the others that are not seen: the Arabic mark that turns, annotations, fillers, and the selectors of variants beyond
+# those of emoji, in which a text can be hidden (Unicode 16, Default_Ignorable_Code_Point)
+ALSO_UNSEEN = set("\u061c\ufff9\ufffa\ufffb\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
+ALSO_UNSEEN |= set(map(chr, range(0xE0100, 0xE01F0)))
 
 
 def printable(text: str) -> str:
     """The text with what would steer a terminal, or cannot be seen, written as an escape.
 
     That is control codes but tab and line end, half characters, other line ends, marks that reverse the direction of
-    what follows, and characters without width.
+    what follows, and characters that are not seen.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -61,6 +65,8 @@ def say(text: str, file: TextIO | None = None) -> None:
 def _steers(character: str) -> bool:
     if character in "\n\t":
         return False
+    if character in ALSO_UNSEEN:
+        return True
     category, direction = unicodedata.category(character), unicodedata.bidirectional(character)
     if category == "Cf" and character not in JOINERS:
         return direction in UNSEEN or direction in TURNING

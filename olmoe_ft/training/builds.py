@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from olmoe_ft.data.terminal import say
 from olmoe_ft.recipe import RecipeError
 
 LETS_GO = 1.0  # seconds, more than enough between closing the file and removing it
@@ -34,7 +35,7 @@ def check_builds() -> None:
                     "here holds this lock; every launch would wait for ever, so remove the file"
                 )
         who = f"process {holder} builds" if holder is not None else "another computer may build"
-        print(f"{lock}: {who} DeepSpeed's {lock.parent.name}; waiting for the file to go", file=sys.stderr)
+        say(f"{lock}: {who} DeepSpeed's {lock.parent.name}; waiting for the file to go", file=sys.stderr)
 
 
 def locks() -> list[Path]:

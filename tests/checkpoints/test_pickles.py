@@ -67,6 +67,16 @@ def test_a_planted_file_is_refused_by_name_and_not_read(name, tmp_path):
     assert not trace.exists()
 
 
+def test_a_linked_folder_is_looked_at(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    torch.save(Planted(tmp_path / "trace"), tmp_path / "elsewhere/shard.pt")
+    (checkpoint := tmp_path / "checkpoint-4").mkdir()
+    (checkpoint / "global_step4").symlink_to(tmp_path / "elsewhere")
+    (checkpoint / "round").symlink_to(checkpoint)
+    with pytest.raises(RecipeError, match=r"global_step4/shard\.pt calls"):
+        refuse_code(checkpoint)
+
+
 def test_what_is_called_is_named(tmp_path):
     torch.save(Planted(tmp_path / "trace"), tmp_path / "optimizer.pt")
     with pytest.raises(RecipeError, match=r"optimizer\.pt calls posix\.mkdir"):

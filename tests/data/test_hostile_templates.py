@@ -82,3 +82,9 @@ def test_a_process_that_is_left_early_is_gone(monkeypatch):
     with pytest.raises(TooMuchError, match="memory"):
         [*confined.confined(lambda item: [0] * item, [1, 1 << 27])]
     assert not {*psutil.Process().children()} - before
+
+
+def test_a_fault_of_the_work_is_no_fault_of_the_template(capfd):
+    with pytest.raises(RuntimeError, match="a fault in the process of its own"):
+        [*confined.confined(lambda item: {}[item], ["missing"])]
+    assert "KeyError: 'missing'" in capfd.readouterr().err

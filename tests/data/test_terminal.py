@@ -22,6 +22,8 @@ from olmoe_ft.data.terminal import Console, printable, say
         ("ad\u200bmin\ufeff\u2060\u200f", "ad\\u200bmin\\ufeff\\u2060\\u200f"),
         ("one\u2028two\x85", "one\\u2028two\\x85"),
         ("\U000e0041", "\\U000e0041"),
+        ("\u061c\ufff9\u3164a\U000e0100\U000e01ef", "\\u061c\\ufff9\\u3164a\\U000e0100\\U000e01ef"),
+        ("\u0600\u06dd ❤️", "\u0600\u06dd ❤️"),  # signs of Arabic that are seen, and of an emoji
         ("שלום, 你好 👩‍👩‍👧 e\u0301", "שלום, 你好 👩‍👩‍👧 e\u0301"),  # languages and their joiners stay
     ],
 )

@@ -1,6 +1,7 @@
 """Names and rows with codes that steer a terminal, through whole commands: what comes out is text."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from launches import ENVIRONMENT, REPOSITORY, make_workspace
 
 from olmoe_ft.cli import main
+from olmoe_ft.ending import let_no_text_fail
 
 CODES = "\x1b]0;title\x07\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\u202e\u2066\u200b"
 ODD = f"{CODES}[bold][link=evil]"
@@ -57,6 +59,25 @@ def test_what_is_read(planted):
     run(planted, "validate", recipe)
     said = run(planted, "plan", recipe, "--accelerate", f"{ODD}/{ODD}.yaml")
     assert "\\x1b]0;title" in said and "[bold]" in said
+
+
+def test_a_job_that_is_printed(planted, monkeypatch, capsys):
+    """To a terminal; a file gets it as SLURM is to read it."""
+    monkeypatch.chdir(planted)
+    for terminal in (True, False):
+        monkeypatch.setattr(sys, "argv", ["olmoe-ft", "launch", "--slurm", "--dry-run", f"{ODD}-recipe.yaml"])
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)  # noqa: B023
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr().out
+        assert end.value.code == 0 and "#SBATCH" in said and bool(STEERING & set(said)) is not terminal
+
+
+def test_what_a_library_logs(monkeypatch, caplog):
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)
+    let_no_text_fail()
+    logging.getLogger("library").warning("method %s is not known", ODD)
+    assert "\\x1b]0;title" in caplog.text and not STEERING & set(caplog.text)
 
 
 @pytest.mark.parametrize(
