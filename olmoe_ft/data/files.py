@@ -23,8 +23,9 @@ from olmoe_ft.recipe import RecipeError
 
 Rows = Iterator[tuple[str, Any]]
 
-MOST_PACKED, UNPACKED = 100, 1 << 28  # text is packed to a quarter; beyond both a .gz is a bomb or nothing to learn
+MOST_PACKED, UNPACKED = 100, 1 << 28  # text is packed to a quarter; beyond both a file is a bomb or nothing to learn
 LOOKED_AT = 1 << 22  # bytes of a .gz, before its rows are read
+ROWS_AT_ONCE = 16  # of a .parquet, whose rows may each be as long as a packed page says
 READABLE = "use .jsonl, .json, .parquet or .csv (.gz for all but Parquet)"
 csv.field_size_limit(sys.maxsize)
 
@@ -79,12 +80,16 @@ class _Gzip(gzip.GzipFile):
 
     def read1(self, size: int = -1) -> bytes:
         piece = super().read1(size)
-        if (unpacked := self.tell()) > UNPACKED and unpacked > MOST_PACKED * self.packed:
-            raise RecipeError(
-                f"{self.name}: its first {self.packed:,} bytes become {unpacked:,}, as in no file of rows; if they are "
-                "what you want to train on, unpack it yourself (gunzip) and name the unpacked file"
-            )
+        _refuse_bomb(Path(self.name), self.packed, self.tell(), "unpack it (gunzip) and name the unpacked file")
         return piece
+
+
+def _refuse_bomb(file: Path, packed: int, unpacked: int, instead: str) -> None:
+    if unpacked > UNPACKED and unpacked > MOST_PACKED * packed:
+        raise RecipeError(
+            f"{file}: its first {packed:,} bytes become {unpacked:,} when unpacked, which no real file of rows does; "
+            f"if you do want to train on it, {instead}"
+        )
 
 
 def _jsonl_rows(stream: TextIO, file: str) -> Rows:
@@ -150,12 +155,17 @@ def _parquet_rows(file: Path) -> Rows:
         with pyarrow.parquet.ParquetFile(file) as table:
             index = 0
             check_names(table.schema_arrow.names, str(file))
-            for batch in table.iter_batches(batch_size=1000):
+            packed, unpacked = file.stat().st_size, 0
+            for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
+                unpacked += batch.nbytes
+                _refuse_bomb(file, packed, unpacked, "write its rows as .jsonl and name that file")
                 for row in batch.to_pylist():
                     index += 1
                     yield f"{file}, row {index}", row
     except UnicodeDecodeError as error:
         raise RecipeError(f"{file}, after row {index}: a text is not UTF-8 ({error.reason})") from None
+    except (RecipeError, MemoryError):
+        raise
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise RecipeError(f"{file}: not a readable Parquet file ({one_line(error)})") from None
 

@@ -1,4 +1,4 @@
-"""A small .gz that becomes gigabytes is refused before its rows are read; whole files are read as ever."""
+"""A small .gz or .parquet that becomes gigabytes is refused before its rows are read; whole files are read as ever."""
 
 import gzip
 import json
@@ -6,6 +6,8 @@ import os
 import tracemalloc
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from olmoe_ft.data import files
@@ -31,7 +33,9 @@ def refuses(file: Path, block: str) -> None:
     file.write_bytes(member * 300)  # 5 GB: gzip's files may stand one behind the other
     tracemalloc.start()
     try:
-        with pytest.raises(RecipeError, match=rf"{file.name}: its first [\d,]+ bytes become [\d,]+, .*gunzip"):
+        with pytest.raises(
+            RecipeError, match=rf"{file.name}: its first [\d,]+ bytes become [\d,]+ when unpacked.*gunzip"
+        ):
             next(file_rows(file))
         assert tracemalloc.get_traced_memory()[1] < 1 << 26
     finally:
@@ -48,6 +52,19 @@ def test_a_bomb_behind_an_honest_start_is_found_while_it_is_read(tmp_path, monke
     assert next(rows)[1] == json.loads(start)
     with pytest.raises(RecipeError, match="gunzip"):
         next(row for row in rows if not row)
+
+
+def test_so_is_a_parquet_whose_rows_all_name_one_long_text(tmp_path):
+    """1,000 rows of 5 MB in 417 bytes; 64 of them are unpacked."""
+    numbers, texts = pyarrow.array([0] * 1000, pyarrow.int32()), pyarrow.array(["a" * 5_000_000])
+    table = pyarrow.table({"text": pyarrow.DictionaryArray.from_arrays(numbers, texts)})
+    pyarrow.parquet.write_table(table, file := tmp_path / "rows.parquet", compression="zstd", store_schema=False)
+    rows = file_rows(file)
+    assert len([next(rows) for _ in range(48)]) == 48
+    with pytest.raises(
+        RecipeError, match=r"^\S*rows.parquet: its first 417 bytes become 320,[\d,]+ when unpacked.*jsonl"
+    ):
+        next(rows)
 
 
 def test_what_is_packed_as_text_is_packed_is_read(tmp_path, monkeypatch):
