@@ -111,6 +111,14 @@ class EvaluationMixin(Trainer):
             multiprocessing_context=self.args.dataloader_multiprocessing_context,
         )
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Leaves the model in the mode it was in: TRL asks it whether a record that comes next is one of training."""
+        training = self.model.training
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self.model.train(training)
+
     def evaluation_loop(
         self, dataloader: DataLoader, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> Any:
