@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainingArguments
 
 from olmoe_ft.checkpoints.run_checkpoints import step_of
@@ -80,3 +81,14 @@ class StepsMixin(CarriedMixin):
         self.state.compute_steps(self.args, max_steps)  # the recipe's, not those of the checkpoint
         self.state.train_batch_size = self._train_batch_size
         return places
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """With the rate that the schedule of this launch has there: a run that gets longer would take its next step
+        with the last rate of the shorter one, which is 0 for most."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # accelerate wraps it
+        if checkpoint is not None and isinstance(schedule, LambdaLR):
+            parts = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            for group, base, share in parts:
+                group["lr"] = base * share(schedule.last_epoch)
+            schedule._last_lr = [group["lr"] for group in schedule.optimizer.param_groups]
