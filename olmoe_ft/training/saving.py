@@ -4,15 +4,23 @@ import json
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate.utils import gather_object
 from torch.serialization import get_crc32_options, set_crc32_options
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import SaveStrategy
 
 from olmoe_ft.checkpoints.manifest import entries, files_of, write_manifest
 from olmoe_ft.checkpoints.run_checkpoints import STOOD_ON, RunCheckpoints
 from olmoe_ft.training.steps import StepsMixin
+
+
+class _Held(NamedTuple):
+    """What waits for the end of an epoch."""
+
+    save: bool = False
+    evaluate: bool = False
 
 
 class SavingMixin(StepsMixin):
@@ -30,7 +38,8 @@ class SavingMixin(StepsMixin):
         self.stands_on: dict[str, Any] = {}
         self.beside: list[Callable[[Path], None]] = []
         self._writing = False
-        self._held_at: int | None = None
+        self._came_at: int | None = None
+        self._held = _Held()
         self._saved_at: int | None = None
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -91,10 +100,19 @@ class SavingMixin(StepsMixin):
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """A step that ends an epoch, or the run, is saved behind what is done at an epoch's end: going on from there
-        does not come past that again."""
+        does not come past that again. transformers comes here after each step, and once more when an epoch ends.
+
+        With `save_strategy: best` it is the evaluation that decides, so that waits as well.
+        """
         control, step = self.control, self.state.global_step
-        if self._held_at == step:
-            control.should_save, self._held_at = True, None
-        elif control.should_save and (step % self.steps.per_epoch == 0 or control.should_training_stop):
-            control.should_save, self._held_at = False, step
+        at_epochs_end, self._came_at = self._came_at == step, step
+        if at_epochs_end:
+            control.should_save |= self._held.save
+            control.should_evaluate |= self._held.evaluate
+            self._held = _Held()
+        elif step % self.steps.per_epoch == 0 or control.should_training_stop:
+            by_best = self.args.save_strategy == SaveStrategy.BEST
+            self._held = _Held(control.should_save, by_best and control.should_evaluate)
+            control.should_save &= not self._held.save
+            control.should_evaluate &= not self._held.evaluate
         super()._maybe_log_save_evaluate(*args, **kwargs)

@@ -22,6 +22,7 @@ USUAL = (
     "training.learning_rate=1e-2",
     "training.max_steps=5",
 )
+TWO_STEPS_AN_EPOCH = ("data.train.0.max_rows=16",)
 CASES = {
     "packed, accumulated": (Case(layout="packed"), ()),
     "bf16 with its remainders": (Case(), ("model.dtype=bfloat16", "training.optim=null")),
@@ -30,11 +31,37 @@ CASES = {
     "adapters": (Case(form="lora"), ()),
     "records and evaluation at the end of epochs": (
         Case(),
+        (*TWO_STEPS_AN_EPOCH, "training.logging_strategy=epoch", "training.eval_strategy=epoch", EVALUATION),
+    ),
+    "saved at the end of epochs": (
+        Case(),
+        (*TWO_STEPS_AN_EPOCH, "training.save_strategy=epoch", "training.logging_strategy=epoch"),
+    ),
+    "saved when it is the best at the end of an epoch": (
+        Case(),
         (
+            *TWO_STEPS_AN_EPOCH,
+            "training.save_strategy=best",
+            "training.metric_for_best_model=loss",
             "training.logging_strategy=epoch",
-            "training.eval_strategy=epoch",
-            f"data.eval=[{{path: {ROWS}, max_rows: 6}}]",
+            "training.eval_strategy=steps",
+            "training.eval_steps=2",
+            EVALUATION,
         ),
+    ),
+    "records right behind an evaluation": (
+        Case(),
+        (
+            *TWO_STEPS_AN_EPOCH,
+            "training.logging_strategy=epoch",
+            "training.eval_strategy=steps",
+            "training.eval_steps=1",
+            EVALUATION,
+        ),
+    ),
+    "an evaluation is the last that is done": (
+        Case(),
+        ("training.eval_strategy=steps", "training.eval_steps=5", EVALUATION),
     ),
 }
 
@@ -72,6 +99,23 @@ def test_a_run_goes_on_to_the_same_bits_and_records(make_trainer, case, step):
     assert records == whole
     assert all(torch.equal(again[name], weight) for name, weight in weights.items())
     assert after.training_loss == result.training_loss and after.global_step == 5
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
+def test_a_run_that_gets_longer_has_the_rates_of_its_new_schedule(make_trainer, schedule):
+    """The next step too: the shorter schedule has ended at 0."""
+    overrides = (
+        f"training.lr_scheduler_type={schedule}",
+        "training.warmup_steps=2",
+        "training.logging_steps=1",
+        "training.save_steps=3",
+    )
+    train(make_trainer, Case(), ("training.max_steps=3", *overrides))
+    resume = RunDirectory(load_recipe("recipe.yaml")).checkpoints.of_step(3)
+    longer, *_ = train(make_trainer, Case(), ("training.max_steps=6", *overrides), resume=resume)
+    unbroken, *_ = train(make_trainer, Case(), ("training.max_steps=6", *overrides))
+    rates = [[record["learning_rate"] for record in run if "loss" in record] for run in (longer, unbroken)]
+    assert rates[0][3:] == rates[1][3:] and min(rates[0][3:5]) > 0
 
 
 def test_a_checkpoint_that_was_not_named_is_none(make_trainer, monkeypatch):
