@@ -5,7 +5,7 @@ A checkpoint, a run's `final/` and its `base/` each have one, written last. A fo
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -74,40 +74,41 @@ def damage(folder: Path, alone: bool = True) -> str | None:
     """
     if not folder.is_dir():
         return "no folder"
+    return next((f"{file} {what}" for file, what in damages(folder, alone)), None)
+
+
+def damages(folder: Path, alone: bool = True) -> Iterator[tuple[str, str]]:
+    """Each file of a folder that is not as it was written, and what is wrong with it; as `damage` does."""
     try:
         content = json.loads((folder / NAME).read_text(encoding="utf-8"))
         wanted = {str(file): (entry["bytes"], entry["xxh3_128"]) for file, entry in content["files"].items()}
         known = content["format"] == FORMAT
     except FileNotFoundError:
-        return f"{NAME} is missing"
+        yield NAME, "is missing"
+        return
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return f"{NAME} cannot be read"
+        known, wanted = False, {}
     if not known or not wanted:
-        return f"{NAME} cannot be read"
-    return _missing_or_cut(folder, wanted) or (alone and _added(folder, wanted)) or _changed(folder, wanted)
-
-
-def _missing_or_cut(folder: Path, wanted: dict[str, tuple[int, str]]) -> str | None:
+        yield NAME, "cannot be read"
+        return
+    whole = []
     for file, (size, _) in wanted.items():
         if not (folder / file).is_file():
-            return f"{file} is missing"
-        if (found := (folder / file).stat().st_size) != size:
-            return f"{file} has {found:,} bytes instead of {size:,}"
-    return None
-
-
-def _added(folder: Path, wanted: dict[str, tuple[int, str]]) -> str | None:
-    added = [file for file in files_of(folder) if file not in wanted and file.endswith(LOADED)]
-    return f"{added[0]} was not written with it" if added else None
-
-
-def _changed(folder: Path, wanted: dict[str, tuple[int, str]]) -> str | None:
+            yield file, "is missing"
+        elif (found := (folder / file).stat().st_size) != size:
+            yield file, f"has {found:,} bytes instead of {size:,}"
+        else:
+            whole.append(file)
+    if alone:
+        added = [file for file in files_of(folder) if file not in wanted and file.endswith(LOADED)]
+        yield from ((file, "was not written with it") for file in added)
     try:
-        found = entries(folder, wanted)
+        now = entries(folder, whole)
     except OSError as error:
-        return f"{error.filename}: {error.strerror}"
-    changed = [file for file, (_, checksum) in wanted.items() if found[file]["xxh3_128"] != checksum]
-    return f"{changed[0]} has changed since it was written" if changed else None
+        yield os.path.relpath(os.fsdecode(error.filename), folder), f"cannot be read ({error.strerror})"
+        return
+    changed = [file for file in whole if now[file]["xxh3_128"] != wanted[file][1]]
+    yield from ((file, "has changed since it was written") for file in changed)
 
 
 def refuse_damaged(folder: str) -> None:

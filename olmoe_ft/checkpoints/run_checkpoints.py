@@ -9,7 +9,7 @@ from typing import Any
 
 from olmoe_ft.checkpoints.manifest import damage
 
-NAMED = re.compile(r"checkpoint-(\d+)")  # anything else in the folder is the user's
+NAMED = re.compile(r"checkpoint-([1-9]\d*)")  # anything else in the folder is the user's
 KEPT_ASIDE = re.compile(r"checkpoint-\d+\.(damaged|before)(-\d+)?")  # by an earlier launch
 STOOD_ON = "stood_on.json"  # in a checkpoint: what it depends on beside its weights
 

@@ -16,17 +16,16 @@ ACCEPTABLE = {
     "code": "code in the pickles of the checkpoint, which runs",
 }
 STEPS = ("training.max_steps", "training.num_train_epochs")
-# keys of a recipe that decide how a run is watched, kept or ended, and no step of it
+EVALUATION = ("data.eval", "training.eval_*", "training.per_device_eval_batch_size")
+# keys of a recipe that decide how a run is watched, kept or ended, and no step that it has taken
 FREE = (
     *STEPS,
+    *EVALUATION,
     "data.cache",
-    "data.eval",
     "data.answers",
     "tracking.*",
     "training.logging_*",
     "training.save_*",
-    "training.eval_*",
-    "training.per_device_eval_batch_size",
     "training.ddp_timeout",
     "training.disable_tqdm",
     "training.log_level*",
@@ -84,7 +83,24 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
     return [] if before == after else [key]
 
 
-def of_another_run(differing: Sequence[str], accept: frozenset[str]) -> list[str]:
-    """Those of the keys that would make another run of it."""
+def of_another_run(differing: Sequence[str], accept: frozenset[str], follows_evaluation: bool = False) -> list[str]:
+    """Those of the keys that would make another run of it.
+
+    Args:
+        accept: what may be another, of ACCEPTABLE.
+        follows_evaluation: whether the learning rate is lowered by what evaluations find, so that they decide steps.
+    """
     may = [*FREE, *(key for name in accept for key in WITH.get(name, ()))]
-    return [key for key in differing if not any(fnmatch(key, pattern) for pattern in may)]
+    if follows_evaluation:
+        may = [pattern for pattern in may if pattern not in EVALUATION]
+    return [key for key in differing if not _matches(key, may)]
+
+
+def to_accept(keys: Sequence[str]) -> list[str]:
+    """What has to be accepted for all of these keys to be others; nothing where one of them never may."""
+    names = {key: name for name, patterns in WITH.items() for key in keys if _matches(key, patterns)}
+    return sorted({*names.values()}) if len(names) == len(keys) else []
+
+
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(key, pattern) for pattern in patterns)

@@ -7,9 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from olmoe_ft.checkpoints.manifest import damage
+from olmoe_ft.checkpoints.manifest import damage, damages
 from olmoe_ft.checkpoints.run_checkpoints import put_aside, read_object
-from olmoe_ft.recipe.changes import STEPS
 from olmoe_ft.training.run_directory import RunDirectory, read_yaml, write_whole
 
 
@@ -45,8 +44,10 @@ def recover(run: RunDirectory, found: Found) -> list[str]:
     said += _put_end_aside(run)
     for checkpoint, what in found.damaged:
         said.append(f"{checkpoint} is damaged ({what}), kept as {put_aside(checkpoint).name}")
-    if found.damaged:
-        said.append(f"going on from {found.resume}" if found.resume else "no checkpoint is whole: starting at step 0")
+    if found.damaged and found.resume is not None:
+        said.append(f"going on from {found.resume}")
+    elif found.resume is None and run.begun():
+        said.append(f"no checkpoint {'is whole' if found.damaged else 'was saved'}: starting at step 0")
     run.checkpoints.tidy()
     for leftover in run.path.glob(".base.*/"):  # of a launch that was killed while it wrote base/
         shutil.rmtree(leftover)
@@ -72,15 +73,21 @@ def put_misplaced_aside(run: RunDirectory) -> list[str]:
 
 
 def _put_end_aside(run: RunDirectory) -> list[str]:
-    """A damaged final/, and the end of a run that goes on beyond it."""
+    """What is damaged of a run that had finished, and the end of one that goes on beyond it."""
     said = []
     if run.final.exists() and (found := damage(run.final)) is not None:
         said.append(f"{run.final} is damaged ({found}), kept as {put_aside(run.final).name}")
-    if (before := read_object(run.summary)) is not None and run.finished() is None:
-        longer = set(run.changed()) & set(STEPS)
-        why = f"of-{before.get('steps')}-steps" if longer else "before"
+    if (before := read_object(run.summary)) is not None and run.lengthened():
+        why = f"of-{before.get('steps')}-steps"
         for place in filter(Path.exists, (run.summary, run.final)):
             said.append(f"{place} is kept as {put_aside(place, why).name}")
+    elif run.manifest.exists():
+        for name, what in damages(run.path, alone=False):
+            place = run.path / name
+            if place.exists():
+                said.append(f"{place} is damaged (it {what}), kept as {put_aside(place).name}")
+            elif run.final not in place.parents or run.final.exists():  # else it has been named above
+                said.append(f"{place} {what}; it is written again")
     run.manifest.unlink(missing_ok=True)
     return said
 

@@ -21,7 +21,8 @@ from olmoe_ft.checkpoints.manifest import damage, entries, write_manifest
 from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints, put_aside, read_object, stood_on
 from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe, RecipeError
-from olmoe_ft.recipe.changes import GO_ON, STEPS, Restart, differences, of_another_run
+from olmoe_ft.recipe.changes import GO_ON, STEPS, Restart, differences, of_another_run, to_accept
+from olmoe_ft.recipe.metrics import FOLLOWING
 from olmoe_ft.shipped import CHECKOUT, FILES
 from olmoe_ft.training import lock
 
@@ -81,21 +82,35 @@ class RunDirectory:
                     "keep it aside with --fresh"
                 )
             return
-        if others := of_another_run(self.changed(), restart.accept):
+        if others := self._others(self.changed(), restart.accept):
+            names = ",".join(to_accept(others))
+            go_on = f", or go on all the same with --accept {names}" if names else ""
             raise RecipeError(
                 f"{self.path} holds the run of another recipe (it differs in {', '.join(others)}); "
-                f"change `name`, or start over with --fresh, which keeps that run aside"
+                f"change `name`, start over with --fresh, which keeps that run aside{go_on}"
             )
 
     def changed(self) -> list[str]:
         """The keys of the recipe that are others than in the run so far."""
         if (before := self._recipe_before()) is None:
             return []
-        found = self._differences(before)
-        if of_another_run(found, frozenset()):  # or has recipe.yaml been damaged?
-            of_checkpoints = map(self._differences, self._recipes_of_checkpoints())
-            return next((other for other in of_checkpoints if not of_another_run(other, frozenset())), found)
+        if not (found := self._differences(before)):
+            return []
+        of_checkpoints = [*map(self._differences, self._recipes_of_checkpoints())]  # or has recipe.yaml been damaged?
+        if of_checkpoints and not of_checkpoints[0]:
+            return []
+        if self._others(found):
+            return next((other for other in of_checkpoints if not self._others(other)), found)
         return found
+
+    def lengthened(self) -> bool:
+        """Whether the recipe asks for another number of steps than the run so far."""
+        given = self.recipe.training.get("max_steps", -1) > 0  # then epochs say nothing
+        return bool({*self.changed()} & {"training.max_steps" if given else key for key in STEPS})
+
+    def _others(self, keys: list[str], accept: frozenset[str] = frozenset()) -> list[str]:
+        follows = self.recipe.training.get("lr_scheduler_type") in FOLLOWING
+        return of_another_run(keys, accept, follows)
 
     def _differences(self, before: dict[str, Any]) -> list[str]:
         with suppress(ValidationError):  # a field that is newer than the run has its default there
@@ -130,7 +145,7 @@ class RunDirectory:
             return None
         if self.base.exists() and damage(self.base) is not None:
             return None
-        return None if set(self.changed()) & set(STEPS) else summary
+        return None if self.lengthened() else summary
 
     def create(self) -> None:
         self._make()
@@ -228,7 +243,9 @@ class RunDirectory:
         self.unfinished.rename(self.final)
         write_text(self.summary, to_json(summary, indent=2) + "\n")
         ends = (self.stored, self.metrics, self.summary, self.routing_table, self.routing_probe)
-        write_manifest(self.path, entries(self.path, [file.name for file in ends if file.exists()]))
+        folders = (self.base / manifest.NAME, self.final / manifest.NAME)  # of what is in them
+        there = [file for file in (*ends, *folders) if file.exists()]
+        write_manifest(self.path, entries(self.path, [file.relative_to(self.path).as_posix() for file in there]))
 
 
 def read_yaml(file: Path) -> dict[str, Any] | None:

@@ -126,7 +126,8 @@ def check_space(run: RunDirectory, space: Space) -> None:
     Raises:
         RecipeError: there is not.
     """
-    written = [file for folder in (run.checkpoints.path, run.base, run.final) for file in folder.rglob("*")]
+    folders = (*run.checkpoints.newest_first(), run.base, run.final)  # not what was put aside
+    written = [file for folder in folders for file in folder.rglob("*")]
     there = sum(file.stat().st_size for file in written if file.is_file())
     if (free := free_space(run.path)) < space.peak - there:
         limit = run.recipe.training.get("save_total_limit")

@@ -3,7 +3,7 @@
 import pytest
 
 from olmoe_ft.recipe import RecipeError
-from olmoe_ft.recipe.changes import Restart, differences, of_another_run
+from olmoe_ft.recipe.changes import Restart, differences, of_another_run, to_accept
 
 
 def test_differences_are_named_by_their_keys():
@@ -33,3 +33,14 @@ def test_what_is_accepted_has_a_name():
     assert Restart.of(False, ["data,libraries", "model"]).accept == {"data", "libraries", "model"}
     with pytest.raises(RecipeError, match=r"--accept weather: not known; there are data \(the training rows\), model"):
         Restart.of(False, ["data", "weather"])
+
+
+def test_what_evaluations_decide_is_not_free():
+    keys = ["data.eval", "training.eval_steps", "training.save_steps"]
+    assert of_another_run(keys, frozenset()) == []
+    assert of_another_run(keys, frozenset(), follows_evaluation=True) == keys[:2]
+
+
+def test_what_may_be_accepted_is_said():
+    assert to_accept(["data.train", "training.gradient_accumulation_steps"]) == ["data", "processes"]
+    assert to_accept(["data.train", "training.seed"]) == [] == to_accept([])

@@ -1,10 +1,12 @@
 """What is damaged in a run directory is put aside and named; nothing whole is lost."""
 
 import json
+import shutil
 
 import pytest
 
 from olmoe_ft.checkpoints.manifest import write_manifest
+from olmoe_ft.checkpoints.verify import verify
 from olmoe_ft.recipe import load_recipe
 from olmoe_ft.training.recovery import find, put_misplaced_aside, recover
 from olmoe_ft.training.run_directory import RunDirectory
@@ -76,25 +78,43 @@ def test_without_a_whole_one_it_starts_over_and_says_so(run):
     assert steps(run) == [] and len(list(run.checkpoints.path.iterdir())) == 2
 
 
+def test_a_run_without_checkpoints_starts_over_and_says_so(run):
+    shutil.rmtree(run.checkpoints.path)
+    assert recover(run, find(run)) == ["no checkpoint was saved: starting at step 0"]
+
+
+def test_a_folder_that_is_only_called_like_a_checkpoint_is_the_users(run):
+    run.checkpoints.of_step(8).rename(run.checkpoints.path / "checkpoint-08")
+    assert find(run).resume == run.checkpoints.of_step(16)
+    run.checkpoints.keep(1, None)
+    assert [place.name for place in run.checkpoints.of_others()] == ["checkpoint-08"]
+
+
 def test_what_was_being_written_or_removed_goes(run):
     (run.checkpoints.aside / "checkpoint-24").mkdir(parents=True)
     recover(run, find(run))
     assert not run.checkpoints.aside.exists()
 
 
-SIDE_FILES = ("run.json", "recipe.yaml", "metrics.jsonl", "routing_probe.safetensors", "checkpoints")
+NONSENSE = "half {"
+SIDE_FILES = [
+    (name, content)
+    for name in ("run.json", "recipe.yaml", "metrics.jsonl", "routing_probe.safetensors", "checkpoints")
+    for content in (None, "nowhere", NONSENSE)
+    if (name, content) != ("routing_probe.safetensors", NONSENSE)  # each launch writes it, and reads none of before
+]
 
 
-@pytest.mark.parametrize("name", SIDE_FILES)
-@pytest.mark.parametrize("content", [None, "nowhere", "half {"])
+@pytest.mark.parametrize(("name", "content"), SIDE_FILES)
 def test_side_files_do_not_block_a_run(run, name, content):
     """A folder, a link to nowhere or nonsense in the place of a file: named, kept, and written anew."""
     place = run.path / name
-    if name == "routing_probe.safetensors" and content == "half {":
-        return  # written at the start of every launch, and read by nobody before
-    place.rename("elsewhere") if place.exists() else None
-    if content is None:
-        place.touch() if name == "checkpoints" else place.mkdir()
+    if place.exists():
+        place.rename("elsewhere")
+    if content is None and name == "checkpoints":
+        place.touch()
+    elif content is None:
+        place.mkdir()
     elif content == "nowhere":
         place.symlink_to("nowhere")
     else:
@@ -127,9 +147,41 @@ def test_a_finished_run_is_finished_and_damage_makes_it_unfinished(run):
     run.summary.write_text(run.summary.read_text().replace("16", "61"))
     assert run.finished() is None
     assert recover(run, find(run)) == [
-        "runs/here/summary.json is kept as summary.json.before",
-        "runs/here/final is kept as final.before",
+        "runs/here/summary.json is damaged (it has changed since it was written), kept as summary.json.damaged"
     ]
+
+
+@pytest.mark.parametrize("name", ["routing.parquet", "metrics.jsonl", "recipe.yaml", "summary.json", "manifest.json"])
+@pytest.mark.parametrize("way", ["changed", "cut off", "gone"])
+def test_what_is_damaged_of_a_finished_run_is_named(run, name, way):
+    run.routing_table.write_text("a table")
+    finish(run)
+    place = run.path / name
+    content = place.read_bytes()
+    place.write_bytes(content[:-1] + b"#" if way == "changed" else content[:-2])
+    if way == "gone":
+        place.unlink()
+    assert run.finished() is None
+    said = put_misplaced_aside(run) + recover(run, find(run))
+    if (name, way) == ("manifest.json", "gone"):
+        assert said == []  # as of a run that was killed before it wrote it
+        return
+    assert str(place) in said[0] and ("kept as" in said[0]) is (way != "gone")
+    assert (run.path / f"{name}.damaged").exists() is (way != "gone")
+
+
+@pytest.mark.parametrize("folder", ["base", "final"])
+def test_a_folder_of_a_finished_run_that_is_gone_is_named(run, folder):
+    run.base.mkdir()
+    (run.base / "model.safetensors").write_bytes(b"start")
+    write_manifest(run.base)
+    finish(run)
+    assert run.finished() == SUMMARY
+    shutil.rmtree(run.path / folder)
+    assert run.finished() is None
+    assert any(found.damage == f"{folder}/manifest.json is missing" for found in verify("runs/here"))
+    if folder == "base":
+        assert recover(run, find(run)) == ["runs/here/base/manifest.json is missing; it is written again"]
 
 
 def test_final_weights_that_changed_are_kept_aside(run):
@@ -147,6 +199,9 @@ def test_a_finished_run_can_be_lengthened_and_watched_otherwise(run):
     watched = with_overrides("training.logging_steps=1", "tracking.wandb='off'")
     watched.check()
     assert watched.finished() == SUMMARY
+    epochs = with_overrides("training.num_train_epochs=5")  # which says nothing beside max_steps
+    epochs.check()
+    assert epochs.finished() == SUMMARY
     longer = with_overrides("training.max_steps=24")
     longer.check()
     assert longer.finished() is None and longer.changed() == ["training.max_steps"]
