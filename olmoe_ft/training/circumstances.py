@@ -9,11 +9,13 @@ from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, SFTConfig
 
 from olmoe_ft.adapters.base_model import fingerprint
+from olmoe_ft.adapters.folders import resolve_checkpoint
 from olmoe_ft.checkpoints.run_checkpoints import step_of, stood_on
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.training.inputs import Inputs
 from olmoe_ft.training.steps import Steps
 
+STARTED_FROM = "started_from"  # in a summary: the fingerprint of the weights
 COMPUTING = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed")  # libraries that make the numbers
 
 
@@ -29,7 +31,7 @@ def circumstances(
     rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
     return {
         "data": inputs.fingerprints,
-        "model": fingerprint(start),
+        "model": fingerprint(_source(recipe, start)),
         "tokenizer": tokenizer_hash(inputs.tokenizer),
         "libraries": {name: version(name) for name in COMPUTING},
         "processes": processes,
@@ -37,6 +39,34 @@ def circumstances(
         "rows_a_step": rows,
         "recipe": recipe.model_dump(mode="json"),
     }
+
+
+def _source(recipe: Recipe, start: str) -> str:
+    """What the weights come from: an adapter is merged into `base/` once, and may be trained again later."""
+    return start if recipe.model.path is None else resolve_checkpoint(recipe.model.path)
+
+
+def refuse_other_start(recipe: Recipe, summary: dict[str, Any], accept: frozenset[str]) -> None:
+    """Refuse to call a run finished whose start has been trained again since, as the earlier stage of a pipeline may.
+
+    Args:
+        summary: of the finished run.
+        accept: `model` leaves it as it is.
+    Raises:
+        RecipeError: naming both.
+    """
+    path, before = recipe.model.path, summary.get(STARTED_FROM)
+    if path is None or before is None or "model" in accept or not Path(path).exists():
+        return
+    try:
+        now = fingerprint(resolve_checkpoint(path))
+    except RecipeError:  # it is not finished, or damaged, which is said where it is read
+        return
+    if now != before:
+        raise RecipeError(
+            f"{recipe.run_dir} has finished, from other weights than {path} has now; move {recipe.run_dir} away to "
+            "train it from those, or keep it as it is with --accept model"
+        )
 
 
 def engine(arguments: SFTConfig | DPOConfig) -> str:
@@ -77,12 +107,15 @@ def compare(checkpoint: Path, now: dict[str, Any], steps: Steps, accept: frozens
         ]
     if before["rows_a_step"] != now["rows_a_step"]:
         wrong.append(
-            f"{checkpoint} was trained on {before['rows_a_step']} rows a step ({before['processes']} processes), and "
-            f"this launch takes {now['rows_a_step']} ({now['processes']} processes): set "
+            f"{checkpoint} was trained on {before['rows_a_step']} rows a step ({before['processes']} process(es)), and "
+            f"this launch takes {now['rows_a_step']} ({now['processes']} process(es)): set "
             "training.gradient_accumulation_steps so that it is the same, which --accept processes allows"
         )
     if steps.steps < (done := step_of(checkpoint)):
-        wrong.append(f"{checkpoint}: the run has taken {done} steps, and the recipe asks for {steps.steps}; raise it")
+        wrong.append(
+            f"{checkpoint}: the run has taken {done} steps, and the recipe asks for {steps.steps}; raise "
+            "training.max_steps (or num_train_epochs), or start over with --fresh"
+        )
     if wrong:
         raise RecipeError(wrong)
     return differing

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from olmoe_ft.adapters.matched import adapted_kinds
-from olmoe_ft.checkpoints.run_checkpoints import put_aside
+from olmoe_ft.checkpoints.run_checkpoints import put_aside, read_object
 from olmoe_ft.data.terminal import Console
 from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe
@@ -47,6 +47,14 @@ def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, steps: Steps, r
         console.print(f"a pair's prompt is computed for each answer: {reason}")
     if resume is not None:
         console.print(f"going on from {resume}")
+        before = (read_object(resume / "trainer_state.json") or {}).get("max_steps")
+        if before != steps.steps and not trainer.args.lr_scheduler_type.startswith("constant"):
+            console.print(
+                f"[yellow]look:[/] its steps so far had the learning rates of a run of {before:,} steps; from here on "
+                f"they are those of {steps.steps:,}",
+                soft_wrap=True,
+                highlight=False,
+            )
         if (remark := trainer.remark(resume)) is not None:
             console.print(remark, soft_wrap=True)
 

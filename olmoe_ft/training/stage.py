@@ -22,7 +22,7 @@ from olmoe_ft.recipe.precision import precision
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.answers import score
 from olmoe_ft.training.batch_rows import BatchRows
-from olmoe_ft.training.circumstances import circumstances, compare
+from olmoe_ft.training.circumstances import STARTED_FROM, circumstances, compare, refuse_other_start
 from olmoe_ft.training.finite import NotFinite
 from olmoe_ft.training.inputs import Inputs, read_inputs
 from olmoe_ft.training.launch import Launch
@@ -57,6 +57,7 @@ def run_stage(recipe: Recipe, restart: Restart = GO_ON, aside: Path | None = Non
     run = RunDirectory(recipe)
     run.check(restart)
     if not restart.fresh and (summary := run.finished()) is not None:
+        refuse_other_start(recipe, summary, restart.accept)
         if os.environ.get("RANK", "0") == "0":
             print_finished(run, summary)
         return summary
@@ -92,7 +93,7 @@ def run_stage(recipe: Recipe, restart: Restart = GO_ON, aside: Path | None = Non
             refuse_code(resume)
         with whole_weights(arguments):
             if state.is_main_process:
-                write_base(recipe, run, inputs.tokenizer)
+                write_base(recipe, run, inputs.tokenizer, begins=resume is None)
             state.wait_for_everyone()
             start = starting_checkpoint(recipe, run)
             stands_on = circumstances(recipe, arguments, inputs, start, state.num_processes)
@@ -188,6 +189,7 @@ def _train(
         "name": recipe.name,
         "stage": recipe.stage,
         "steps": trainer.state.global_step,
+        STARTED_FROM: stands_on["model"],
         "train_loss": result.training_loss,
         "train_seconds": result.metrics["train_runtime"],
         "last": _last_values(trainer.state.log_history),

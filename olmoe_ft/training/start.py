@@ -1,5 +1,6 @@
 """The checkpoint a stage starts from: always a folder on disk (or a Hub name), the same for every process."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -31,18 +32,25 @@ def starting_checkpoint(recipe: Recipe, run: RunDirectory) -> str:
     return str(Path(checkpoint).resolve()) if Path(checkpoint).exists() else checkpoint
 
 
-def write_base(recipe: Recipe, run: RunDirectory, tokenizer: PreTrainedTokenizerBase) -> None:
+def write_base(recipe: Recipe, run: RunDirectory, tokenizer: PreTrainedTokenizerBase, begins: bool = True) -> None:
     """Write the starting weights to `base/`, once and by one process: so all machine shapes start from the same.
 
     Random weights are drawn with `training.seed`; an SFT adapter is merged into its base, so that the reference of
     the DPO that follows is the SFT model and not the model before it.
+
+    Args:
+        begins: whether the run begins here, rather than going on from a checkpoint. Then an adapter is merged again,
+            since it may be another one by now.
     """
     if not needs_base(recipe):
         return
     if run.base.exists() or run.base.is_symlink():
-        if (found := damage(run.base)) is None:
+        if (found := damage(run.base)) is not None:
+            print_recovered([f"{run.base} is damaged ({found}), kept as {put_aside(run.base).name}, and written again"])
+        elif recipe.model.path is None or not begins:
             return
-        print_recovered([f"{run.base} is damaged ({found}), kept as {put_aside(run.base).name}, and written again"])
+        else:
+            shutil.rmtree(run.base)
     if recipe.model.path is not None:
         merge(recipe.model.path, tokenizer, run.base, recipe.model.dtype)
         return

@@ -49,6 +49,9 @@ def test_a_finished_run_says_so_and_can_go_on_to_more_steps(workspace):
     assert again.returncode == 0 and "had finished before" in again.stdout
     longer = train(workspace, "training.max_steps=3", "training.logging_steps=2")
     assert longer.returncode == 0 and "going on from runs/run/checkpoints/checkpoint-2" in longer.stdout
+    assert (
+        "its steps so far had the learning rates of a run of 2 steps; from here on they are those of 3" in longer.stdout
+    )
     run = workspace / "runs/run"
     assert json.loads((run / "summary.json").read_text())["steps"] == 3
     assert json.loads((run / "summary.json.of-2-steps").read_text())["steps"] == 2

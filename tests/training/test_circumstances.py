@@ -4,9 +4,13 @@ import copy
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from olmoe_ft.adapters.base_model import fingerprint
+from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.recipe import RecipeError
-from olmoe_ft.training.circumstances import compare
+from olmoe_ft.training.circumstances import STARTED_FROM, compare, refuse_other_start
 from olmoe_ft.training.steps import Steps
 
 STEPS = Steps(per_epoch=10, steps=20, repeated=0, left_out=0)
@@ -63,7 +67,7 @@ def test_all_that_differs_is_said_at_once(checkpoint):
 def test_rows_a_step_are_never_another(checkpoint):
     now = BEFORE | {"processes": 1, "rows_a_step": 8}
     with pytest.raises(
-        RecipeError, match=r"16 rows a step \(2 processes\), and this launch takes 8 \(1 processes\): set"
+        RecipeError, match=r"16 rows a step \(2 process\(es\)\), and this launch takes 8 \(1 process\(es\)\): set"
     ):
         compare(checkpoint, now, STEPS, frozenset(CHANGES))
 
@@ -76,6 +80,33 @@ def test_an_optimizers_states_are_read_by_the_engine_that_wrote_them(checkpoint,
 
 
 def test_a_run_cannot_become_shorter_than_it_is(checkpoint):
-    with pytest.raises(RecipeError, match=r"the run has taken 6 steps, and the recipe asks for 5; raise it"):
+    with pytest.raises(
+        RecipeError, match=r"the run has taken 6 steps, and the recipe asks for 5; raise training.max_steps"
+    ):
         compare(checkpoint, BEFORE, Steps(10, 5, 0, 0), frozenset())
     assert compare(checkpoint, BEFORE, Steps(10, 6, 0, 0), frozenset()) == {}
+
+
+@pytest.mark.parametrize("start_is", ["model", "adapter"])
+def test_a_run_whose_start_was_trained_again_is_not_called_finished(tmp_path, recipe, start_is):
+    """As the second stage of a pipeline is not whose first one got more steps."""
+    start = tmp_path / "sft"
+    later = recipe("model={path: sft}", "name=dpo")
+
+    def train(value: float) -> None:
+        start.mkdir(exist_ok=True)
+        (start / ("config.json" if start_is == "model" else "adapter_config.json")).write_text("{}")
+        name = "model" if start_is == "model" else "adapter_model"
+        save_file({"weight": torch.full((2,), value)}, start / f"{name}.safetensors")
+        write_manifest(start)
+
+    train(1.0)
+    summary = {STARTED_FROM: fingerprint(str(start))}
+    refuse_other_start(later, summary, frozenset())
+    train(2.0)
+    with pytest.raises(RecipeError, match="runs/dpo has finished, from other weights than sft has now; .*accept model"):
+        refuse_other_start(later, summary, frozenset())
+    refuse_other_start(later, summary, frozenset({"model"}))
+    refuse_other_start(later, {}, frozenset())  # of a run from before this was noted
+    start.rename(tmp_path / "gone")
+    refuse_other_start(later, summary, frozenset())
