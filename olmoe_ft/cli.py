@@ -45,16 +45,15 @@ def train(
     accept: Annotated[
         list[str] | None,
         typer.Option(
-            help="Go on though this is another than before: data, model, tokenizer, libraries, processes. "
-            "code: read pickles of the checkpoint that may run code.",
+            help="Go on although this has changed: data, model, tokenizer, libraries, processes (several with commas). "
+            "code: read pickles that may run code.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Train a recipe into runs/<name>/, going on from its newest whole checkpoint where it was stopped.
 
-    How it is watched, kept and ended (tracking, logging, saving, evaluation, the number of steps) may be changed when
-    it goes on.
+    Tracking, logging, saving, evaluation and the number of steps may change when it goes on.
 
     On several devices: accelerate launch --config_file configs/accelerate/zero3.yaml -m olmoe_ft train RECIPE …
     """
@@ -114,7 +113,7 @@ def plan(
         typer.Option(help="GB/s between GPUs.", min=0.1, show_default="300 in a computer, 50 between several"),
     ] = None,
 ) -> None:
-    """Look at a recipe's data; say its steps, its tokens, the memory of a device and which machine shape is fastest.
+    """Look at a recipe's data; say its steps, tokens, memory and disk, and which machine shape is fastest.
 
     Loads no weights, trains nothing.
 
@@ -188,7 +187,7 @@ def launch(
     """Train a recipe as a job of SLURM that goes back into the queue until the run has finished.
 
     Time, memory and the time to save are those of `olmoe-ft plan`; NAME-OF-THE-RUN.sbatch is written and submitted.
-    It is configs/slurm/one_node.sbatch or nodes.sbatch, filled in; docs/slurm.md tells of them.
+    The file is configs/slurm/one_node.sbatch or nodes.sbatch, filled in; see docs/slurm.md.
 
     olmoe-ft launch --slurm RECIPE --accelerate configs/accelerate/zero3.yaml --devices 8 --sbatch partition=gpu
     """
@@ -319,7 +318,8 @@ def verify(
         print(printable(f"{place}: {damage and f'damaged: {damage}' or note or 'whole'}"))
     if damaged := sum(item.damage is not None for item in found):
         raise RecipeError(
-            f"{damaged} of {len(found)} are damaged; `olmoe-ft train` puts them aside and goes on from what is whole"
+            f"{damaged} of {len(found)} damaged. Of a run, the same `olmoe-ft train` puts them aside and goes on from "
+            "what is whole; write any other folder again"
         )
 
 

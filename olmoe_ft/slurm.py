@@ -66,7 +66,11 @@ def job_file(
     shell, script = text.split("\n", 1)
     size = f"processes: {machine.processes}, computers: {machine.nodes}"
     heading = f"Filled in by `olmoe-ft launch --slurm` for {name} with {accelerate} ({size})."
-    reasons = [f"--{option}: {why}" for option, why in _reasons(machine, needs).items() if option not in own]
+    reasons = [
+        f"--{option}: {why}"
+        for option, why in _reasons(machine, needs).items()
+        if option not in own and options[option]
+    ]
     comments = [line for text in (heading, *reasons) for line in textwrap.wrap(text, 118)]
     return "\n".join([shell, *(f"# {line}" for line in comments), script])
 

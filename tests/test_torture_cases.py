@@ -152,6 +152,7 @@ def test_a_refusal_names_the_file_and_a_remedy_without_a_traceback():
     assert is_refusal("…\nruns/run/final is damaged: model.safetensors has 0 bytes; remove it", case)
     assert not is_refusal("runs/run/final is damaged: model.safetensors has 0 bytes", case)
     assert not is_refusal("something is damaged; remove it", case)
+    assert not is_refusal("training cannot start: something about runs/run/final; change the name", case)
     assert not is_refusal("Traceback (most recent call last):\nmodel.safetensors is damaged; remove it", case)
 
 

@@ -9,6 +9,7 @@ REPOSITORY = Path(__file__).parents[2]
 NAME = "run"  # of every run
 START = "start"  # the checkpoint that DPO starts from, in every workspace
 STEPS, SAVE_EVERY, EVALUATE_EVERY = 10, 3, 4  # of a stage; the steps are no multiple of an epoch's
+ROWS = 34  # of an epoch: 6 steps, with accumulation 3, packed 4
 SAVED = (*range(SAVE_EVERY, STEPS, SAVE_EVERY), STEPS)
 PROCESSES = {"one": 1, "zero2": 2, "zero3": 2}
 TRAITS = {"sft": ("accumulation", "packing", "evaluation"), "dpo": ("accumulation", "evaluation"), "pipeline": ("",)}
@@ -56,7 +57,7 @@ class Configuration:
         """SFT starts from random weights, which the run keeps in `base/`; DPO from a checkpoint."""
         random = {"config": "network.json", "tokenizer": "data/skills/tokenizer"}
         rows = "preferences" if stage == "dpo" else "train"
-        data: dict[str, Any] = {"train": [{"path": f"data/skills/{rows}.jsonl", "max_rows": 60}], "cache": "rows"}
+        data: dict[str, Any] = {"train": [{"path": f"data/skills/{rows}.jsonl", "max_rows": ROWS}], "cache": "rows"}
         training: dict[str, Any] = {
             "learning_rate": 1e-2,
             "max_steps": STEPS,

@@ -4,14 +4,14 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torture.configurations import Configuration
 from torture.launcher import Launch
 from torture.watch import AT_ANY_TIME, MOMENTS, Moment, Watch
 
 IMPORTS = 10.0  # seconds that a real launch takes longer
-TWICE = 2.0  # seconds within which the second of two signals comes
+TWICE = 2.0  # seconds within which the second of two signals comes, as terminals and launchers send theirs
 REAL = 10  # every so many goes through `accelerate launch`
 
 ALL_PROCESSES, ONE_RANK, LAUNCHER, AGAIN = (
@@ -56,37 +56,42 @@ class Kill:
             f"{self.configuration.name}{real}: {self.how} {self.moment.name} ({self.moment.begins} + {self.when:.0%})"
         )
 
-    def strike(self, launch: Launch, watch: Watch, timeline: dict[str, float]) -> None:
-        """Wait for the moment, and strike; a launch that ends before has been quicker.
+    def strike(self, launch: Launch, watch: Watch, timeline: dict[str, float]) -> bool:
+        """Wait for the moment, and strike; whether it was in time, rather than behind the end of the launch.
 
         Args:
             timeline: of a run of the same configuration that nothing broke.
         """
         if not watch.wait_for(self.moment.begins, launch):
-            return
+            return False
         span = timeline[self.moment.ends] - timeline[self.moment.begins]
         if self.real and self.moment.begins == "launched":
             span += IMPORTS
         _sleep(self.when * max(0.0, span), launch)
-        ranks = launch.ranks()
+        if launch.code() is not None:
+            return False
         if self.how == ONE_RANK:
-            for pid in ranks[self.rank : self.rank + 1]:
-                launch.send(signal.SIGKILL, pid)
-        elif self.how == LAUNCHER:
-            launch.send(signal.SIGKILL, launch.pid)
-        elif self.how in (ALL_PROCESSES, AGAIN):
-            launch.end()
-        else:
-            name, _, twice = self.how.partition(" ")
+            struck = launch.ranks()[self.rank : self.rank + 1]
+            return all([launch.send(signal.SIGKILL, pid) for pid in struck]) and bool(struck)
+        if self.how == LAUNCHER:
+            return launch.send(signal.SIGKILL, launch.pid)
+        if self.how in (ALL_PROCESSES, AGAIN):
+            return launch.end()
+        name, _, twice = self.how.partition(" ")
+        in_time = launch.send(signal.Signals[name], launch.pid)
+        if twice:
+            _sleep(self.second * TWICE, launch)
             launch.send(signal.Signals[name], launch.pid)
-            if twice:
-                _sleep(self.second * TWICE, launch)
-                launch.send(signal.Signals[name], launch.pid)
+        return in_time
 
-    def strike_again(self, launch: Launch, timeline: dict[str, float]) -> None:
-        """End the restart too."""
+    def strike_again(self, launch: Launch, timeline: dict[str, float]) -> bool:
+        """End the restart too; whether it was in time."""
         _sleep(self.second * timeline["ended"], launch)
-        launch.end()
+        return launch.code() is None and launch.end()
+
+    def sooner(self) -> "Kill":
+        """The same, where it came too late."""
+        return replace(self, when=self.when / 2, second=self.second / 2)
 
 
 def _sleep(seconds: float, launch: Launch) -> None:

@@ -120,15 +120,18 @@ class Launch:
             return sorted(child.pid for child in psutil.Process(self.pid).children())
         return []
 
-    def send(self, number: signal.Signals, pid: int) -> None:
+    def send(self, number: signal.Signals, pid: int) -> bool:
+        """Whether there was such a process."""
         with suppress(ProcessLookupError):
             os.kill(pid, number)
+            return True
+        return False
 
-    def end(self) -> None:
-        """Kill what is left of it."""
-        for pid in self._living():
-            self.send(signal.SIGKILL, pid)
+    def end(self) -> bool:
+        """Kill what is left of it; whether anything was."""
+        killed = [self.send(signal.SIGKILL, pid) for pid in self._living()]
         self.wait(10)
+        return any(killed)
 
     def _look(self) -> None:
         """Remember its processes: one whose launcher is gone cannot be found from there."""

@@ -1,21 +1,30 @@
 """One kill or one damage: done to a run, which is then started again until it ends well, and looked at."""
 
+import json
 import re
 import shutil
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from olmoe_ft.checkpoints.manifest import damage as damage_of
+from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints
+from olmoe_ft.stopping import TRY_AGAIN
 from torture.compare import differences
-from torture.configurations import START, Configuration, make_workspace
+from torture.configurations import START, STEPS, Configuration, make_workspace
 from torture.damages import Damage
-from torture.kills import AGAIN, Kill
+from torture.kills import AGAIN, SIGNALS, Kill
 from torture.launcher import Launch
 from torture.watch import Watch
 
 LIMIT = 300.0  # seconds for a launch that nothing disturbs
 ENDS_WITHIN = 90.0  # seconds after a kill, for every process of the launch
 RESTARTS = 3
-REMEDY = re.compile(r"\b(remove|move|delete|change|make|restore|give|name)\b")
+STRIKES = 6  # at most, of one kill
+REMEDY = re.compile(r"\b(remove|move|delete|change|make|restore|correct)\b")
+SIGNALLED = tuple(number.name for number in SIGNALS)
+PROMISED = "the run is saved at the end of this step"
+STOPPED = re.compile(r"stopped by \w+ in step (\d+) of")
 
 
 Case = Kill | Damage
@@ -55,7 +64,7 @@ def make_reference(folder: Path, configuration: Configuration, start: Path | Non
     """Run a configuration to its end, and up to its second checkpoint.
 
     Raises:
-        TortureError: the unbroken run fails.
+        TortureError: the unbroken run fails, or ends where an epoch does.
     """
     whole = make_workspace(folder / "whole", configuration, start)
     launch = Launch(whole, configuration, output := whole / "output.txt")
@@ -63,6 +72,12 @@ def make_reference(folder: Path, configuration: Configuration, start: Path | Non
     if not launch.wait(LIMIT) or launch.code() != 0:
         launch.end()
         raise TortureError(f"{configuration.name}: the unbroken run ends with {launch.code()}: {_tail(output)}")
+    for run in configuration.runs:
+        state = json.loads((whole / run / f"checkpoints/checkpoint-{STEPS}/trainer_state.json").read_text())
+        if float(
+            state["epoch"]
+        ).is_integer():  # then a run that was killed at its end would have no epoch to go on with
+            raise TortureError(f"{configuration.name}: its {STEPS} steps are {state['epoch']} whole epochs")
     stopped = make_workspace(folder / "stopped", configuration, start)
     launch = Launch(stopped, configuration, stopped / "output.txt")
     Watch(stopped, configuration).wait_for("checkpoint 6", launch)
@@ -71,14 +86,26 @@ def make_reference(folder: Path, configuration: Configuration, start: Path | Non
 
 
 def kill(case: Kill, reference: Reference, folder: Path) -> Verdict:
-    """Do it to a new run in this folder."""
-    verdict = Verdict(case)
+    """Do it to a new run in this folder; one that has ended before is made again, and struck sooner."""
+    verdict, sooner = Verdict(case), case
+    for _ in range(STRIKES):
+        if _in_time(sooner, reference, folder, verdict):
+            _go_on(verdict, folder, reference, folder / "output.txt")
+            return verdict
+        shutil.rmtree(folder)
+        verdict.faults.clear()
+        sooner = sooner.sooner()
+    folder.mkdir()
+    verdict.faults.append(f"has ended {STRIKES} times before it could be struck")
+    return verdict
+
+
+def _in_time(case: Kill, reference: Reference, folder: Path, verdict: Verdict) -> bool:
+    """Launch and strike, and note what is wrong with how it ends; whether it had not ended before."""
     start = reference.whole / START
     workspace = make_workspace(folder, case.configuration, start.resolve() if start.exists() else None)
-    output = workspace / "output.txt"
-    launch = Launch(workspace, case.configuration, output, case.real)
-    watch = Watch(workspace, case.configuration)
-    case.strike(launch, watch, reference.timeline)
+    launch = Launch(workspace, case.configuration, output := workspace / "output.txt", case.real)
+    in_time = case.strike(launch, Watch(workspace, case.configuration), reference.timeline)
     if not launch.wait(ENDS_WITHIN):
         left = "its launcher" if launch.code() is None else "processes without a launcher"
         verdict.faults.append(f"{left} still running after {ENDS_WITHIN:.0f} s")
@@ -88,10 +115,24 @@ def kill(case: Kill, reference: Reference, folder: Path) -> Verdict:
         verdict.faults.append("exit code 0 of a run that had not finished")
     if "KILL" not in case.how and not case.real and "Traceback" in output.read_text():  # torch's launcher prints one
         verdict.faults.append("a traceback after a signal")
-    if case.how == AGAIN:
-        case.strike_again(Launch(workspace, case.configuration, output), reference.timeline)
-    _go_on(verdict, workspace, reference, output)
-    return verdict
+    if case.how in SIGNALLED and PROMISED in output.read_text() and not _is_saved(case, launch, workspace):
+        verdict.faults.append(f"said to be saved, and is not; ends with {launch.code()}")
+    if case.how == AGAIN and in_time:
+        return case.strike_again(Launch(workspace, case.configuration, output), reference.timeline)
+    return in_time
+
+
+def _is_saved(case: Kill, launch: Launch, workspace: Path) -> bool:
+    """Whether a run that was asked once has ended as it said: behind a whole checkpoint, or behind its last step."""
+    checkpoints = [RunCheckpoints(workspace / run / "checkpoints") for run in case.configuration.runs]
+    said = STOPPED.findall((workspace / "output.txt").read_text())
+    if not said:  # then it came behind the last step
+        codes = [128 + signal.Signals[case.how]]
+        whole = any(damage_of(found.of_step(STEPS)) is None for found in checkpoints)
+    else:
+        codes = [TRY_AGAIN]
+        whole = all(any(damage_of(found.of_step(int(step))) is None for found in checkpoints) for step in said)
+    return whole and (launch.has_launcher or launch.code() in codes)  # a launcher has codes of its own
 
 
 def damage(case: Damage, reference: Reference, folder: Path) -> Verdict:
@@ -127,8 +168,7 @@ def _go_on(verdict: Verdict, workspace: Path, reference: Reference, output: Path
 def is_refusal(text: str, case: Damage) -> bool:
     """Whether it ends with a sentence about the file and what to do, instead of a traceback."""
     last = " ".join(text.splitlines()[-3:])
-    names = {case.file.name, case.file.stem, case.file.parent.name}
-    return "Traceback" not in text and any(name in last for name in names) and REMEDY.search(last) is not None
+    return "Traceback" not in text and case.file.name in last and REMEDY.search(last) is not None
 
 
 def _tail(output: Path) -> str:

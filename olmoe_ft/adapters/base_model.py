@@ -25,7 +25,7 @@ def base_of(adapter: str) -> str:
     try:
         named = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8")).get(BASE_KEY)
     except (ValueError, AttributeError, OSError, RecursionError) as error:
-        raise RecipeError(f"{adapter}: its adapter_config.json cannot be read ({error}); mend it") from None
+        raise RecipeError(f"{adapter}: its adapter_config.json cannot be read ({error}); correct it") from None
     if not isinstance(named, str) or not named:
         raise RecipeError(f"{adapter}: its adapter_config.json names no {BASE_KEY}; write it there")
     folder, places = Path(adapter).resolve(), [named]
@@ -41,7 +41,7 @@ def base_of(adapter: str) -> str:
         if fingerprint(place) == trained_on:
             return place
     raise RecipeError(
-        f"{adapter} was trained on other weights than those in {found[0]} now: bring its base back, or mend "
+        f"{adapter} was trained on other weights than those in {found[0]} now: bring its base back, or correct "
         "base_model_name_or_path in its adapter_config.json"
     )
 

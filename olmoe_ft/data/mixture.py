@@ -153,7 +153,7 @@ def _check_lost(prepared: Prepared, data: Data) -> None:
     """Rows that would teach nothing were meant to: too many of them stop the run. What a recipe asks to drop may go."""
     path, dropped = prepared.source.path, prepared.dropped
     if data.malformed == "stop" and MALFORMED in dropped:  # by the chat template
-        raise RecipeError(f"{prepared.first(MALFORMED)}; mend the row, or set data.malformed to drop")
+        raise RecipeError(f"{prepared.first(MALFORMED)}; correct the row, or set data.malformed to drop")
     reasons = {reason: dropped[reason] for reason in LOST if reason in dropped}
     lost = sum(reasons.values())
     if lost <= data.max_dropped * len(prepared.rows):
@@ -164,7 +164,7 @@ def _check_lost(prepared: Prepared, data: Data) -> None:
     raise RecipeError(
         f"{path}: {lost:,} of {len(prepared.rows):,} rows would teach nothing ({named}), more than the share "
         f"{data.max_dropped:g} that data.max_dropped allows; the first is {prepared.first(most)}; "
-        f"{mend if most == CUT else 'mend them'}, or raise data.max_dropped"
+        f"{mend if most == CUT else 'correct them'}, or raise data.max_dropped"
     )
 
 

@@ -80,7 +80,7 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
             problem = said.encode(errors="backslashreplace").decode()  # it may quote half a character
             if data.malformed == "stop":
                 told = "data.malformed" in problem or "columns:" in problem
-                mend = "" if told else "; mend the row, or set data.malformed to drop"
+                mend = "" if told else "; correct the row, or set data.malformed to drop"
                 raise RecipeError(f"{where}: {problem}{mend}") from None
             yield empty | {"place": _behind(starts, where), "problem": problem}
     if keys is None:

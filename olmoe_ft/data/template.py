@@ -116,14 +116,14 @@ def written(
             return [str(error) or type(error).__name__, None]
         most = LONGEST + 100 * sum(len(turn["content"]) for turn in messages)
         if len(texts[0]) > most:
-            raise TooMuchError(f"writes {len(texts[0]):,} characters for a conversation that may become {most:,}")
+            raise TooMuchError(f"writes {len(texts[0]):,} characters for a conversation where {most:,} are allowed")
         return {"text": texts[0], "answers": marks[0]}
 
     try:
         found = [*(map if template == CHAT_TEMPLATE else confined)(write, conversations)]
     except TooMuchError as error:
         raise RecipeError(
-            f"the tokenizer's chat template {error}: mend it (chat_template.jinja, or `chat_template` in "
+            f"the tokenizer's chat template {error}: correct it (chat_template.jinja, or `chat_template` in "
             "tokenizer_config.json), or remove it to use OLMoE's"
         ) from None
     _compile(template)

@@ -96,7 +96,7 @@ def _check_marks(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -
     except RowError as error:
         raise RecipeError(
             f"{path}: its chat template {error}; {{% generation %}} marks belong around each answer's text and its "
-            "EOS, nothing else; mend it, or remove it to use OLMoE's"
+            "EOS, nothing else; correct it, or remove it to use OLMoE's"
         ) from None
 
 

@@ -49,8 +49,8 @@ def folders(findings: list[str]) -> Iterator[str]:
             findings.append(f"{lock}: process {process} builds an operator of DeepSpeed, and launches wait for it")
         else:
             findings.append(
-                f"{lock}: a build of DeepSpeed's {lock.parent.name} was killed, unless another computer builds it now; "
-                "every launch waits for this file to go: remove it"
+                f"{lock}: no process here holds this lock of DeepSpeed's {lock.parent.name}; every launch waits for it "
+                "to go. If no other computer is building it, remove the file"
             )
 
 

@@ -36,7 +36,7 @@ def config_values(file: str) -> dict[str, Any]:
     except OSError as error:
         raise RecipeError(f"{file}: no model configuration ({error.strerror}); set model.config") from None
     except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{file}: no model configuration (not valid JSON: {error}); mend the file") from None
+        raise RecipeError(f"{file}: no model configuration (not valid JSON: {error}); correct the file") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{file}: no model configuration (it holds no object); `olmoe-ft recipes` lists some")
     return values

@@ -35,7 +35,7 @@ class UniversalMixin(SavingMixin):
         shards = f"the shards of {before} process(es) are put together and cut for {now}; "
         return (
             f"{shards if self.is_deepspeed_enabled else ''}random numbers (dropout) begin anew from training.seed and "
-            "the step, others in every process"
+            "the step, different in every process"
         )
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:

@@ -67,8 +67,8 @@ REFUSED = {
     "save_only_model": "a run that was stopped could not go on: its checkpoints would lack the optimizer; remove it "
     "(`final/` holds the model alone)",
     "save_on_each_node": "machines share the run directory, and would write the same files at once; remove it",
-    "enable_jit_checkpoint": "each process would save by itself when it is told to stop; remove it, as SIGTERM, SIGINT "
-    "and SIGUSR1 have all of them save together anyway",
+    "enable_jit_checkpoint": "each process would save by itself at a signal; remove it: SIGTERM, SIGINT and SIGUSR1 "
+    "make all processes save together anyway",
     "ignore_data_skip": "a run that goes on would see rows twice and others never; remove it",
     "restore_callback_states_from_checkpoint": "no callback here has a state that a checkpoint keeps; remove it",
     "accelerator_config": "the pipeline decides how batches are divided among processes; remove it",

@@ -22,11 +22,15 @@ def optimizer_with_states(
     """
     for weight in weights:
         weight.grad = torch.empty_like(weight)
-    try:
-        own = need_own_adamw(weights, deepspeed)
-        kind, settings = own_adamw(arguments) if own else Trainer.get_optimizer_cls_and_kwargs(arguments, model)
-        optimizer = kind(weights, **settings)
+    if need_own_adamw(weights, deepspeed):
+        kind, settings = own_adamw(arguments)
+        optimizer: torch.optim.Optimizer = kind(weights, **settings)
         optimizer.step()  # makes the states
+        return optimizer
+    try:
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+        optimizer = kind(weights, **settings)
+        optimizer.step()
     except Exception as error:  # by libraries of all kinds, each with its own
         name = OptimizerNames(arguments.optim).value
         mend = "plan with adamw_torch_fused, whose states are as large or larger"

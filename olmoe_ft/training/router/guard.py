@@ -133,7 +133,7 @@ class GradientGuard:
             f"{_coefficients(self.router)}, but in the first step no gradient of the router losses has come to the "
             f"router of {layers}: its logits were detached on the way (by a hook, a no_grad block or a checkpoint that "
             "records them), or the router is so sure of every token that the losses have none. The run stops because "
-            "it would train without these losses; mend that or set both coefficients to 0"
+            "it would train without these losses; correct that or set both coefficients to 0"
         )
 
 
