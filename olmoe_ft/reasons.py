@@ -28,8 +28,9 @@ NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate mem
 
 
 def one_line(error: BaseException) -> str:
-    """All that an error says, without its line breaks; its type where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """All that an error says, without its line breaks; with its type where that is no sentence, as of a KeyError."""
+    said, kind = " ".join(str(error).split()), type(error).__name__
+    return said if " " in said else ": ".join(filter(None, (kind, said)))
 
 
 def system_reason(error: BaseException, where: str = "") -> str | None:

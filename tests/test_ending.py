@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from olmoe_ft.ending import exit_with_reason, let_no_text_fail, tell_launcher
+from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import RecipeError, RunError
 
 
@@ -44,6 +45,11 @@ def test_one_sentence_and_its_exit_code(error, code, sentence, capsys, tmp_path,
     assert end.value.code == code
     assert capsys.readouterr().err == sentence + "\n"
     assert json.loads((tmp_path / "error.json").read_text())["message"] == sentence
+
+
+def test_an_error_that_is_no_sentence_has_its_type():
+    errors = [KeyError("x"), ValueError("no\n room"), MemoryError(), RuntimeError("")]
+    assert [one_line(error) for error in errors] == ["KeyError: 'x'", "no room", "MemoryError", "RuntimeError"]
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), FileNotFoundError(errno.ENOENT, "", "x"), ValueError("x")])

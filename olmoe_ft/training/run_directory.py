@@ -105,7 +105,7 @@ class RunDirectory:
 
     def lengthened(self) -> bool:
         """Whether the recipe asks for another number of steps than the run so far."""
-        given = self.recipe.training.get("max_steps", -1) > 0  # then epochs say nothing
+        given = (self.recipe.training.get("max_steps") or 0) > 0  # then epochs say nothing
         return bool({*self.changed()} & {"training.max_steps" if given else key for key in STEPS})
 
     def _others(self, keys: list[str], accept: frozenset[str] = frozenset()) -> list[str]:

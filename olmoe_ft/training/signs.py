@@ -75,9 +75,7 @@ def _work(process: psutil.Process) -> float:
 
 
 def _collectives_begun() -> int:
-    from torch.distributed import (
-        distributed_c10d,
-    )  # a lock, which also asks for the computer, is looked at before torch
+    from torch.distributed import distributed_c10d  # not above: `lock` takes `computer` from here, before torch
 
     groups: list[Any] = list(distributed_c10d._world.pg_map)
     return sum(group._get_sequence_number_for_group() for group in groups)
