@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torture.configurations import Configuration
 from torture.launcher import Launch
-from torture.watch import AT_ANY_TIME, MOMENTS, Moment, Watch
+from torture.watch import AT_ANY_TIME, LOOK_EVERY, MOMENTS, Moment, Watch
 
 IMPORTS = 10.0  # seconds that a real launch takes longer
 TWICE = 2.0  # seconds within which the second of two signals comes, as terminals and launchers send theirs
@@ -71,8 +71,9 @@ class Kill:
         if launch.code() is not None:
             return False
         if self.how == ONE_RANK:
-            struck = launch.ranks()[self.rank : self.rank + 1]
-            return all([launch.send(signal.SIGKILL, pid) for pid in struck]) and bool(struck)
+            while len(ranks := launch.ranks()) <= self.rank and launch.code() is None:
+                time.sleep(LOOK_EVERY)  # its launcher has not come to start it
+            return launch.code() is None and launch.send(signal.SIGKILL, ranks[self.rank])
         if self.how == LAUNCHER:
             return launch.send(signal.SIGKILL, launch.pid)
         if self.how in (ALL_PROCESSES, AGAIN):
