@@ -105,7 +105,7 @@ def refuse_second(folder: Path) -> None:
 def _take(file: Path, own: Holder) -> None:
     while not _create(file, own):
         if file.is_dir() and not file.is_symlink():
-            raise RecipeError(f"{file} is a folder, and is to be the file that says who trains here; move it away")
+            raise RecipeError(f"{file} is a folder, where a file should say who trains here; move it away")
         if (found := _look(file)) is None:
             continue  # its holder has let go
         alive = None if found.holder is None else found.holder.lives()
