@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from olmoe_ft.model.documents import segment_attention, segments_of, varlen_attention
-from olmoe_ft.model.masks import BOUNDS, varlen_works
+from olmoe_ft.model.attention_backends import segment_attention, segments_of, varlen_attention
+from olmoe_ft.model.attention_plan import BOUNDS, varlen_works
 
 NAME = "olmoe_by_document"
 

@@ -82,9 +82,9 @@ def write_inputs() -> None:
 def predict(recipe: str, machine: str, overrides: list[str]) -> int:
     """Bytes at the peak, as the plan has them."""
     from olmoe_ft.planning.machine import read_machine
+    from olmoe_ft.planning.measured_step import measure_step
     from olmoe_ft.planning.memory import device_memory
     from olmoe_ft.planning.plan import largest_batch, make_plan
-    from olmoe_ft.planning.step import measure_step
     from olmoe_ft.recipe import load_recipe
 
     plan = make_plan(load_recipe(recipe, overrides))

@@ -16,10 +16,10 @@ import yaml
 
 from olmoe_ft.data.mixture import load_mixtures
 from olmoe_ft.recipe import load_recipe
+from olmoe_ft.training.arguments import training_arguments
 from olmoe_ft.training.batch_rows import BatchRows
 from olmoe_ft.training.model_files import model_config, stage_tokenizer
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import training_arguments
 from olmoe_ft.training.saving import SavingMixin
 from olmoe_ft.training.trainers import build_trainer
 

@@ -3,8 +3,8 @@
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.adapters.checkpoints import load_whole
-from olmoe_ft.adapters.folders import resolve_checkpoint
+from olmoe_ft.checkpoints.folders import resolve_checkpoint
+from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.data.template import Messages, prompts
 from olmoe_ft.data.terminal import say
 from olmoe_ft.data.tokenizer import load_tokenizer

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from olmoe_ft.ending import exit_with_reason, let_no_text_fail
-from olmoe_ft.recipe import RecipeError, Unreachable, load_recipe
+from olmoe_ft.recipe import Unreachable, UserError, load_recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,7 +62,7 @@ def train(
     restart = Restart.of(fresh, accept or ())
     loaded = load_recipe(recipe, overrides or ())
     from olmoe_ft.data.terminal import say
-    from olmoe_ft.recipe.messages import notes
+    from olmoe_ft.recipe.check import notes
 
     if os.environ.get("RANK", "0") == "0":
         for note in notes(loaded):
@@ -192,7 +192,7 @@ def launch(
     olmoe-ft launch --slurm RECIPE --accelerate configs/accelerate/zero3.yaml --devices 8 --sbatch partition=gpu
     """
     if not slurm:
-        raise RecipeError("launch: say with --slurm that SLURM is to run it; on this computer, `olmoe-ft train` does")
+        raise UserError("launch: say with --slurm that SLURM is to run it; on this computer, `olmoe-ft train` does")
     loaded = load_recipe(recipe, overrides or ())
     from olmoe_ft.training.checks import check_files
     from olmoe_ft.training.run_directory import RunDirectory
@@ -266,12 +266,12 @@ def merge_adapter(
     """Fold an adapter into its base and write a checkpoint that stock transformers loads, a layer at a time."""
     if os.path.lexists(to):
         there = "exists already" if to.exists() else f"is a link to {to.readlink()}, which is not there"
-        raise RecipeError(f"{to} {there}; name a new folder")
+        raise UserError(f"{to} {there}; name a new folder")
     if (taken := next((place for place in to.parents if place.is_file()), None)) is not None:
-        raise RecipeError(f"{taken} is a file, so there can be no folder {to}; name another")
+        raise UserError(f"{taken} is a file, so there can be no folder {to}; name another")
     if dtype not in ("auto", "float32", "bfloat16"):
-        raise RecipeError(f"--dtype {dtype} is not known: use auto, float32 or bfloat16")
-    from olmoe_ft.adapters.folders import check_weights, load_config, resolve_checkpoint
+        raise UserError(f"--dtype {dtype} is not known: use auto, float32 or bfloat16")
+    from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_checkpoint
 
     check_weights(folder := resolve_checkpoint(checkpoint))
     config = load_config(folder)
@@ -291,7 +291,7 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 256,
 ) -> None:
     """Talk to a model; greedy decoding. Without --prompt it asks for turns until an empty line."""
-    from olmoe_ft.adapters.folders import check_weights, load_config, resolve_checkpoint
+    from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_checkpoint
 
     check_weights(folder := resolve_checkpoint(model))
     load_config(folder)
@@ -317,7 +317,7 @@ def verify(
     for place, damage, note in found:
         print(printable(f"{place}: {damage and f'damaged: {damage}' or note or 'whole'}"))
     if damaged := sum(item.damage is not None for item in found):
-        raise RecipeError(
+        raise UserError(
             f"{damaged} of {len(found)} damaged. Of a run, the same `olmoe-ft train` puts them aside and goes on from "
             "what is whole; write any other folder again"
         )

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from olmoe_ft.reasons import is_out_of_memory, one_line, system_reason
-from olmoe_ft.recipe import RecipeError, RunError
+from olmoe_ft.recipe import RunError, UserError
 from olmoe_ft.stopping import TRY_AGAIN, Stopped, asked, end_in_order, exit_code, hear_no_more, leave_in_turn
 
 MISTAKE, FAILURE = 2, 1  # exit codes
@@ -92,7 +92,7 @@ def exit_with_reason(error: Exception) -> None:
     """
     from olmoe_ft.data.terminal import say
 
-    if isinstance(error, RecipeError | RunError):
+    if isinstance(error, UserError | RunError):
         sentence, code = str(error), _code(error)
     elif is_out_of_memory(error):
         sentence, code = f"out of memory ({one_line(error)}); close other programs, or use a larger machine", FAILURE
@@ -107,8 +107,8 @@ def exit_with_reason(error: Exception) -> None:
     sys.exit(code)
 
 
-def _code(error: RecipeError | RunError) -> int:
-    return TRY_AGAIN if isinstance(error, Stopped) else MISTAKE if isinstance(error, RecipeError) else FAILURE
+def _code(error: UserError | RunError) -> int:
+    return TRY_AGAIN if isinstance(error, Stopped) else MISTAKE if isinstance(error, UserError) else FAILURE
 
 
 def tell_launcher(sentence: str) -> None:

@@ -21,10 +21,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from olmoe_ft.network import DOWN, why_no_answer
 from olmoe_ft.reasons import one_line
-from olmoe_ft.recipe import RecipeError, Unreachable
+from olmoe_ft.recipe import Unreachable, UserError
 from olmoe_ft.recipe.paths import sought
+from olmoe_ft.servers import DOWN, why_no_answer
 
 Kind = Literal["model", "tokenizer", "data set"]
 ASKED_FIRST = {  # by the libraries
@@ -91,16 +91,16 @@ def refuse_own_code(path: str, file: str, values: dict[str, Any]) -> None:
     Args:
         values: what its `file` holds.
     Raises:
-        RecipeError: it names code.
+        UserError: it names code.
     """
     if values.get("auto_map"):
-        raise RecipeError(
+        raise UserError(
             f"{path}: its {file} asks for Python code of its own (auto_map), and no code of a checkpoint is run here; "
             "if transformers' own classes do the same, take `auto_map` out of that file"
         )
 
 
-def refusal(name: str, kind: Kind, error: BaseException) -> RecipeError:
+def refusal(name: str, kind: Kind, error: BaseException) -> UserError:
     """What to say where a library could not load something by its Hub name."""
     place = "file" if kind == "data set" else "folder"
     page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'data set' else ''}{name}"
@@ -111,14 +111,14 @@ def refusal(name: str, kind: Kind, error: BaseException) -> RecipeError:
             "HF_TOKEN"
         )
     if _any(found, RevisionNotFoundError):
-        return RecipeError(f"{name}: the {kind} on the Hub has no such revision; {page} lists those there are")
+        return UserError(f"{name}: the {kind} on the Hub has no such revision; {page} lists those there are")
     if _any(found, RepositoryNotFoundError):
-        return RecipeError(
+        return UserError(
             f"{name} is neither a {place} here nor a {kind} on the Hub; check the name, or log in with `hf auth login` "
             f"if it is private ({sought(name)})"
         )
     if _any(found, HFValidationError):
-        return RecipeError(f"{name} is neither a {place} here nor a name that the Hub allows; check it")
+        return UserError(f"{name} is neither a {place} here nor a name that the Hub allows; check it")
     if lost := next((one for one in found if _is_no_answer(one)), None):
         go_offline(one_line(lost))
     if constants.is_offline_mode() and (lost or _any(found, FileNotFoundError, OfflineModeIsEnabled, ConnectionError)):

@@ -5,7 +5,7 @@ from typing import Any
 
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.changes import GO_ON, Restart
-from olmoe_ft.training.report import print_comparison
+from olmoe_ft.training.printed import print_comparison
 from olmoe_ft.training.stage import run_stage
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from olmoe_ft.planning.job import Needs
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.memory import GIB
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.shipped import FILES
 
 MARGIN, START = 1.5, 1800  # of the predicted time; seconds to start, with the first save and the last
@@ -41,7 +41,7 @@ def job_file(
         accelerate: the machine's file.
         given: options of sbatch, such as `partition=gpu`, which come before ours.
     Raises:
-        RecipeError: one of them is no option, or takes away what the job lives by; or the machine's file is not where
+        UserError: one of them is no option, or takes away what the job lives by; or the machine's file is not where
             the launcher looks for it.
     """
     own = dict(map(_option, given))
@@ -79,7 +79,7 @@ def _launched_with(accelerate: str, machine: Machine) -> str:
     if machine.processes == 1 and not machine.deepspeed:
         return ""
     if not Path(accelerate).exists():  # it comes with the package, then, and names files by their path from here
-        raise RecipeError(
+        raise UserError(
             f"{accelerate} is not in this folder, where the job will look for it; "
             f"`olmoe-ft recipes copy {accelerate.removesuffix('.yaml')}` writes it"
         )
@@ -123,12 +123,12 @@ def _reasons(machine: Machine, needs: Needs) -> dict[str, str]:
 def _option(given: str) -> tuple[str, str]:
     found = OPTION.fullmatch(given)
     if found is None:
-        raise RecipeError(f"--sbatch {given!r}: give one long option of sbatch, such as partition=gpu or exclusive")
+        raise UserError(f"--sbatch {given!r}: give one long option of sbatch, such as partition=gpu or exclusive")
     name, value = found["name"], found["value"] or ""
     if name == "nodes":
-        raise RecipeError(f"--sbatch {given}: give --nodes {value}, so that the job is planned for as many")
+        raise UserError(f"--sbatch {given}: give --nodes {value}, so that the job is planned for as many")
     if name == "signal" and not re.fullmatch(rf"{SIGNAL}\d+", value):
-        raise RecipeError(f"--sbatch {given}: the job listens to one signal; give signal={SIGNAL}SECONDS")
+        raise UserError(f"--sbatch {given}: the job listens to one signal; give signal={SIGNAL}SECONDS")
     return name, value
 
 
@@ -143,21 +143,21 @@ def submit(text: str, file: Path) -> None:
     """Write a job's file and give it to SLURM, which says the job's number.
 
     Raises:
-        RecipeError: there is no SLURM here, it takes no such job, or the file is there with another text.
+        UserError: there is no SLURM here, it takes no such job, or the file is there with another text.
     """
     if (sbatch := shutil.which("sbatch")) is None:
-        raise RecipeError(
+        raise UserError(
             "sbatch is not found, so there is no SLURM on this computer; launch where there is, or look at the job "
             "with --dry-run"
         )
     if there := file.exists():
         if file.read_text(encoding="utf-8") != text:
-            raise RecipeError(f"{file} is there and is another job; submit it with `sbatch {file}`, or move it away")
+            raise UserError(f"{file} is there and is another job; submit it with `sbatch {file}`, or move it away")
     else:
         file.write_text(text, encoding="utf-8")
     done = subprocess.run([sbatch, str(file)], capture_output=True, text=True)
     if done.returncode != 0:
         if not there:
             file.unlink()
-        raise RecipeError(f"sbatch takes no such job: {(done.stderr or done.stdout).strip()}")
+        raise UserError(f"sbatch takes no such job: {(done.stderr or done.stdout).strip()}")
     print(f"{done.stdout.strip()} ({file})")

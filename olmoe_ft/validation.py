@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from olmoe_ft.planning.machine import Machine, check_machine, read_machine
-from olmoe_ft.recipe import Recipe, RecipeError, load_recipe
+from olmoe_ft.recipe import Recipe, UserError, load_recipe
+from olmoe_ft.recipe.check import notes
 from olmoe_ft.recipe.errors import gathered
-from olmoe_ft.recipe.messages import notes
 from olmoe_ft.recipe.options.device import check_packages
 from olmoe_ft.recipe.precision import check_optimizer
 from olmoe_ft.training.wandb_mode import choose
@@ -18,7 +18,7 @@ def check_recipes(paths: list[str], accelerate: str | None) -> Iterator[str]:
         paths: of recipes.
         accelerate: accelerate's file of the machine that they are to run on; None: it is not known.
     Raises:
-        RecipeError: with all that is wrong in any of them, after the rest was said.
+        UserError: with all that is wrong in any of them, after the rest was said.
     """
     machine = read_machine(accelerate) if accelerate is not None else None
     wrong: list[str] = []
@@ -34,7 +34,7 @@ def check_recipes(paths: list[str], accelerate: str | None) -> Iterator[str]:
                     check_optimizer(stage, machine is not None and machine.deepspeed, accelerate or "one process")
                 (wrong if machine is not None else elsewhere).extend(f"{path}: {problem}" for problem in lossy)
     if wrong:
-        raise RecipeError(wrong)
+        raise UserError(wrong)
     yield from (f"only for DeepSpeed: {text}" for text in elsewhere)  # it is right where DeepSpeed trains
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gpu.exact import after_many, compare, drawn, poison, shapes
 from gpu.part import Part
-from olmoe_ft.model.documents import segment_attention, segments_of, varlen_attention
+from olmoe_ft.model.attention_backends import segment_attention, segments_of, varlen_attention
 
 DOCUMENTS = 5, 130, 1, 257, 64
 PROMPT, FIRST, SECOND = 70, 33, 90

@@ -14,8 +14,8 @@ from gpu.cases import cases, free, label
 from gpu.part import Part
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.planning.machine import Machine
+from olmoe_ft.planning.measured_step import Batch, measure_step
 from olmoe_ft.planning.memory import device_memory
-from olmoe_ft.planning.step import Batch, measure_step
 from olmoe_ft.recipe import Recipe, load_recipe
 from olmoe_ft.training.performance import matrix_rate
 

@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 
 from gpu.exact import Shapes, after_many, compare, drawn, poison, shapes
 from gpu.part import Part
-from olmoe_ft.model.grouped import grouped_experts
+from olmoe_ft.model.experts.autograd import grouped_experts
 
 SCALING = 2.0
 STACKS = "gate_up_proj", "down_proj"

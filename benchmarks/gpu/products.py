@@ -18,7 +18,7 @@ TORCH, OWN = "F.grouped_mm", "Triton"
 
 
 class Layout(NamedTuple):
-    """A product as `AllExperts` writes it (olmoe_ft/model/products.py)."""
+    """A product as `AllExperts` writes it (olmoe_ft/model/experts/matmul.py)."""
 
     name: str
     left: Tensor

@@ -17,7 +17,7 @@ from gpu.exact import drawn, shapes
 from gpu.mixtures import routed
 from gpu.part import Part
 from gpu.products import OWN, TORCH, multiplier
-from olmoe_ft.model.routes import Routes, combine
+from olmoe_ft.model.experts.dispatch import Routes, combine
 
 TOKENS = 16384
 ROUNDS = 15

@@ -19,7 +19,7 @@ import torch
 from transformers import AutoTokenizer
 
 from gpu.part import Part
-from olmoe_ft.adapters.checkpoints import save_whole
+from olmoe_ft.checkpoints.weights import save_whole
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 
 REPOSITORY = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 
 @dataclass
@@ -24,7 +24,7 @@ def adapted_kinds(model: PeftModel) -> list[Kind]:
     """Every kind that the active adapter asks for, with what it matched.
 
     Raises:
-        RecipeError: a kind matched nothing, or not the same number in every layer.
+        UserError: a kind matched nothing, or not the same number in every layer.
     """
     config = model.peft_config[model.active_adapter]
     requested = {name: "factors" for name in (*(config.target_modules or ()), *(config.target_parameters or ()))}
@@ -47,7 +47,7 @@ def adapted_kinds(model: PeftModel) -> list[Kind]:
         if kind.matched != layers
     ]
     if wrong:
-        raise RecipeError(wrong)
+        raise UserError(wrong)
     return [kinds[name] for name in sorted(kinds)]
 
 

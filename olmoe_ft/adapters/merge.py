@@ -21,14 +21,14 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.trainer_utils import align_special_tokens
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
-from olmoe_ft.adapters.base_model import base_of, local_folder
-from olmoe_ft.adapters.checkpoints import attach_adapter, refuse_not_finite, whole_folder
-from olmoe_ft.adapters.folders import is_adapter, load_config, resolve_checkpoint
+from olmoe_ft.checkpoints.base_model import base_of, local_folder
+from olmoe_ft.checkpoints.folders import is_adapter, load_config, resolve_checkpoint
+from olmoe_ft.checkpoints.weights import attach_adapter, refuse_not_finite, whole_folder
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.checkpoint import weight_files
-from olmoe_ft.model.experts import stack_published_experts
+from olmoe_ft.model.experts.layer import stack_published_experts
 from olmoe_ft.model.finite import is_finite
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 LAYER = re.compile(r"model\.layers\.\d+\.")
 ADDED_BY_PEFT = re.compile(r"^base_model\.model\.|\.base_layer|\.original_module|\.modules_to_save\.default")
@@ -47,7 +47,7 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
         tokenizer: the one of the training, written beside the weights.
         dtype: "float32", "bfloat16", or "auto" for the base's own.
     Raises:
-        RecipeError: base or adapter do not hold the tensors of the network, the adapter belongs to another base, or a
+        UserError: base or adapter do not hold the tensors of the network, the adapter belongs to another base, or a
             tensor holds NaN or infinity.
     """
     path = resolve_checkpoint(checkpoint)
@@ -66,7 +66,7 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
         for name, _ in adapted.named_parameters()
         if "lm_head" in name or "embed_tokens" in name
     ):
-        raise RecipeError(
+        raise UserError(
             f"{path} adapts embedding or head, which this base has as one tensor: folded, one would change the other"
         )
     with whole_folder(to) as partial:
@@ -115,7 +115,7 @@ class BaseWeights:
         """The tensors of a part under the network's names, experts stacked.
 
         Raises:
-            RecipeError: one is missing, unknown or of another shape.
+            UserError: one is missing, unknown or of another shape.
         """
         shapes = {name: shape for name, shape in self.shapes.items() if part_of(name) == part}
         state: State = {}
@@ -127,12 +127,12 @@ class BaseWeights:
             try:
                 stack_published_experts(self, state, f"{part}mlp.experts.")
             except (KeyError, RuntimeError) as error:
-                raise RecipeError(f"{self.folder}: the experts of {part} cannot be read: {error}") from None
+                raise UserError(f"{self.folder}: the experts of {part} cannot be read: {error}") from None
         if "lm_head.weight" not in shapes:  # tied to the embedding, and stored beside it by some
             state.pop("lm_head.weight", None)
         found = {name: tensor.shape for name, tensor in state.items()}
         if wrong := sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name)):
-            raise RecipeError(
+            raise UserError(
                 f"{self.folder} does not hold the network of its config.json: {len(wrong)} tensors differ, first "
                 f"{wrong[0]}: {_shape(found.get(wrong[0]))} there, {_shape(shapes.get(wrong[0]))} in the network"
             )
@@ -155,7 +155,7 @@ def fold(model: PeftModel, state: State) -> State:
     weights = dict(model.named_parameters())
     folded = {plain: weights[name].data for name, plain in places.items()}  # a copy that was trained whole comes last
     if missing := sorted(state.keys() - folded.keys()):
-        raise RecipeError(
+        raise UserError(
             f"{missing[0]} is adapted in a way that cannot be folded; merge it with PEFT's merge_and_unload"
         )
     for name in places:

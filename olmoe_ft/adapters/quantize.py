@@ -16,25 +16,25 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from olmoe_ft.model.experts import OlmoeExperts
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.model.experts.layer import OlmoeExperts
+from olmoe_ft.recipe import UserError
 
 
 def check_quantization() -> None:
     """Whether this machine can train on a quantised base.
 
     Raises:
-        RecipeError: it cannot.
+        UserError: it cannot.
     """
     if not torch.cuda.is_available():
-        raise RecipeError(
+        raise UserError(
             "model.quantization: nf4 needs an NVIDIA GPU, and there is none: a CPU would spend its time unpacking "
             "weights; remove it"
         )
     if find_spec("bitsandbytes") is None:
-        raise RecipeError("model.quantization: nf4 needs bitsandbytes: pip install 'olmoe_ft[quantization]'")
+        raise UserError("model.quantization: nf4 needs bitsandbytes: pip install 'olmoe_ft[quantization]'")
     if is_deepspeed_zero3_enabled():
-        raise RecipeError(
+        raise UserError(
             "model.quantization: nf4 packs whole weights, and ZeRO-3 cuts them up: launch with "
             "configs/accelerate/gpu.yaml or zero2.yaml"
         )

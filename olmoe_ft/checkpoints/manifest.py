@@ -13,7 +13,7 @@ from typing import Any
 
 import xxhash
 
-from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.errors import UserError
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -115,11 +115,11 @@ def refuse_damaged(folder: str) -> None:
     """Refuse a folder with a manifest that it does not agree with; a folder of another program has none to ask.
 
     Raises:
-        RecipeError: naming the file.
+        UserError: naming the file.
     """
     manifest = Path(folder) / NAME
     if manifest.exists() and (found := _damage_once(folder, manifest.stat().st_mtime_ns)) is not None:
-        raise RecipeError(
+        raise UserError(
             f"{folder} is damaged: {found}; bring the file back or write the folder again. If you have changed it "
             f"yourself, remove {manifest}"
         )

@@ -18,7 +18,7 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from olmoe_ft.reasons import one_line
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 ENDINGS = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 NEVER_READ = ("training_args.bin",)  # transformers writes it for people
@@ -46,14 +46,14 @@ def refuse_code(folder: Path) -> None:
     """Look at every pickle below a folder, without reading one.
 
     Raises:
-        RecipeError: naming each file that calls what no checkpoint needs, or is not written as torch.save writes.
+        UserError: naming each file that calls what no checkpoint needs, or is not written as torch.save writes.
     """
     places = (Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names)
     files = sorted(place for place in places if place.is_file() and place.name not in NEVER_READ)
     messages = [f"{file} {reason}" for file in files if (reason := _why_not(file)) is not None]
     if messages:
         advice = "it is not read, as it could run code; if you trust who wrote it, start with `--accept code`"
-        raise RecipeError([f"{message}: {advice}" for message in messages])
+        raise UserError([f"{message}: {advice}" for message in messages])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 LARGEST = 1 << 24  # bytes; OLMoE's own, with 3,000 tensors, is 400 KB
 
@@ -28,7 +28,7 @@ def read_header(file: Path) -> dict[str, Stored]:
     """The tensors of a file by their names.
 
     Raises:
-        RecipeError: the header is no such header, is very long, or does not describe the bytes that are there.
+        UserError: the header is no such header, is very long, or does not describe the bytes that are there.
     """
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -50,5 +50,5 @@ def read_header(file: Path) -> dict[str, Stored]:
     return tensors
 
 
-def _refusal(file: Path, reason: str) -> RecipeError:
-    return RecipeError(f"{file} is cut off or no safetensors file ({reason}); fetch or write the checkpoint again")
+def _refusal(file: Path, reason: str) -> UserError:
+    return UserError(f"{file} is cut off or no safetensors file ({reason}); fetch or write the checkpoint again")

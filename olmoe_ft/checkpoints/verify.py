@@ -8,7 +8,7 @@ import yaml
 
 from olmoe_ft.checkpoints.manifest import NAME, damage
 from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints
-from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.errors import UserError
 
 
 class Verified(NamedTuple):
@@ -22,17 +22,17 @@ def verify(path: str) -> list[Verified]:
     """Every folder and file of a run (of a pipeline: of all its stages), or one checkpoint folder, read to the end.
 
     Raises:
-        RecipeError: there is nothing of that kind.
+        UserError: there is nothing of that kind.
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise RecipeError(f"{path} is no folder; name a run directory (runs/<name>) or a checkpoint in it")
+        raise UserError(f"{path} is no folder; name a run directory (runs/<name>) or a checkpoint in it")
     if (folder / NAME).exists() and not _is_run(folder):
         return [Verified(folder, damage(folder))]
     runs = [folder, *sorted(stage for stage in folder.iterdir() if stage.is_dir())]
     found = [verified for run in runs if _is_run(run) for verified in _verify_run(run)]
     if not found:
-        raise RecipeError(
+        raise UserError(
             f"{path} holds neither a run (recipe.yaml, checkpoints/) nor a {NAME}; a checkpoint of another program "
             "says nothing of its files"
         )

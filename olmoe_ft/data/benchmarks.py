@@ -11,7 +11,7 @@ from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.reader import RowReader
 from olmoe_ft.data.rows import USUAL, RowError, is_blank, shown_keys
 from olmoe_ft.data.turns import ROLES
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.schema import Benchmark
 
 # Where a question may stand, the first that is filled.
@@ -22,7 +22,7 @@ def load_benchmark(benchmark: Benchmark) -> list[Prompt]:
     """Every question of a benchmark.
 
     Raises:
-        RecipeError: the file or data set is missing or empty, or a row has no question.
+        UserError: the file or data set is missing or empty, or a row has no question.
     """
     split = benchmark.split or ("train" if Path(benchmark.path).is_file() else "test")
     rows = read_rows(benchmark.path, split, benchmark.config, benchmark.revision)
@@ -31,9 +31,9 @@ def load_benchmark(benchmark: Benchmark) -> list[Prompt]:
         unseen -= set(row) if isinstance(row, Mapping) else set()
         questions.append(Prompt(_question(row, benchmark, place), benchmark.path, place))
     if not questions:
-        raise RecipeError(f"{benchmark.path}: the benchmark is empty; give one with at least one question")
+        raise UserError(f"{benchmark.path}: the benchmark is empty; give one with at least one question")
     if unseen:
-        raise RecipeError(f"{benchmark.path}: no row has {shown_keys(sorted(unseen))}, which `columns` renames")
+        raise UserError(f"{benchmark.path}: no row has {shown_keys(sorted(unseen))}, which `columns` renames")
     return questions
 
 
@@ -50,8 +50,8 @@ def _question(row: Any, benchmark: Benchmark, place: str) -> list[str]:
         if filled:
             return _asked(named[filled[0]], filled[0], reader)
     except RowError as error:
-        raise RecipeError(f"{place}: {error}") from None
-    raise RecipeError(
+        raise UserError(f"{place}: {error}") from None
+    raise UserError(
         f"{place}: has {shown_keys(row)}, and none of {', '.join(QUESTION_KEYS)} holds a question; say which key does: "
         f"`decontaminate_against: [{{path: {benchmark.path}, columns: {{its_key: question}}}}]`"
     )

@@ -19,7 +19,7 @@ import pyarrow
 from datasets import Dataset, Features, concatenate_datasets, config
 from filelock import FileLock
 
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 VERSION = 1
 """Of what this package makes of a row. Raise it with every change after which a row is read, tokenized or noted in
@@ -50,7 +50,7 @@ class Cache:
             key: all that its content depends on, as JSON values.
             make: writes the content into the folder that it is given.
         Raises:
-            RecipeError: the cache cannot be written, or `make` raises it.
+            UserError: the cache cannot be written, or `make` raises it.
         """
         name = hashlib.sha256(json.dumps([VERSION, key], sort_keys=True).encode()).hexdigest()[:32]
         path = self.folder / f"{kind}-{name}"
@@ -65,7 +65,7 @@ class Cache:
                 if not _is_whole(path):
                     self._make(path, make)
         except OSError as error:
-            raise RecipeError(
+            raise UserError(
                 f"{self.folder}: prepared rows cannot be kept there ({error.strerror or error}); "
                 "set data.cache to a folder on a disk with room"
             ) from None

@@ -19,7 +19,7 @@ import pyarrow.parquet
 from olmoe_ft.data.json_rows import CHUNK, DECODER, json_reason, json_values
 from olmoe_ft.data.rows import Unreadable
 from olmoe_ft.reasons import one_line
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 Rows = Iterator[tuple[str, Any]]
 
@@ -44,10 +44,10 @@ def file_rows(file: Path) -> Rows:
     """Every row of a file, in its order.
 
     Raises:
-        RecipeError: the file is of another kind, not text, or not what its kind must be.
+        UserError: the file is of another kind, not text, or not what its kind must be.
     """
     if not is_readable(file):
-        raise RecipeError(f"{file}: cannot read this kind of file; {READABLE}")
+        raise UserError(f"{file}: cannot read this kind of file; {READABLE}")
     if kind_of(file) == "parquet":
         yield from _parquet_rows(file)
         return
@@ -56,9 +56,9 @@ def file_rows(file: Path) -> Rows:
         with TextIOWrapper(_opened(file), encoding="utf-8-sig", newline="") as stream:
             yield from READERS[kind_of(file)](stream, str(file))
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{file}: not readable as UTF-8 text ({error.reason}); save it as UTF-8") from None
+        raise UserError(f"{file}: not readable as UTF-8 text ({error.reason}); save it as UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise RecipeError(f"{file}: cannot be read to its end ({error}); is it whole and a real .gz?") from None
+        raise UserError(f"{file}: cannot be read to its end ({error}); is it whole and a real .gz?") from None
 
 
 def _opened(file: Path) -> BinaryIO:
@@ -86,7 +86,7 @@ class _Gzip(gzip.GzipFile):
 
 def _refuse_bomb(file: Path, packed: int, unpacked: int, instead: str) -> None:
     if unpacked > UNPACKED and unpacked > MOST_PACKED * packed:
-        raise RecipeError(
+        raise UserError(
             f"{file}: its first {packed:,} bytes become {unpacked:,} when unpacked, which no real file of rows does; "
             f"if you do want to train on it, {instead}"
         )
@@ -117,7 +117,7 @@ def _json_rows(stream: Any, file: str) -> Rows:
         raise
     except (ValueError, RecursionError) as error:
         reason = json_reason(error)
-        raise RecipeError(f"{file}, row {index + 1}: not valid JSON ({reason}); is the file whole?") from None
+        raise UserError(f"{file}, row {index + 1}: not valid JSON ({reason}); is the file whole?") from None
 
 
 class _Joined:
@@ -147,7 +147,7 @@ def _csv_rows(stream: TextIO, file: str) -> Rows:
             else:
                 yield place, row
     except csv.Error as error:
-        raise RecipeError(f"{file}:{reader.line_num}: not valid CSV ({error})") from None
+        raise UserError(f"{file}:{reader.line_num}: not valid CSV ({error})") from None
 
 
 def _parquet_rows(file: Path) -> Rows:
@@ -163,16 +163,16 @@ def _parquet_rows(file: Path) -> Rows:
                     index += 1
                     yield f"{file}, row {index}", row
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{file}, after row {index}: a text is not UTF-8 ({error.reason})") from None
-    except (RecipeError, MemoryError):
+        raise UserError(f"{file}, after row {index}: a text is not UTF-8 ({error.reason})") from None
+    except (UserError, MemoryError):
         raise
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise RecipeError(f"{file}: not a readable Parquet file ({one_line(error)})") from None
+        raise UserError(f"{file}: not a readable Parquet file ({one_line(error)})") from None
 
 
 def check_names(names: Sequence[str], file: str) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise RecipeError(f"{file}: two columns are named {', '.join(twice)}; give each its own name")
+        raise UserError(f"{file}: two columns are named {', '.join(twice)}; give each its own name")
 
 
 READERS = {"jsonl": _jsonl_rows, "json": _json_rows, "csv": _csv_rows}

@@ -14,7 +14,7 @@ from huggingface_hub import metadata_load
 
 from olmoe_ft.data.files import READABLE, READERS, Rows, file_rows, is_readable, kind_of
 from olmoe_ft.hub import error_of_data_set, reach_hub, refusal
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.paths import sought
 
 BLOCK = 1 << 22  # bytes hashed at once
@@ -27,13 +27,13 @@ def read_rows(path: str, split: str = "train", config: str | None = None, revisi
     Args:
         split, config, revision: of a Hub data set, or of a folder laid out like one.
     Raises:
-        RecipeError: the source is missing, of another kind, not text, or not what its kind must be.
+        UserError: the source is missing, of another kind, not text, or not what its kind must be.
     """
     if os.path.isdir(path):
         yield from _folder_rows(Path(path), split, config, revision)
     elif os.path.exists(path):
         if split != "train" or config or revision:
-            raise RecipeError(f"{path} is a file, which has no split, config or revision; take them out of the recipe")
+            raise UserError(f"{path} is a file, which has no split, config or revision; take them out of the recipe")
         yield from file_rows(Path(path))
     else:
         _refuse_missing(path)
@@ -45,7 +45,7 @@ def content_hash(path: str, split: str = "train", config: str | None = None, rev
     """A hash of all that a source is read from, the same wherever it lies and whenever it was written.
 
     Raises:
-        RecipeError: the source is missing.
+        UserError: the source is missing.
     """
     if not os.path.exists(path):
         _refuse_missing(path)
@@ -72,7 +72,7 @@ def _hash_of(files: tuple[tuple[Path, int, int, int], ...]) -> str:
                 while block := stream.read(BLOCK):
                     digest.update(block)
     except OSError as error:
-        raise RecipeError(f"{file}: cannot be read to its end ({error})") from None
+        raise UserError(f"{file}: cannot be read to its end ({error})") from None
     return digest.hexdigest()
 
 
@@ -80,14 +80,14 @@ def _refuse_missing(path: str) -> None:
     """What cannot be the name of a Hub data set is a file that is not there."""
     looks_like_a_file = path.startswith((".", "/", "~", "data/", "runs/", "configs/")) or path.count("/") > 1
     if is_readable(path) or kind_of(path) in READERS or looks_like_a_file:
-        raise RecipeError(f"{path} does not exist; check the path ({sought(path)})")
+        raise UserError(f"{path} does not exist; check the path ({sought(path)})")
 
 
 def _folder_rows(folder: Path, split: str, config: str | None, revision: str | None) -> Rows:
     """A folder's rows by the same readers as those of single files; one written by `save_to_disk` as it was saved."""
     if _is_saved(folder):
         if config or revision:
-            raise RecipeError(f"{folder} was written by save_to_disk, which has no config or revision; take them out")
+            raise UserError(f"{folder} was written by save_to_disk, which has no config or revision; take them out")
         for index, row in enumerate(_saved(folder, split), 1):
             yield f"{folder}, row {index}", row
         return
@@ -105,13 +105,13 @@ def _saved(folder: Path, split: str) -> Iterator[Any]:
     try:
         found = load_from_disk(str(folder))
     except Exception as error:  # as `_loaded`
-        raise RecipeError(f"{folder} was written by save_to_disk and cannot be loaded: {_reason(error)}") from None
+        raise UserError(f"{folder} was written by save_to_disk and cannot be loaded: {_reason(error)}") from None
     if isinstance(found, DatasetDict):
         if split not in found:
-            raise RecipeError(f"{folder} has no split {split}; it has {', '.join(found)}")
+            raise UserError(f"{folder} has no split {split}; it has {', '.join(found)}")
         found = found[split]
     elif split not in ("train", str(found.split)):  # "train" is what a recipe says that names none
-        raise RecipeError(f"{folder} has no splits; take `split` out of the recipe")
+        raise UserError(f"{folder} has no splits; take `split` out of the recipe")
     return iter(_undecoded(found))
 
 
@@ -137,7 +137,7 @@ def _files_of(folder: Path, split: str, config: str | None, revision: str | None
     """The files of a split, found as for a Hub data set: by their names, or as the folder's README.md says.
 
     Raises:
-        RecipeError: there are none, they are of another kind, or a file with rows belongs to no split.
+        UserError: there are none, they are of another kind, or a file with rows belongs to no split.
     """
     import datasets
 
@@ -145,18 +145,18 @@ def _files_of(folder: Path, split: str, config: str | None, revision: str | None
     try:
         builder = datasets.load_dataset_builder(str(folder), config, revision=revision)
     except Exception as error:  # no such configuration, no file of rows, an unreadable card
-        raise RecipeError(f"{folder} holds no data set that can be loaded: {_reason(error)}") from None
+        raise UserError(f"{folder} holds no data set that can be loaded: {_reason(error)}") from None
     splits = {str(name): [Path(file) for file in files] for name, files in (builder.config.data_files or {}).items()}
     if split not in splits:
-        raise RecipeError(f"{folder} holds no data set with the split {split}; it has {', '.join(splits) or 'none'}")
+        raise UserError(f"{folder} holds no data set with the split {split}; it has {', '.join(splits) or 'none'}")
     files = splits[split]
     if other := next((file for file in files if not is_readable(file)), None):
-        raise RecipeError(f"{folder} holds no data set that can be loaded: {other.name} is no file of rows; {READABLE}")
+        raise UserError(f"{folder} holds no data set that can be loaded: {other.name} is no file of rows; {READABLE}")
     card = folder / "README.md"
     if not (card.exists() and "configs" in (metadata_load(card) or {})):
         _refuse_left_out(folder, [file for files in splits.values() for file in files])
         if split == "train" and (other := next((file for file in files if OTHER_SPLIT.search(file.name)), None)):
-            raise RecipeError(
+            raise UserError(
                 f"{folder}: {other.name} would be read with the training rows; call it test.jsonl or the like, in "
                 "small letters, or name the files one by one as sources"
             )
@@ -170,7 +170,7 @@ def _refuse_growing_card(card: Path) -> None:
     head = card.read_text(encoding="utf-8", errors="replace").partition("---")[2].partition("\n---")[0]
     with suppress(yaml.YAMLError):  # the library says why
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(head)):
-            raise RecipeError(f"{card}: its head has YAML aliases; write the values out, or name the files as sources")
+            raise UserError(f"{card}: its head has YAML aliases; write the values out, or name the files as sources")
 
 
 def _refuse_left_out(folder: Path, read: list[Path]) -> None:
@@ -182,7 +182,7 @@ def _refuse_left_out(folder: Path, read: list[Path]) -> None:
         hidden = any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
         wanted = file.is_file() and is_readable(file) and not hidden and file.name not in FILES_TO_IGNORE
         if wanted and file.resolve() not in taken:
-            raise RecipeError(
+            raise UserError(
                 f"{folder}: {file.relative_to(folder)} belongs to no split, so it would be left out; "
                 "name the files one by one as sources, or move it away"
             )

@@ -20,7 +20,7 @@ from olmoe_ft.data.length import Length
 from olmoe_ft.data.prepare import Prepared, prepare
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.words import asked, row_turns
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.schema import Data, Source
 
 
@@ -91,7 +91,7 @@ def load_mixtures(
         max_length: the longest row in tokens, `training.max_length` or TRL's default.
         questions: further held-out prompts that should not stand in training, each as its texts.
     Raises:
-        RecipeError: a source is missing, unreadable or malformed, more of it is lost than `data.max_dropped` allows, or
+        UserError: a source is missing, unreadable or malformed, more of it is lost than `data.max_dropped` allows, or
             it leaves no row.
     """
     data, seed = recipe.data, recipe.training.get("seed", 42)
@@ -119,7 +119,7 @@ def mix(sources: Sequence[Prepared], columns: Sequence[str], seed: int) -> Datas
     """Draw every source's share of its kept rows and shuffle them together; the same for every process and launch.
 
     Raises:
-        RecipeError: a source gives no row.
+        UserError: a source gives no row.
     """
     drawn = [_drawn(source, seed + index).select_columns(list(columns)) for index, source in enumerate(sources)]
     return concatenate_datasets(drawn).shuffle(seed=seed, keep_in_memory=True)
@@ -131,11 +131,11 @@ def _drawn(prepared: Prepared, seed: int) -> Dataset:
     if not count:
         if len(kept):
             why = f"weight {source.weight:g} draws none of {len(kept):,}"
-            raise RecipeError(f"{source.path}: no row is left to train on ({why}); raise `weight`")
+            raise UserError(f"{source.path}: no row is left to train on ({why}); raise `weight`")
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in prepared.dropped.items())
         first = prepared.first(max(prepared.dropped, key=lambda reason: prepared.dropped[reason]))
         why = f"all are dropped: {reasons}"
-        raise RecipeError(f"{source.path}: no row is left to train on ({why}); the first is {first}")
+        raise UserError(f"{source.path}: no row is left to train on ({why}); the first is {first}")
     chosen = kept
     if count < len(kept):
         chosen = kept[sorted(random.Random(seed).sample(range(len(kept)), count))]
@@ -153,7 +153,7 @@ def _check_lost(prepared: Prepared, data: Data) -> None:
     """Rows that would teach nothing were meant to: too many of them stop the run. What a recipe asks to drop may go."""
     path, dropped = prepared.source.path, prepared.dropped
     if data.malformed == "stop" and MALFORMED in dropped:  # by the chat template
-        raise RecipeError(f"{prepared.first(MALFORMED)}; correct the row, or set data.malformed to drop")
+        raise UserError(f"{prepared.first(MALFORMED)}; correct the row, or set data.malformed to drop")
     reasons = {reason: dropped[reason] for reason in LOST if reason in dropped}
     lost = sum(reasons.values())
     if lost <= data.max_dropped * len(prepared.rows):
@@ -161,7 +161,7 @@ def _check_lost(prepared: Prepared, data: Data) -> None:
     most = max(reasons, key=lambda reason: reasons[reason])
     named = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
     mend = "raise training.max_length, or let prompts give way (data.long_prompts: keep_end, or data.max_prompt_length)"
-    raise RecipeError(
+    raise UserError(
         f"{path}: {lost:,} of {len(prepared.rows):,} rows would teach nothing ({named}), more than the share "
         f"{data.max_dropped:g} that data.max_dropped allows; the first is {prepared.first(most)}; "
         f"{mend if most == CUT else 'correct them'}, or raise data.max_dropped"

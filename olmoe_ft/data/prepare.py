@@ -70,7 +70,7 @@ def prepare(
         held_out: the prompts that should not stand in the source.
         processes: that tokenize side by side. None: one for every ROWS_A_PROCESS rows, as far as there are cores.
     Raises:
-        RecipeError: the source cannot be read, or a row is malformed and the recipe says to stop at it.
+        UserError: the source cannot be read, or a row is malformed and the recipe says to stop at it.
     """
     converted, read = load_source(source, stage, data)
     key = [

@@ -16,7 +16,7 @@ from olmoe_ft.data.rows import Reading, RowError, key_name, says_nothing, shown_
 from olmoe_ft.data.terminal import printable
 from olmoe_ft.data.unread import may_matter
 from olmoe_ft.data.words import row_turns
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.schema import Data, Source
 
 MESSAGES = [{"role": Value("string"), "content": Value("string")}]
@@ -43,7 +43,7 @@ def load_source(source: Source, stage: str, data: Data) -> tuple[Dataset, str]:
     Returns:
         the rows, and the name of their entry in the cache, a hash of all they depend on.
     Raises:
-        RecipeError: the source is missing, unreadable or empty, or a row is malformed.
+        UserError: the source is missing, unreadable or empty, or a row is malformed.
     """
     place = (source.path, source.split, source.config, source.revision)
     settings = {
@@ -81,13 +81,13 @@ def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any
             if data.malformed == "stop":
                 told = "data.malformed" in problem or "columns:" in problem
                 mend = "" if told else "; correct the row, or set data.malformed to drop"
-                raise RecipeError(f"{where}: {problem}{mend}") from None
+                raise UserError(f"{where}: {problem}{mend}") from None
             yield empty | {"place": _behind(starts, where), "problem": problem}
     if keys is None:
-        raise RecipeError(f"{source.path}: the data set is empty; give one with at least one row")
+        raise UserError(f"{source.path}: the data set is empty; give one with at least one row")
     if unseen:
         absent, known = shown_keys(sorted(unseen)), shown_keys(keys)
-        raise RecipeError(f"{source.path}: no row has {absent}, which `columns` renames; the last has {known}")
+        raise UserError(f"{source.path}: no row has {absent}, which `columns` renames; the last has {known}")
 
 
 def _starts(path: str) -> list[str]:

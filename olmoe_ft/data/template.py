@@ -13,7 +13,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from olmoe_ft.data.confined import TooMuchError, confined
 from olmoe_ft.data.rows import RowError, shown
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 PROBE = [
     {"role": "system", "content": "a"},
@@ -62,7 +62,7 @@ def render(conversations: Sequence[Messages], tokenizer: PreTrainedTokenizerBase
     stands and then what ends a turn, and the other turns stand in the text in their order.
 
     Raises:
-        RecipeError: the template takes too long, or writes too much.
+        UserError: the template takes too long, or writes too much.
     """
     template, special = str(tokenizer.chat_template), special_tokens(tokenizer)
     endings = answer_endings(template, special)
@@ -74,11 +74,11 @@ def prompts(conversations: Sequence[Messages], tokenizer: PreTrainedTokenizerBas
     """What the template writes for each conversation up to the answer that is asked for.
 
     Raises:
-        RecipeError: it refuses one, takes too long, or writes too much.
+        UserError: it refuses one, takes too long, or writes too much.
     """
     found = _written_by(tokenizer, conversations, add_generation_prompt=True)
     if refused := next((one for one in found if isinstance(one, TemplateError)), None):
-        raise RecipeError(f"the tokenizer's chat template refuses a conversation ({str(refused)[:200]})")
+        raise UserError(f"the tokenizer's chat template refuses a conversation ({str(refused)[:200]})")
     return [one.text for one in found if isinstance(one, Rendered)]
 
 
@@ -87,8 +87,8 @@ def _written_by(
 ) -> list[Rendered | TemplateError]:
     try:
         return written(conversations, str(tokenizer.chat_template), special_tokens(tokenizer), **options)
-    except RecipeError as error:
-        raise RecipeError(f"{tokenizer.name_or_path}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{tokenizer.name_or_path}: {error}") from None
 
 
 def written(
@@ -100,7 +100,7 @@ def written(
     which may take little time and memory.
 
     Raises:
-        RecipeError: it takes too long, or writes too much.
+        UserError: it takes too long, or writes too much.
     """
 
     def write(messages: Messages) -> Any:
@@ -122,7 +122,7 @@ def written(
     try:
         found = [*(map if template == CHAT_TEMPLATE else confined)(write, conversations)]
     except TooMuchError as error:
-        raise RecipeError(
+        raise UserError(
             f"the tokenizer's chat template {error}: correct it (chat_template.jinja, or `chat_template` in "
             "tokenizer_config.json), or remove it to use OLMoE's"
         ) from None

@@ -10,7 +10,7 @@ from olmoe_ft.data.rows import RowError
 from olmoe_ft.data.template import CHAT_TEMPLATE, PROBE, Rendered, answer_endings, special_tokens, written
 from olmoe_ft.hub import reach_hub, refusal, refuse_own_code
 from olmoe_ft.reasons import one_line
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 
 def load_tokenizer(path: str, vocab_size: int) -> PreTrainedTokenizerBase:
@@ -22,14 +22,12 @@ def load_tokenizer(path: str, vocab_size: int) -> PreTrainedTokenizerBase:
     Args:
         vocab_size: of the model, which may be larger than the tokenizer's but not smaller.
     Raises:
-        RecipeError: no tokenizer is there, pad equals EOS, it does not fit the model, or its template differs from
+        UserError: no tokenizer is there, pad equals EOS, it does not fit the model, or its template differs from
             OLMoE's and marks nothing.
     """
     tokenizer = _read(path)
     if not tokenizer.is_fast:
-        raise RecipeError(
-            f"{path}: the tokenizer has no tokenizer.json, which says where each token stands; convert it"
-        )
+        raise UserError(f"{path}: the tokenizer has no tokenizer.json, which says where each token stands; convert it")
     if tokenizer.eos_token is None:
         tokenizer.eos_token = "<|endoftext|>"
     if tokenizer.bos_token is None:
@@ -38,11 +36,11 @@ def load_tokenizer(path: str, vocab_size: int) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = "<|padding|>"
     for name in ("eos_token", "pad_token"):
         if (token := getattr(tokenizer, name)) not in tokenizer.get_vocab():
-            raise RecipeError(f"{path}: the {name} {token!r} is not in the tokenizer's vocabulary; set it there")
+            raise UserError(f"{path}: the {name} {token!r} is not in the tokenizer's vocabulary; set it there")
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise RecipeError(f"{path}: pad and EOS are both {tokenizer.eos_token!r}, so EOS would never be learned")
+        raise UserError(f"{path}: pad and EOS are both {tokenizer.eos_token!r}, so EOS would never be learned")
     if len(tokenizer) > vocab_size:
-        raise RecipeError(
+        raise UserError(
             f"{path}: the tokenizer has {len(tokenizer)} tokens and the model's vocab_size is {vocab_size}; "
             "use the model's own tokenizer or a larger vocabulary"
         )
@@ -61,12 +59,12 @@ def _read(path: str) -> PreTrainedTokenizerBase:
             return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
         refuse_own_code(path, "tokenizer_config.json", get_tokenizer_config(path))
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except RecipeError:
+    except UserError:
         raise
     except Exception as error:  # the `tokenizers` library raises bare Exception on a file it cannot parse
         if not folder.exists():
             raise refusal(path, "tokenizer", error) from None
-        raise RecipeError(
+        raise UserError(
             f"{path}: no tokenizer can be loaded from there ({one_line(error)}); set model.tokenizer"
         ) from None
 
@@ -76,7 +74,7 @@ def _marked_template(tokenizer: PreTrainedTokenizerBase, path: str) -> str:
     if own is None:
         return CHAT_TEMPLATE
     if isinstance(own, dict):
-        raise RecipeError(f"{path}: it has several chat templates ({', '.join(own)}); keep the one to train on")
+        raise UserError(f"{path}: it has several chat templates ({', '.join(own)}); keep the one to train on")
     probed = _written(tokenizer, own, path)
     if probed is None or probed.answers:
         _check_marks(tokenizer, own, path)
@@ -84,7 +82,7 @@ def _marked_template(tokenizer: PreTrainedTokenizerBase, path: str) -> str:
     ours = _written(tokenizer, CHAT_TEMPLATE, path)
     if ours is not None and probed.text == ours.text:
         return CHAT_TEMPLATE
-    raise RecipeError(
+    raise UserError(
         f"{path}: its chat template has no {{% generation %}} marks, so the assistant's tokens cannot be told from the "
         "rest; add them around the assistant's text and EOS, or remove the template to use OLMoE's"
     )
@@ -94,7 +92,7 @@ def _check_marks(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -
     try:
         answer_endings(template, special_tokens(tokenizer))
     except RowError as error:
-        raise RecipeError(
+        raise UserError(
             f"{path}: its chat template {error}; {{% generation %}} marks belong around each answer's text and its "
             "EOS, nothing else; correct it, or remove it to use OLMoE's"
         ) from None
@@ -104,8 +102,8 @@ def _written(tokenizer: PreTrainedTokenizerBase, template: str, path: str) -> Re
     """What a template writes for the probe, None where it refuses such turns."""
     try:
         [found] = written([PROBE], template, special_tokens(tokenizer))
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     if isinstance(found, TemplateSyntaxError):
-        raise RecipeError(f"{path}: its chat template is not valid Jinja (line {found.lineno}: {found.message})")
+        raise UserError(f"{path}: its chat template is not valid Jinja (line {found.lineno}: {found.message})")
     return found if isinstance(found, Rendered) else None

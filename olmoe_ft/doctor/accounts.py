@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 SECONDS = 3.0  # for the Hub to answer
 KNOWN = "allenai/OLMoE-1B-7B-0924"
@@ -40,7 +40,7 @@ def _wandb(findings: list[str]) -> str:
 
     try:
         choice, key = choose("auto"), "a key is found" if has_key() else "no key"
-    except RecipeError as error:
+    except UserError as error:
         findings.append(str(error))
         return f"W&B: {error}"
     state = f"W&B: {server()}, {key}, tracking.wandb: auto is {choice.mode}"

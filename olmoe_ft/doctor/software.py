@@ -44,7 +44,7 @@ def choices(findings: list[str]) -> Iterator[str]:
     """Attention, experts and optimizer, by the rules that a run goes by."""
     import torch
 
-    from olmoe_ft.model.products import kernel_for
+    from olmoe_ft.model.experts.matmul import kernel_for
     from olmoe_ft.recipe.precision import deepspeed_here, precision
     from olmoe_ft.recipe.schema import Recipe
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
+from olmoe_ft.model.attention_backends import segment_attention, varlen_attention
 from olmoe_ft.model.config import OlmoeConfig
-from olmoe_ft.model.documents import segment_attention, varlen_attention
 from olmoe_ft.model.norm import OlmoeRMSNorm
 from olmoe_ft.model.rope import rotate
 

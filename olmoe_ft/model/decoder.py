@@ -11,8 +11,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from olmoe_ft.model.attention import OlmoeAttention
 from olmoe_ft.model.config import OlmoeConfig
-from olmoe_ft.model.experts import OlmoeExperts
-from olmoe_ft.model.low_rank import multiply_instead_of_fold
+from olmoe_ft.model.experts.layer import OlmoeExperts
+from olmoe_ft.model.experts.peft_bridge import multiply_instead_of_fold
 from olmoe_ft.model.norm import OlmoeRMSNorm
 from olmoe_ft.model.router import OlmoeTopKRouter
 

@@ -11,10 +11,10 @@ from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOut
 from transformers.utils import can_return_tuple
 from transformers.utils.import_utils import is_tracing
 
+from olmoe_ft.model.attention_plan import bounds_given, documents_of, plan_attention, refuse_other_bounds
 from olmoe_ft.model.cache import LegacyCache, as_cache, cache_for, next_positions, to_legacy
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.decoder import OlmoeDecoderLayer
-from olmoe_ft.model.masks import bounds_given, documents_of, plan_attention, refuse_other_bounds
 from olmoe_ft.model.norm import OlmoeRMSNorm
 from olmoe_ft.model.pretrained import OlmoePreTrainedModel
 from olmoe_ft.model.rope import OlmoeRotaryEmbedding

@@ -9,8 +9,8 @@ from trl import DPOConfig, SFTConfig
 
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.planning.machine import Machine
+from olmoe_ft.planning.measured_step import Batch, measure_step
 from olmoe_ft.planning.memory import DeviceMemory, device_memory
-from olmoe_ft.planning.step import Batch, measure_step
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.schema import Lora
 

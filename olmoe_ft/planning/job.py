@@ -3,13 +3,13 @@
 from dataclasses import dataclass, replace
 
 from olmoe_ft.planning.machine import Machine, check_machine, read_machine
+from olmoe_ft.planning.measured_step import measure_step
 from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
-from olmoe_ft.planning.parts import StepMemory
 from olmoe_ft.planning.plan import Plan, largest_batch, machines_for, make_plan
-from olmoe_ft.planning.step import measure_step
-from olmoe_ft.planning.steps import schedule
+from olmoe_ft.planning.schedule import schedule
+from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.planning.time import Rates, step_time, work_of
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.precision import check_optimizer
 from olmoe_ft.training.space import folders_of
 
@@ -56,7 +56,7 @@ def plan_job(recipe: Recipe, accelerate: str | None, devices: int | None, nodes:
         devices: of all computers together, instead of the file's; None takes what the file says, on each of them.
         nodes: computers, instead of the file's.
     Raises:
-        RecipeError: a file is missing or wrong, or the recipe cannot run on this machine.
+        UserError: a file is missing or wrong, or the recipe cannot run on this machine.
     """
     stages = recipe.stages or (recipe,)
     machine = None if accelerate is None else on_nodes(read_machine(accelerate), devices, nodes)
@@ -79,14 +79,14 @@ def on_nodes(machine: Machine, devices: int | None, nodes: int | None) -> Machin
     """A machine of another size.
 
     Raises:
-        RecipeError: the devices cannot be so many, or not on so many computers.
+        UserError: the devices cannot be so many, or not on so many computers.
     """
     nodes = nodes or machine.nodes
     devices = devices or machine.processes // machine.nodes * nodes
     if devices % nodes:
-        raise RecipeError(f"--devices {devices}: found {nodes} nodes, and each has as many; give a multiple of {nodes}")
+        raise UserError(f"--devices {devices}: found {nodes} nodes, and each has as many; give a multiple of {nodes}")
     if devices > 1 and not (machine.gpu and (machine.deepspeed or machine.processes > 1)):
-        raise RecipeError(
+        raise UserError(
             f"{machine.name}.yaml is for one process, and {devices} are asked for; take "
             "--accelerate configs/accelerate/zero2.yaml or zero3.yaml"
         )

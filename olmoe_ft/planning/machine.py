@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.errors import gathered
-from olmoe_ft.recipe.launch import check_mixed_precision, check_shards
+from olmoe_ft.recipe.mixed_precision import check_mixed_precision, check_shards
 from olmoe_ft.recipe.options.device import check_device
 from olmoe_ft.recipe.paths import sought
 from olmoe_ft.recipe.precision import check_deepspeed
@@ -54,15 +54,15 @@ def read_machine(file: str, processes: int | None = None) -> Machine:
         processes: how many devices, instead of what the file says; a file for one device, or for several machines,
             keeps its own.
     Raises:
-        RecipeError: the file is missing or describes no machine that is known here.
+        UserError: the file is missing or describes no machine that is known here.
     """
     settings = _read(file, parse_value)
     try:
         return _machine(file, settings, processes)
-    except RecipeError:
+    except UserError:
         raise
     except (TypeError, ValueError, AttributeError) as error:
-        raise RecipeError(
+        raise UserError(
             f"{file}: not a readable configuration ({error}); compare it with those in configs/accelerate/"
         ) from None
 
@@ -71,7 +71,7 @@ def check_machine(recipe: Recipe, machine: Machine, file: str) -> None:
     """Refuse what a machine cannot do for a recipe, or would do in another arithmetic.
 
     Raises:
-        RecipeError: with everything of that kind.
+        UserError: with everything of that kind.
     """
     messages: list[str] = []
     with gathered(messages):
@@ -79,14 +79,14 @@ def check_machine(recipe: Recipe, machine: Machine, file: str) -> None:
     with gathered(messages):
         check_mixed_precision(recipe, machine.mixed_precision, file)
     if messages:
-        raise RecipeError(messages)
+        raise UserError(messages)
 
 
 def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Machine:
     check_shards(file, settings.get("parallelism_config") or {})
     kind = str(settings.get("distributed_type", "NO"))
     if kind not in KINDS:
-        raise RecipeError(f"{file}: distributed_type {kind} is not planned for; known are {', '.join(KINDS)}")
+        raise UserError(f"{file}: distributed_type {kind} is not planned for; known are {', '.join(KINDS)}")
     own = int(settings.get("num_processes", 1))
     nodes = int(settings.get("num_machines", 1))
     count = 1 if kind == "NO" else own if nodes > 1 else processes or own
@@ -98,13 +98,11 @@ def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Mach
         return Machine(name, count, gpu=gpu, nodes=nodes, mixed_precision=mixed)
     inner = settings.get("deepspeed_config") or {}
     if (path := inner.get("deepspeed_config_file")) is None:
-        raise RecipeError(
-            f"{file}: deepspeed_config names no deepspeed_config_file; name one, as configs/accelerate do"
-        )
+        raise UserError(f"{file}: deepspeed_config names no deepspeed_config_file; name one, as configs/accelerate do")
     check_deepspeed(path, settings := _read(path, json.loads))
     zero = settings.get("zero_optimization", {})
     if (stage := zero.get("stage", 0)) not in range(4):
-        raise RecipeError(f"{path}: zero_optimization.stage is {stage!r}; known are 0 to 3")
+        raise UserError(f"{path}: zero_optimization.stage is {stage!r}; known are 0 to 3")
     bucket = zero.get("reduce_bucket_size", int(5e8))
     return Machine(
         name,
@@ -134,17 +132,15 @@ def _read(file: str, parse: Any) -> dict[str, Any]:
     try:
         values = parse(Path(found(file)).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(
+        raise UserError(
             f"{file}: cannot be read, there is no such file ({sought(file)}); `olmoe-ft recipes` lists those that "
             "come with olmoe_ft"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise RecipeError(f"{file}: cannot be read ({reason}); name a file of configs/accelerate/") from None
+        raise UserError(f"{file}: cannot be read ({reason}); name a file of configs/accelerate/") from None
     except (ValueError, RecursionError):
-        raise RecipeError(
-            f"{file}: not a readable configuration; compare it with those in configs/accelerate/"
-        ) from None
+        raise UserError(f"{file}: not a readable configuration; compare it with those in configs/accelerate/") from None
     if not isinstance(values, dict):
-        raise RecipeError(f"{file}: not a configuration of accelerate; name a file of configs/accelerate/")
+        raise UserError(f"{file}: not a configuration of accelerate; name a file of configs/accelerate/")
     return values

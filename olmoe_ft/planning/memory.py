@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from olmoe_ft.planning.machine import Machine
-from olmoe_ft.planning.parts import StepMemory
+from olmoe_ft.planning.step_memory import StepMemory
 
 GIB = 2**30
 RESERVE = GIB

@@ -7,26 +7,26 @@ from rich.markup import escape
 from rich.table import Table
 from trl import DPOConfig, SFTConfig
 
+from olmoe_ft.data.audit_report import data_report, print_audit
 from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.mixture import row_lengths
-from olmoe_ft.data.report import data_report, print_audit
 from olmoe_ft.data.terminal import Console
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.size import all_parameters, matrix_parameters_per_token
 from olmoe_ft.planning.advice import changes_that_fit
 from olmoe_ft.planning.machine import Machine, read_machine
+from olmoe_ft.planning.measured_step import Batch, measure_step
 from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
+from olmoe_ft.planning.schedule import Schedule, schedule
 from olmoe_ft.planning.shapes import print_shapes, shapes_by_speed
-from olmoe_ft.planning.step import Batch, measure_step
-from olmoe_ft.planning.steps import Schedule, schedule
 from olmoe_ft.planning.time import Rates, work_of
-from olmoe_ft.recipe import Recipe, RecipeError, Unreachable
+from olmoe_ft.recipe import Recipe, Unreachable, UserError
 from olmoe_ft.recipe.precision import check_optimizer, precision
 from olmoe_ft.shipped import found
+from olmoe_ft.training.arguments import training_arguments
 from olmoe_ft.training.inputs import Inputs, read_inputs
 from olmoe_ft.training.model_files import model_config, stage_tokenizer, with_start_of
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import training_arguments
 from olmoe_ft.training.shared_prompts import why_not_shared
 from olmoe_ft.training.space import space_of
 
@@ -82,7 +82,7 @@ def make_plan(recipe: Recipe, before: "Sequence[Plan]" = ()) -> Plan:
     Args:
         before: the plans of earlier stages of a pipeline, one of whose networks it may go on from.
     Raises:
-        RecipeError: a file the recipe names is missing or wrong, as `train` would say.
+        UserError: a file the recipe names is missing or wrong, as `train` would say.
     """
     run = RunDirectory(recipe)
     here = {name: value for name, value in recipe.training.items() if name != "tf32"}  # refused where no GPU has it
@@ -129,7 +129,7 @@ def print_plan(plan: Plan, machines: Sequence[Machine], budget: float, rates: Ra
         budget: memory of a device, in GiB.
         rates: what GPUs are assumed to reach.
     Raises:
-        RecipeError: on the first machine the optimizer would lose updates; others are left out, and named.
+        UserError: on the first machine the optimizer would lose updates; others are left out, and named.
     """
     console = Console()
     recipe, inputs = plan.recipe, plan.inputs
@@ -183,13 +183,13 @@ def machines_that_lose_nothing(recipe: Recipe, machines: Sequence[Machine]) -> t
     """The machines whose optimizer keeps the updates of bf16 weights, and why the others are none.
 
     Raises:
-        RecipeError: the first, which was asked for, is one of the others.
+        UserError: the first, which was asked for, is one of the others.
     """
     fine, lossy = [], []
     for machine in machines:
         try:
             check_optimizer(recipe, machine.deepspeed, f"configs/accelerate/{machine.name}.yaml")
-        except RecipeError as error:
+        except UserError as error:
             if machine is machines[0]:
                 raise
             lossy.append(str(error))
@@ -207,11 +207,11 @@ def largest_batch(plan: Plan) -> Batch:
     arguments = plan.arguments
     rows = arguments.per_device_train_batch_size
     if rows < 1 or arguments.gradient_accumulation_steps < 1:
-        raise RecipeError("training.per_device_train_batch_size and gradient_accumulation_steps must be at least 1")
+        raise UserError("training.per_device_train_batch_size and gradient_accumulation_steps must be at least 1")
     packed = bool(getattr(arguments, "packing", False))
     if plan.inputs is None or packed:
         if (longest := arguments.max_length) is None:
-            raise RecipeError("training.max_length: found null, and the rows are not known; give a length")
+            raise UserError("training.max_length: found null, and the rows are not known; give a length")
         return Batch(rows, longest, packed, 2 * longest if plan.shares_prompts else None)
     data = plan.inputs.train
     pair = int(row_lengths(data.rows).max()) if plan.shares_prompts else None
@@ -222,7 +222,7 @@ def _write_report(recipe: Recipe, report: dict, console: Console) -> None:
     run = RunDirectory(recipe)
     try:
         run.check()
-    except RecipeError as error:
+    except UserError as error:
         console.print(f"data_report.json is not written: {escape(str(error))}", highlight=False)
         return
     run.write_data_report(report)
@@ -297,7 +297,7 @@ def machines_for(plan: Plan, own: Machine | None, devices: int | None) -> list[M
     if plan.recipe.model.quantization is not None:
         machines = [machine for machine in machines if machine.stage < 3]
         if own is not None and own.stage == 3:
-            raise RecipeError(
+            raise UserError(
                 f"--accelerate {own.name}: not with model.quantization, which ZeRO-3 cannot cut up; "
                 "choose gpu.yaml or zero2.yaml"
             )

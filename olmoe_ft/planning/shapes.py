@@ -10,7 +10,7 @@ from rich.table import Table
 from olmoe_ft.data.terminal import Console
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
-from olmoe_ft.planning.parts import StepMemory
+from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.planning.time import Rates, StepTime, Work, step_time
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from trl.kernels import chunked_logprob
 
-from olmoe_ft.model import gated, grouped
-from olmoe_ft.model.products import AllExperts
-from olmoe_ft.model.routes import Routes
+from olmoe_ft.model.experts import activation as gated
+from olmoe_ft.model.experts import autograd
+from olmoe_ft.model.experts.dispatch import Routes
+from olmoe_ft.model.experts.matmul import AllExperts
 from olmoe_ft.training.optimizer import adamw
 
 
@@ -25,8 +26,8 @@ def as_on_a_gpu() -> Iterator[None]:
         (chunked_logprob, "_addmm_fp32"): lambda total, left, right: None,
         (adamw, "update"): lambda *args: None,
         (AllExperts, "can"): staticmethod(lambda routes, matrices: True),
-        (grouped, "gated_backward"): _gated_backward,
-        (grouped, "combine"): _combine,
+        (autograd, "gated_backward"): _gated_backward,
+        (autograd, "combine"): _combine,
     }
     before = {(owner, name): owner.__dict__[name] for owner, name in stand_ins}
     for (owner, name), stand_in in stand_ins.items():

@@ -14,7 +14,7 @@ from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.size import adapter_parameters_per_token, recomputed_flops_per_token, training_flops_per_token
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.memory import FP32
-from olmoe_ft.planning.parts import StepMemory
+from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.recipe import Recipe
 
 TFLOPS = (

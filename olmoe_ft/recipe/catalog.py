@@ -8,7 +8,7 @@ from typing import NamedTuple
 import yaml
 
 from olmoe_ft.recipe.commented import commented
-from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.errors import UserError
 from olmoe_ft.recipe.wording import nearest
 from olmoe_ft.recipe.yaml_file import read_document
 from olmoe_ft.shipped import FILES, recipe_names, shipped_recipe
@@ -44,17 +44,17 @@ def copy(name: str, to: str | None = None) -> list[Path]:
     Returns:
         the files that were written.
     Raises:
-        RecipeError: nothing of this name is there, or a file would be overwritten or cannot be written.
+        UserError: nothing of this name is there, or a file would be overwritten or cannot be written.
     """
     for config in _configs():
         path = config.relative_to(FILES)
         if name in (str(path), str(path.with_suffix(""))):
             if to is not None:
-                raise RecipeError(f"--to {to}: {path} keeps its path, because others name it; leave out --to")
+                raise UserError(f"--to {to}: {path} keeps its path, because others name it; leave out --to")
             return _write({**_deepspeed_file(config), path: config.read_text(encoding="utf-8")})
     if (file := shipped_recipe(name)) is None:
         near = nearest(name, [*recipe_names(), *config_names()])
-        raise RecipeError(f"{name}: nothing of this name comes with olmoe_ft{near}; `olmoe-ft recipes` lists what does")
+        raise UserError(f"{name}: nothing of this name comes with olmoe_ft{near}; `olmoe-ft recipes` lists what does")
     entry = _entry(str(file.relative_to(FILES / "recipes").with_suffix("")))
     target = to if to is not None else f"{read_document(file).values['name']}.yaml"
     return _write({Path(target): commented(file, f"{entry.name}: {entry.description}")})
@@ -92,12 +92,12 @@ def _deepspeed_file(config: Path) -> dict[Path, str]:
 
 def _write(files: dict[Path, str]) -> list[Path]:
     if there := [str(file) for file in files if os.path.lexists(file)]:
-        raise RecipeError(f"{', '.join(there)}: there is such a file already; move it away, or give another with --to")
+        raise UserError(f"{', '.join(there)}: there is such a file already; move it away, or give another with --to")
     for file, text in files.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("x", encoding="utf-8") as stream:
                 stream.write(text)
         except OSError as error:
-            raise RecipeError(f"{file}: cannot be written ({error.strerror}); give another place") from None
+            raise UserError(f"{file}: cannot be written ({error.strerror}); give another place") from None
     return [*files]

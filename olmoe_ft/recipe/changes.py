@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
-from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.errors import UserError
 
 ACCEPTABLE = {
     "data": "the training rows",
@@ -59,12 +59,12 @@ class Restart:
         """From the command line.
 
         Raises:
-            RecipeError: nothing is called so.
+            UserError: nothing is called so.
         """
         names = [name for item in accept for name in item.split(",")]
         if unknown := [name for name in names if name not in ACCEPTABLE]:
             known = ", ".join(f"{name} ({what})" for name, what in ACCEPTABLE.items())
-            raise RecipeError(f"--accept {unknown[0]}: not known; there are {known}")
+            raise UserError(f"--accept {unknown[0]}: not known; there are {known}")
         return cls(fresh, frozenset(names))
 
 

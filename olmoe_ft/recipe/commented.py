@@ -6,10 +6,10 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from olmoe_ft.recipe.check import model_at
 from olmoe_ft.recipe.load import load_recipe
-from olmoe_ft.recipe.messages import model_at
+from olmoe_ft.recipe.pipeline import stage_document
 from olmoe_ft.recipe.rules import stage_of
-from olmoe_ft.recipe.stages import stage_document
 from olmoe_ft.recipe.training_fields import Stage, help_of
 from olmoe_ft.recipe.yaml_file import inline_yaml, read_document
 from olmoe_ft.shipped import FILES

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.errors import UserError
 
 
 class Place(NamedTuple):
@@ -66,7 +66,7 @@ def assign(document: Document, key: str, value: Any) -> Document:
     """The document with one value replaced; sections on the way that do not exist are made, list items are not.
 
     Raises:
-        RecipeError: the key goes through a value that is no section, or names an item that a list does not have.
+        UserError: the key goes through a value that is no section, or names an item that a list does not have.
     """
     values = copy.deepcopy(document.values)
     places = {name: place for name, place in document.places.items() if not name.startswith(f"{key}.")}
@@ -86,9 +86,9 @@ def _item_name(node: Any, part: str, key: str) -> str | int:
     if isinstance(node, dict):
         return part
     if not isinstance(node, list):
-        raise RecipeError(f"{OVERRIDE}: {key}: `{part}` would be a key of {node!r}, which is no section")
+        raise UserError(f"{OVERRIDE}: {key}: `{part}` would be a key of {node!r}, which is no section")
     if not part.isdecimal() or int(part) >= len(node):
-        raise RecipeError(f"{OVERRIDE}: {key}: `{part}` is no item of this list; it has {len(node)}, counted from 0")
+        raise UserError(f"{OVERRIDE}: {key}: `{part}` is no item of this list; it has {len(node)}, counted from 0")
     return int(part)
 
 

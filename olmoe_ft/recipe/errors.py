@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
-class RecipeError(ValueError):
+class UserError(ValueError):
     """A recipe, a data file or an argument is wrong: everything that was found, one message a line.
 
     Attributes:
@@ -19,7 +19,10 @@ class RecipeError(ValueError):
         return "\n".join(self.messages)
 
 
-class Unreachable(RecipeError):
+RecipeError = UserError  # its name where a recipe is read (olmoe_ft.recipe)
+
+
+class Unreachable(UserError):
     """What a recipe names is on the Hub, or is a run that is to come: it cannot be had here and now."""
 
 
@@ -29,8 +32,8 @@ class RunError(RuntimeError):
 
 @contextmanager
 def gathered(messages: list[str]) -> Iterator[None]:
-    """Add the messages of a RecipeError in the block to the list and go on behind the block."""
+    """Add the messages of a UserError in the block to the list and go on behind the block."""
     try:
         yield
-    except RecipeError as error:
+    except UserError as error:
         messages += error.messages

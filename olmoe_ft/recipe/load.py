@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from olmoe_ft.recipe.check import check, unknown_key
 from olmoe_ft.recipe.document import OVERRIDE, Document, assign
-from olmoe_ft.recipe.errors import RecipeError, gathered
-from olmoe_ft.recipe.messages import check, unknown_key
+from olmoe_ft.recipe.errors import UserError, gathered
 from olmoe_ft.recipe.paths import MISSED
+from olmoe_ft.recipe.pipeline import check_pipeline
 from olmoe_ft.recipe.schema import Recipe
-from olmoe_ft.recipe.stages import check_pipeline
 from olmoe_ft.recipe.wording import nearest
 from olmoe_ft.recipe.yaml_file import parse_value, read_document
 from olmoe_ft.shipped import recipe_names, shipped_recipe
@@ -31,7 +31,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
         overrides: `section.key=value` each, the value as YAML; `data.train.0.weight=0.5` reaches into a list. In a
             pipeline `training.max_steps=2` reaches every stage and `stages.0.training.max_steps=2` only the first.
     Raises:
-        RecipeError: the file cannot be read, or with every mistake in the recipe and the overrides.
+        UserError: the file cannot be read, or with every mistake in the recipe and the overrides.
     """
     document = read_document(recipe_file(path))
     MISSED.clear()
@@ -43,7 +43,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     with gathered(messages):
         recipe = _recipe(document, assignments)
     if messages:
-        raise RecipeError(list(dict.fromkeys(messages)))  # the stages of a pipeline share sections, and their mistakes
+        raise UserError(list(dict.fromkeys(messages)))  # the stages of a pipeline share sections, and their mistakes
     return recipe
 
 
@@ -51,13 +51,13 @@ def recipe_file(name: str | os.PathLike[str]) -> Path:
     """The file of a recipe: the one that is there, else the shipped one of that name.
 
     Raises:
-        RecipeError: there is neither.
+        UserError: there is neither.
     """
     if os.path.exists(name):
         return Path(name)
     if (file := shipped_recipe(os.fspath(name))) is not None:
         return file
-    raise RecipeError(
+    raise UserError(
         f"{name}: there is no such file in {Path.cwd()}, and no recipe of this name comes with olmoe_ft"
         f"{nearest(os.fspath(name), recipe_names())}; `olmoe-ft recipes` lists them"
     )
@@ -67,20 +67,20 @@ def parse_override(text: str) -> Override:
     """Split `section.key=value`.
 
     Raises:
-        RecipeError: no `=`, no such section, or a value that is not YAML.
+        UserError: no `=`, no such section, or a value that is not YAML.
     """
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
-        raise RecipeError(f'{OVERRIDE}: found "{text}"; write section.key=value, such as training.learning_rate=1e-5')
+        raise UserError(f'{OVERRIDE}: found "{text}"; write section.key=value, such as training.learning_rate=1e-5')
     section = key.partition(".")[0]
     known = list(Recipe.model_fields)
     if section not in known:
         said = unknown_key((section,), known).replace("unknown key", "unknown section")
-        raise RecipeError(f"{OVERRIDE}: {key}: {said}")
+        raise UserError(f"{OVERRIDE}: {key}: {said}")
     try:
         return Override(key, parse_value(value))
     except ValueError as error:
-        raise RecipeError(f'{OVERRIDE}: {key}: found "{value}", which is not valid YAML ({error})') from None
+        raise UserError(f'{OVERRIDE}: {key}: found "{value}", which is not valid YAML ({error})') from None
 
 
 def _recipe(document: Document, assignments: list[Override]) -> Recipe:
@@ -93,5 +93,5 @@ def _recipe(document: Document, assignments: list[Override]) -> Recipe:
     with gathered(messages):
         recipe = check(document)
     if messages:
-        raise RecipeError(messages)
+        raise UserError(messages)
     return recipe

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from olmoe_ft.recipe.errors import RecipeError
-from olmoe_ft.recipe.launch import check_environment, check_shards
+from olmoe_ft.recipe.errors import UserError
+from olmoe_ft.recipe.mixed_precision import check_environment, check_shards
 from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.wording import shown
 
@@ -64,12 +64,12 @@ def check_optimizer(recipe: Recipe, deepspeed: bool, where: str) -> None:
         deepspeed: whether fp32 copies of the trained weights are held by DeepSpeed.
         where: the machine, for the message.
     Raises:
-        RecipeError: `training.optim` names one where nothing else holds the weights in fp32.
+        UserError: `training.optim` names one where nothing else holds the weights in fp32.
     """
     optim = recipe.training.get("optim")
     if deepspeed or optim is None or not trains_bfloat16(recipe):
         return
-    raise RecipeError(
+    raise UserError(
         f"training.optim: found {shown(optim)} with model.dtype bfloat16 on {where}, where nothing holds the trained "
         f"weights in float32: it would round most updates away. Remove it, and {OWN} trains, which keeps every "
         "weight's lower half; or set model.dtype: float32; or launch with configs/accelerate/zero2.yaml or zero3.yaml"
@@ -80,7 +80,7 @@ def deepspeed_here(environment: Mapping[str, str] | None = None) -> bool:
     """Whether this process was launched under DeepSpeed.
 
     Raises:
-        RecipeError: under FSDP or another launch that is not supported, or under a DeepSpeed whose configuration cannot
+        UserError: under FSDP or another launch that is not supported, or under a DeepSpeed whose configuration cannot
             be read, keeps no fp32 copies or shards rows.
     """
     environment = os.environ if environment is None else environment
@@ -94,7 +94,7 @@ def deepspeed_here(environment: Mapping[str, str] | None = None) -> bool:
             mend = (
                 "name a file of configs/deepspeed/ (`olmoe-ft recipes copy configs/accelerate/zero3` writes one here)"
             )
-            raise RecipeError(f"{file}: no readable DeepSpeed configuration ({error}); {mend}") from None
+            raise UserError(f"{file}: no readable DeepSpeed configuration ({error}); {mend}") from None
         check_deepspeed(file, settings)
     return True
 
@@ -103,14 +103,14 @@ def check_deepspeed(file: str, settings: Any) -> None:
     """Refuse a DeepSpeed configuration that keeps master weights in half precision, or shards rows or layers.
 
     Raises:
-        RecipeError: it does, or is no configuration.
+        UserError: it does, or is no configuration.
     """
     if not isinstance(settings, Mapping):
-        raise RecipeError(f"{file}: not a DeepSpeed configuration; compare it with those in configs/deepspeed/")
+        raise UserError(f"{file}: not a DeepSpeed configuration; compare it with those in configs/deepspeed/")
     for section, key in (("bf16", "bf16_master_weights_and_grads"), ("fp16", "fp16_master_weights_and_grads")):
         found = settings.get(section, {})
         if isinstance(found, Mapping) and found.get(key):
-            raise RecipeError(f"{file}: {section}.{key} rounds most updates away; remove it, so that they are in fp32")
+            raise UserError(f"{file}: {section}.{key} rounds most updates away; remove it, so that they are in fp32")
     tensor_parallel = settings.get("tensor_parallel")
     tensor_parallel = tensor_parallel if isinstance(tensor_parallel, Mapping) else {}
     check_shards(

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from olmoe_ft.recipe.document import Document, Place, merge
-from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.errors import UserError
 from olmoe_ft.recipe.wording import nearest
 from olmoe_ft.shipped import recipe_names, shipped_recipe
 
@@ -52,7 +52,7 @@ def read_document(path: Path, chain: tuple[Path, ...] = ()) -> Document:
         path: the file; `extends` inside it is relative to its folder, or names a recipe of the package.
         chain: the files that extend this one, outermost first.
     Raises:
-        RecipeError: a file is missing, not readable, not YAML or no mapping, has a key twice, or extends itself.
+        UserError: a file is missing, not readable, not YAML or no mapping, has a key twice, or extends itself.
     """
     document = _parse(_read_text(path), str(path))
     return extended(document, path, (*chain, path)) if "extends" in document.values else document
@@ -70,18 +70,18 @@ def extended(document: Document, file: Path, chain: tuple[Path, ...]) -> Documen
 def read_parent(parent: Any, place: Place, file: Path, chain: tuple[Path, ...]) -> Document:
     """The file named by an `extends` at `place` in `file`: relative to its folder, or a recipe of the package."""
     if not isinstance(parent, str) or not parent:
-        raise RecipeError(f"{place}: extends: found {parent!r}; give the path of one YAML file, relative to this one")
+        raise UserError(f"{place}: extends: found {parent!r}; give the path of one YAML file, relative to this one")
     target = Path(os.path.normpath(file.parent / parent))
     if not os.path.isfile(target):
         if (shipped := shipped_recipe(parent)) is None:
             hint = _shipped_parent(parent)
-            raise RecipeError(
+            raise UserError(
                 f"{place}: extends: there is no file {target}; the path is relative to {file.parent}/{hint}"
             )
         target = shipped
     if target.resolve() in (earlier.resolve() for earlier in chain):
         circle = " -> ".join(str(link) for link in (*chain, target))
-        raise RecipeError(f"{place}: extends: the files extend each other in a circle, {circle}; remove one `extends`")
+        raise UserError(f"{place}: extends: the files extend each other in a circle, {circle}; remove one `extends`")
     return read_document(target, chain)
 
 
@@ -120,16 +120,16 @@ def inline_yaml(value: Any) -> str:
 
 def _read_text(path: Path) -> str:
     if os.path.isdir(path):
-        raise RecipeError(f"{path} is a folder; name a YAML file in it")
+        raise UserError(f"{path} is a folder; name a YAML file in it")
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise RecipeError(f"{path}: there is no such file; check the path, it is relative to {Path.cwd()}") from None
+        raise UserError(f"{path}: there is no such file; check the path, it is relative to {Path.cwd()}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise RecipeError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
+        raise UserError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
 def _parse(text: str, file: str) -> Document:
@@ -137,16 +137,16 @@ def _parse(text: str, file: str) -> Document:
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
-            raise RecipeError(f"{file}:1: the file is empty; a recipe needs at least `name` and `stage`")
+            raise UserError(f"{file}:1: the file is empty; a recipe needs at least `name` and `stage`")
         if not isinstance(root, yaml.MappingNode):
-            raise RecipeError(f"{file}:{_line(root)}: a recipe is a mapping of sections (`name: ...`, `stage: ...`)")
+            raise UserError(f"{file}:{_line(root)}: a recipe is a mapping of sections (`name: ...`, `stage: ...`)")
         places: dict[str, Place] = {}
         _walk(root, "", file, places)
         return Document(loader.construct_document(root), places)
     except yaml.YAMLError as error:
-        raise RecipeError(_syntax_message(error, text, file)) from None
+        raise UserError(_syntax_message(error, text, file)) from None
     except RecursionError:
-        raise RecipeError(f"{file}: lists or mappings are nested hundreds deep; a recipe needs five levels") from None
+        raise UserError(f"{file}: lists or mappings are nested hundreds deep; a recipe needs five levels") from None
 
 
 def _walk(node: yaml.Node, key: str, file: str, places: dict[str, Place]) -> None:
@@ -160,10 +160,10 @@ def _walk(node: yaml.Node, key: str, file: str, places: dict[str, Place]) -> Non
         for name, value in node.value:
             if not isinstance(name, yaml.ScalarNode) or not name.tag.endswith(":str"):
                 shown = name.value if isinstance(name, yaml.ScalarNode) else "a list or mapping"
-                raise RecipeError(f"{file}:{_line(name)}: found {shown} as a key; keys are names, or texts in quotes")
+                raise UserError(f"{file}:{_line(name)}: found {shown} as a key; keys are names, or texts in quotes")
             if name.value in seen:
                 lines = f"in line {seen[name.value]} and again in line {_line(name)}"
-                raise RecipeError(f"{file}:{_line(name)}: `{name.value}` stands {lines}; remove one of them")
+                raise UserError(f"{file}:{_line(name)}: `{name.value}` stands {lines}; remove one of them")
             seen[name.value] = _line(name)
             children.append((name.value, value))
             places[f"{key}.{name.value}" if key else name.value] = Place(file, _line(name))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from olmoe_ft.adapters.base_model import fingerprint, note_base
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.checkpoints.base_model import fingerprint, note_base
+from olmoe_ft.recipe import UserError
 from olmoe_ft.training.saving import SavingMixin
 
 
@@ -48,7 +48,7 @@ class AdapterChecks(TrainerCallback):
         self.learns = True
         self._listen_no_more()
         if silent := [name for name, count in zip(self.asked, heard, strict=True) if not count]:
-            raise RecipeError(
+            raise UserError(
                 f"lora: no gradient came to {len(silent)} of {len(heard)} factors that should have one, first "
                 f"{silent[0]}: the forward pass leaves this adapter out, and training it would change nothing"
             )
@@ -56,7 +56,7 @@ class AdapterChecks(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         self._listen_no_more()
         if not self.learns and state.global_step > self.began_at:
-            raise RecipeError("lora: no gradient ever came to any factor; no row has an answer to learn from")
+            raise UserError("lora: no gradient ever came to any factor; no row has an answer to learn from")
         after = self._frozen_bits()
         changed = [name for name, bits in after.items() if bits != self.before[name]]
         count = torch.tensor(len(changed), device=args.device)

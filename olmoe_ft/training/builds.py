@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from olmoe_ft.data.terminal import say
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 LETS_GO = 1.0  # seconds, more than enough between closing the file and removing it
 
@@ -21,7 +21,7 @@ def check_builds() -> None:
     """Before DeepSpeed is started: say whom it will wait for; to be used once on each computer.
 
     Raises:
-        RecipeError: a lock has been left by a build that was killed.
+        UserError: a lock has been left by a build that was killed.
     """
     for lock in locks():
         holder = builder(lock)
@@ -30,7 +30,7 @@ def check_builds() -> None:
             if not lock.exists():
                 continue
             if builder(lock) is None:
-                raise RecipeError(
+                raise UserError(
                     f"{lock}: a build of DeepSpeed's {lock.parent.name} was ended before it was done, and no process "
                     "here holds this lock; every launch would wait for ever, so remove the file"
                 )

@@ -6,13 +6,13 @@ torch and transformers are imported once every file has been found to be there.
 import os
 from pathlib import Path
 
-from olmoe_ft.adapters.folders import check_weights, resolve_checkpoint
+from olmoe_ft.checkpoints.folders import check_weights, resolve_checkpoint
 from olmoe_ft.data.locations import read_rows
-from olmoe_ft.data.questions import load_questions
 from olmoe_ft.data.sources import load_source
+from olmoe_ft.evaluation.questions import load_questions
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.changes import GO_ON, Restart
-from olmoe_ft.recipe.launch import check_mixed_precision
+from olmoe_ft.recipe.mixed_precision import check_mixed_precision
 from olmoe_ft.recipe.options.device import check_device, check_packages
 from olmoe_ft.recipe.precision import check_optimizer, deepspeed_here
 from olmoe_ft.training.builds import check_builds
@@ -31,7 +31,7 @@ def check_files(recipe: Recipe, into_runs: bool = True, restart: Restart = GO_ON
         into_runs: whether it is to be trained into its run directories.
         restart: how it treats what is in them.
     Raises:
-        RecipeError: a file is missing, unreadable or malformed, a run directory holds something else, or the optimizer
+        UserError: a file is missing, unreadable or malformed, a run directory holds something else, or the optimizer
             would lose updates on this machine.
     """
     if into_runs:
@@ -79,7 +79,7 @@ def check_files(recipe: Recipe, into_runs: bool = True, restart: Restart = GO_ON
         read_inputs(started, config)
         to_come.append(stage)
     for name in on_hub:
-        from olmoe_ft.adapters.base_model import local_folder
+        from olmoe_ft.checkpoints.base_model import local_folder
 
         check_weights(str(local_folder(name)))
 

@@ -8,10 +8,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, SFTConfig
 
-from olmoe_ft.adapters.base_model import fingerprint
-from olmoe_ft.adapters.folders import resolve_checkpoint
+from olmoe_ft.checkpoints.base_model import fingerprint
+from olmoe_ft.checkpoints.folders import resolve_checkpoint
 from olmoe_ft.checkpoints.run_checkpoints import step_of, stood_on
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.training.inputs import Inputs
 from olmoe_ft.training.steps import Steps
 
@@ -53,17 +53,17 @@ def refuse_other_start(recipe: Recipe, summary: dict[str, Any], accept: frozense
         summary: of the finished run.
         accept: `model` leaves it as it is.
     Raises:
-        RecipeError: naming both.
+        UserError: naming both.
     """
     path, before = recipe.model.path, summary.get(STARTED_FROM)
     if path is None or before is None or "model" in accept or not Path(path).exists():
         return
     try:
         now = fingerprint(resolve_checkpoint(path))
-    except RecipeError:  # it is not finished, or damaged, which is said where it is read
+    except UserError:  # it is not finished, or damaged, which is said where it is read
         return
     if now != before:
-        raise RecipeError(
+        raise UserError(
             f"{recipe.run_dir} has finished, from other weights than {path} has now; move {recipe.run_dir} away to "
             "train it from those, or keep it as it is with --accept model"
         )
@@ -88,7 +88,7 @@ def compare(checkpoint: Path, now: dict[str, Any], steps: Steps, accept: frozens
     Returns:
         what is another and accepted, for `run.json`.
     Raises:
-        RecipeError: naming all that differs and is not.
+        UserError: naming all that differs and is not.
     """
     before = stood_on(checkpoint)
     assert before is not None  # or the checkpoint would not count as whole
@@ -117,7 +117,7 @@ def compare(checkpoint: Path, now: dict[str, Any], steps: Steps, accept: frozens
             "training.max_steps (or num_train_epochs), or start over with --fresh"
         )
     if wrong:
-        raise RecipeError(wrong)
+        raise UserError(wrong)
     return differing
 
 

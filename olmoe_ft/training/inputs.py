@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.audit import Audit, audit
 from olmoe_ft.data.mixture import Mixture, load_mixtures
-from olmoe_ft.data.questions import Question, load_questions
+from olmoe_ft.evaluation.questions import Question, load_questions
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.training_fields import default_of
 from olmoe_ft.training.model_files import stage_tokenizer
@@ -42,7 +42,7 @@ def read_inputs(recipe: Recipe, config: "OlmoeConfig") -> Inputs:
     In a launch the first process of each machine reads them and the others wait for it, outside of any collective.
 
     Raises:
-        RecipeError: a file is missing, empty or malformed.
+        UserError: a file is missing, empty or malformed.
     """
     assert recipe.stage != "pipeline"
     tokenizer = stage_tokenizer(recipe, config)

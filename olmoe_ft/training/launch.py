@@ -10,7 +10,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 
 from olmoe_ft.reasons import is_no_space, is_out_of_memory, is_refused_option, one_line, system_reason
-from olmoe_ft.recipe import RecipeError, RunError
+from olmoe_ft.recipe import RunError, UserError
 from olmoe_ft.stopping import done_at_a_stop, undisturbed
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.space import Space, why_not_saved
@@ -51,7 +51,7 @@ class Launch(TrainerCallback):
         """Wrap all that writes into the run directory: an error before the first step takes away what was made.
 
         Raises:
-            RecipeError: what the user can change, before the first step.
+            UserError: what the user can change, before the first step.
             RunError: what a disk or a memory refused at any time.
         """
         with done_at_a_stop(self._undo):
@@ -74,8 +74,8 @@ class Launch(TrainerCallback):
                 for folder in self.new_parents:
                     folder.rmdir()
 
-    def _sentence(self, error: BaseException) -> RecipeError | RunError | None:
-        if isinstance(error, RecipeError | RunError):
+    def _sentence(self, error: BaseException) -> UserError | RunError | None:
+        if isinstance(error, UserError | RunError):
             return None
         if self._is_gone():
             return self._gone()
@@ -86,11 +86,11 @@ class Launch(TrainerCallback):
         else:
             reason = system_reason(error, str(self.run.path))
         if reason is not None:
-            return RunError(reason) if self.stepped else RecipeError(reason)
+            return RunError(reason) if self.stepped else UserError(reason)
         if not self.stepped and isinstance(error, wandb.Error):
-            return RecipeError(f"tracking: {one_line(error)}; `wandb: off` trains without W&B")
+            return UserError(f"tracking: {one_line(error)}; `wandb: off` trains without W&B")
         if not self.stepped and is_refused_option(error):
-            return RecipeError(f"training cannot start: {one_line(error)}")
+            return UserError(f"training cannot start: {one_line(error)}")
         return None
 
     def _out_of_memory(self, error: BaseException) -> str:

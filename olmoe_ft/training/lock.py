@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from olmoe_ft.data.terminal import say
 from olmoe_ft.ending import FAILURE
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 from olmoe_ft.stopping import done_at_a_stop
 from olmoe_ft.training.signs import computer
 
@@ -72,7 +72,7 @@ def only_launch(folder: Path) -> Iterator[None]:
     """Hold the lock of a run directory within the block; for one process of a launch. Makes the folder.
 
     Raises:
-        RecipeError: another launch holds it.
+        UserError: another launch holds it.
         OSError: the folder cannot be written.
     """
     file, own, ended = folder / NAME, Holder.here(), threading.Event()
@@ -95,7 +95,7 @@ def refuse_second(folder: Path) -> None:
     """Refuse at once, before rows are read, where a launch that is seen to live trains in the folder.
 
     Raises:
-        RecipeError: it does.
+        UserError: it does.
     """
     found = _look(folder / NAME)
     if found is not None and found.holder is not None and found.holder.lives():
@@ -105,7 +105,7 @@ def refuse_second(folder: Path) -> None:
 def _take(file: Path, own: Holder) -> None:
     while not _create(file, own):
         if file.is_dir() and not file.is_symlink():
-            raise RecipeError(f"{file} is a folder, where a file should say who trains here; move it away")
+            raise UserError(f"{file} is a folder, where a file should say who trains here; move it away")
         if (found := _look(file)) is None:
             continue  # its holder has let go
         alive = None if found.holder is None else found.holder.lives()
@@ -176,13 +176,13 @@ def _beat(file: Path, own: Holder, ended: threading.Event) -> None:
             os.utime(file)
 
 
-def _held(folder: Path, holder: Holder | None) -> RecipeError:
+def _held(folder: Path, holder: Holder | None) -> UserError:
     by = (
         f"process {holder.pid} on {holder.host} since {holder.since}"
         if holder
         else "a launch that still renews its lock"
     )
-    return RecipeError(f"{folder} is being trained by {by}; wait for it, stop it, or give this run another `name`")
+    return UserError(f"{folder} is being trained by {by}; wait for it, stop it, or give this run another `name`")
 
 
 def _gone(holder: Holder | None) -> str:

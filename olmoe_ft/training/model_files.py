@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olmoe_ft.adapters.folders import load_config, resolve_checkpoint
+from olmoe_ft.checkpoints.folders import load_config, resolve_checkpoint
 from olmoe_ft.reasons import one_line
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.paths import sought
 from olmoe_ft.recipe.wording import nearest
 from olmoe_ft.training.run_directory import RunDirectory
@@ -27,18 +27,18 @@ def config_values(file: str) -> dict[str, Any]:
     """What `model.config` holds.
 
     Raises:
-        RecipeError: it cannot be read, or holds no JSON object.
+        UserError: it cannot be read, or holds no JSON object.
     """
     try:
         values = json.loads(Path(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"{file}: no model configuration, there is no such file ({sought(file)})") from None
+        raise UserError(f"{file}: no model configuration, there is no such file ({sought(file)})") from None
     except OSError as error:
-        raise RecipeError(f"{file}: no model configuration ({error.strerror}); set model.config") from None
+        raise UserError(f"{file}: no model configuration ({error.strerror}); set model.config") from None
     except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{file}: no model configuration (not valid JSON: {error}); correct the file") from None
+        raise UserError(f"{file}: no model configuration (not valid JSON: {error}); correct the file") from None
     if not isinstance(values, dict):
-        raise RecipeError(f"{file}: no model configuration (it holds no object); `olmoe-ft recipes` lists some")
+        raise UserError(f"{file}: no model configuration (it holds no object); `olmoe-ft recipes` lists some")
     return values
 
 
@@ -46,7 +46,7 @@ def model_config(recipe: Recipe) -> "OlmoeConfig":
     """The network of a recipe: of `model.path`'s checkpoint, or read from `model.config`; no weights.
 
     Raises:
-        RecipeError: there is no such checkpoint or file, or its sizes contradict each other.
+        UserError: there is no such checkpoint or file, or its sizes contradict each other.
     """
     if recipe.model.path is not None:
         return load_config(resolve_checkpoint(recipe.model.path))
@@ -55,17 +55,15 @@ def model_config(recipe: Recipe) -> "OlmoeConfig":
     from olmoe_ft.model import OlmoeConfig
 
     if values.pop("model_type", "olmoe") != "olmoe":
-        raise RecipeError(
-            f"{file}: no model configuration (of another `model_type`); this pipeline trains 'olmoe' only"
-        )
+        raise UserError(f"{file}: no model configuration (of another `model_type`); this pipeline trains 'olmoe' only")
     known = [*OlmoeConfig().to_dict(), *OlmoeConfig.attribute_map, *OTHER_SPELLINGS]
     for name in values:
         if name not in known:
-            raise RecipeError(f"{file}: `{name}` is no field of a model configuration{nearest(name, known)}")
+            raise UserError(f"{file}: `{name}` is no field of a model configuration{nearest(name, known)}")
     try:
         return OlmoeConfig(**values)
     except (ValueError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{file}: no model configuration ({one_line(error)})") from None
+        raise UserError(f"{file}: no model configuration ({one_line(error)})") from None
 
 
 def with_start_of(recipe: Recipe, before: Sequence[Recipe]) -> Recipe:

@@ -2,7 +2,7 @@
 
 from rich.markup import escape
 
-from olmoe_ft.data.report import print_audit
+from olmoe_ft.data.audit_report import print_audit
 from olmoe_ft.data.terminal import Console
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.inputs import read_inputs
@@ -13,7 +13,7 @@ def prepare_rows(recipe: Recipe, console: Console) -> None:
     """Prepare the rows of a recipe and of every stage in it, and show their audit. Needs no GPU and reads no weights.
 
     Raises:
-        RecipeError: a file is missing, unreadable or malformed, or the cache cannot be written.
+        UserError: a file is missing, unreadable or malformed, or the cache cannot be written.
     """
     before: list[Recipe] = []
     for stage in recipe.stages or (recipe,):

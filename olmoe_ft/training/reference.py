@@ -6,7 +6,7 @@ import torch
 from transformers import TrainerCallback
 from trl import DPOTrainer
 
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 PAIRS = 4
 EXACT = 1e-6  # of a reward, in fp32, where policy and reference are computed alike
@@ -39,7 +39,7 @@ class ReferenceCheck(TrainerCallback):
         for answer in ("chosen", "rejected"):
             reward, allowed = found[f"rewards/{answer}"], self._allowed(found[f"logps/{answer}"])
             if not abs(reward) <= allowed:
-                raise RecipeError(
+                raise UserError(
                     f"the reference of DPO is not the model that training starts from: before the first step the "
                     f"reward of the {answer} answer of row {index} is {reward:.3g} instead of 0 (up to {allowed:.1g}), "
                     f"so the loss is not {math.log(2):.4f}. Start from the run of the SFT stage (model.path); if the "

@@ -20,7 +20,7 @@ from olmoe_ft.checkpoints import manifest
 from olmoe_ft.checkpoints.manifest import damage, entries, write_manifest
 from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints, put_aside, read_object, stood_on
 from olmoe_ft.model.size import all_parameters
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.changes import GO_ON, STEPS, Restart, differences, of_another_run, to_accept
 from olmoe_ft.recipe.metrics import FOLLOWING
 from olmoe_ft.shipped import CHECKOUT, FILES
@@ -61,23 +61,23 @@ class RunDirectory:
         """Refuse a directory that holds something else.
 
         Raises:
-            RecipeError: it holds another recipe, naming what differs, or files that are no run's.
+            UserError: it holds another recipe, naming what differs, or files that are no run's.
         """
         taken = next(
             (place for place in (self.path, *self.path.parents) if place.exists() and not place.is_dir()), None
         )
         if taken is not None:
-            raise RecipeError(f"{taken} is a file, and {self.path}/ is to be a folder; move it away")
+            raise UserError(f"{taken} is a file, and {self.path}/ is to be a folder; move it away")
         for place in (self.path, *self.path.parents):
             if place.is_symlink() and not place.exists():
-                raise RecipeError(
+                raise UserError(
                     f"{place} is a link to {place.readlink()}, which is not there; make it, or remove {place}"
                 )
         if restart.fresh or self.untrained.exists():
             return
         if self._recipe_before() is None:
             if self.path.exists() and ({*self.path.iterdir()} - {self.data_report, self.lock}):
-                raise RecipeError(
+                raise UserError(
                     f"{self.path} holds files but no recipe.yaml that can be read; move it away, change `name`, or "
                     "keep it aside with --fresh"
                 )
@@ -85,7 +85,7 @@ class RunDirectory:
         if others := self._others(self.changed(), restart.accept):
             names = ",".join(to_accept(others))
             go_on = f", or go on all the same with --accept {names}" if names else ""
-            raise RecipeError(
+            raise UserError(
                 f"{self.path} holds the run of another recipe (it differs in {', '.join(others)}); "
                 f"change `name`, start over with --fresh, which keeps that run aside{go_on}"
             )
@@ -188,8 +188,8 @@ class RunDirectory:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def _unwritable(self, error: OSError) -> RecipeError:
-        return RecipeError(f"{self.path} cannot be written ({error.strerror}); runs/ may be a link to a disk")
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"{self.path} cannot be written ({error.strerror}); runs/ may be a link to a disk")
 
     def check_space(self, config: "OlmoeConfig") -> None:
         """Whether the disk can be written, and has room for the weights in `final/`; checkpoints come on top of them.
@@ -197,12 +197,12 @@ class RunDirectory:
         Args:
             config: the network's.
         Raises:
-            RecipeError: it cannot, or has not.
+            UserError: it cannot, or has not.
         """
         place = next(place for place in (self.path.absolute(), *self.path.absolute().parents) if place.exists())
         needed = 0 if self.recipe.lora else all_parameters(config) * BYTES[self.recipe.model.dtype]
         if (free := shutil.disk_usage(place).free) < needed:
-            raise RecipeError(
+            raise UserError(
                 f"{self.path}: the disk has {free / 2**30:.1f} GiB left and the run will write at least "
                 f"{needed / 2**30:.1f}; make room, or let runs/ be a link to another disk"
             )

@@ -1,8 +1,8 @@
 """Preference pairs in one row without padding, chosen and rejected behind one copy of their prompt.
 
 The row of a pair is `prompt, chosen, rejected`. Both answers' positions go on from the prompt's; chosen sees prompt and
-itself, rejected the same prompt and itself (`model/documents.py`: one segment of prompt and chosen, one of rejected).
-The prompt's last token predicts the first of either answer.
+itself, rejected the same prompt and itself (`model/attention_backends.py`: one segment
+of prompt and chosen, one of rejected). The prompt's last token predicts the first of either answer.
 
 Shapes: P pairs, S positions of a padded row, T tokens of the packed row, N labels.
 """
@@ -37,9 +37,9 @@ def pack_pairs(input_ids: Tensor, attention_mask: Tensor, completion_mask: Tenso
     Args:
         input_ids, attention_mask, completion_mask: (2·P, S), chosen rows first, padded on the right.
     Returns:
-        `input_ids`, `position_ids`, `completion_mask` (1, T); the bounds of attention (`model/documents.py`); `places`
-        (N,), which of the 2·P·(S - 1) next-token targets are an answer's, and `scored` (N,), the tokens of the row
-        that predict them.
+        `input_ids`, `position_ids`, `completion_mask` (1, T); the bounds of attention
+        (`model/attention_backends.py`); `places` (N,), which of the 2·P·(S - 1) next-token targets are an
+        answer's, and `scored` (N,), the tokens of the row that predict them.
     """
     pairs, targets = len(input_ids) // 2, input_ids.shape[1] - 1
     lengths = attention_mask.sum(dim=1).tolist()

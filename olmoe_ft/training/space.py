@@ -20,7 +20,7 @@ from transformers import TrainingArguments
 
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.reasons import one_line
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.training.optimizer.moved import SAMPLE
 from olmoe_ft.training.optimizer.states import optimizer_with_states, states_of
 from olmoe_ft.training.outline import adapted, outline
@@ -124,14 +124,14 @@ def check_space(run: RunDirectory, space: Space) -> None:
     """Whether there is room for a run beside what an earlier launch of it has written.
 
     Raises:
-        RecipeError: there is not.
+        UserError: there is not.
     """
     folders = (*run.checkpoints.newest_first(), run.base, run.final)  # not what was put aside
     written = [file for folder in folders for file in folder.rglob("*")]
     there = sum(file.stat().st_size for file in written if file.is_file())
     if (free := free_space(run.path)) < space.peak - there:
         limit = run.recipe.training.get("save_total_limit")
-        raise RecipeError(
+        raise UserError(
             f"{run.path}: the run needs {space}; {amount(there)} of it are there, and {amount(free)} are free; make "
             f"room, let runs/ be a link to another disk, or lower training.save_total_limit (now {limit or 'none'})"
         )
@@ -173,7 +173,7 @@ def _states(arguments: TrainingArguments, policy: nn.Module, weights: list[Tenso
         fake: list[Tensor] = [nn.Parameter(torch.empty(weight.shape, dtype=weight.dtype)) for weight in weights]
         try:
             return states_of(optimizer_with_states(arguments, policy, fake, deepspeed))
-        except RecipeError:  # it looks at values: taken for AdamW, which keeps as much as any
+        except UserError:  # it looks at values: taken for AdamW, which keeps as much as any
             return [torch.empty(weight.shape) for weight in weights for _ in range(2)]
 
 

@@ -9,18 +9,19 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.quantize import check_quantization
 from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.checkpoints.pickles import refuse_code, without_code
-from olmoe_ft.data.report import data_report, print_audit
+from olmoe_ft.checkpoints.weights import load_whole
+from olmoe_ft.data.audit_report import data_report, print_audit
 from olmoe_ft.data.terminal import Console
-from olmoe_ft.model.grouped import GRADIENTS
+from olmoe_ft.evaluation.answers import score
+from olmoe_ft.model.experts.autograd import GRADIENTS
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.changes import GO_ON, Restart
 from olmoe_ft.recipe.precision import precision
 from olmoe_ft.training.adapter_checks import AdapterChecks
-from olmoe_ft.training.answers import score
+from olmoe_ft.training.arguments import training_arguments, whole_weights
 from olmoe_ft.training.batch_rows import BatchRows
 from olmoe_ft.training.circumstances import STARTED_FROM, circumstances, compare, refuse_other_start
 from olmoe_ft.training.finite import NotFinite
@@ -28,12 +29,11 @@ from olmoe_ft.training.inputs import Inputs, read_inputs
 from olmoe_ft.training.launch import Launch
 from olmoe_ft.training.lock import only_launch, refuse_second
 from olmoe_ft.training.model_files import model_config
+from olmoe_ft.training.printed import print_aside, print_finished, print_recovered, print_start, print_summary
 from olmoe_ft.training.progress import ProgressBar
 from olmoe_ft.training.recovery import Found, find, put_misplaced_aside, recover
-from olmoe_ft.training.report import print_aside, print_finished, print_recovered, print_start, print_summary
-from olmoe_ft.training.router.files import RoutingFiles, write_routing
+from olmoe_ft.training.router.pictures import RoutingFiles, write_routing
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import training_arguments, whole_weights
 from olmoe_ft.training.space import check_space, space_of, zero_stage
 from olmoe_ft.training.start import starting_checkpoint, write_base
 from olmoe_ft.training.steps import Steps, count_steps
@@ -52,7 +52,7 @@ def run_stage(recipe: Recipe, restart: Restart = GO_ON, aside: Path | None = Non
     Returns:
         what stands in `summary.json`; of a run that had finished before, its summary as it is.
     Raises:
-        RecipeError: the recipe, its data, its model or the run directory is wrong.
+        UserError: the recipe, its data, its model or the run directory is wrong.
     """
     run = RunDirectory(recipe)
     run.check(restart)

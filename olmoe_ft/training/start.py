@@ -6,15 +6,15 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.adapters.checkpoints import save_whole
-from olmoe_ft.adapters.folders import is_adapter, resolve_checkpoint
 from olmoe_ft.adapters.merge import merge
+from olmoe_ft.checkpoints.folders import is_adapter, resolve_checkpoint
 from olmoe_ft.checkpoints.manifest import damage
 from olmoe_ft.checkpoints.run_checkpoints import put_aside
+from olmoe_ft.checkpoints.weights import save_whole
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.model_files import model_config
-from olmoe_ft.training.report import print_recovered
+from olmoe_ft.training.printed import print_recovered
 from olmoe_ft.training.run_directory import RunDirectory
 
 

@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainingArguments
 
 from olmoe_ft.checkpoints.run_checkpoints import step_of
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 from olmoe_ft.training.carried import CarriedMixin
 
 
@@ -46,13 +46,13 @@ def count_steps(rows: int, arguments: TrainingArguments, processes: int) -> Step
         rows: of an epoch as the trainer takes them: conversations, packs or pairs.
         processes: that each take their own micro-batches.
     Raises:
-        RecipeError: there is no step to take.
+        UserError: there is no step to take.
     """
     batch, accumulation = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
     rounded = math.floor if arguments.dataloader_drop_last else math.ceil
     per_process = rounded(rounded(rows / batch) / processes)  # micro-batches an epoch
     if not per_process:
-        raise RecipeError(
+        raise UserError(
             f"training: no step can be taken: {rows:,} rows do not fill {processes} micro-batch(es) of {batch}, and "
             "dataloader_drop_last leaves out what is not filled; remove it, or lower per_device_train_batch_size"
         )

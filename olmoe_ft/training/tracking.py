@@ -17,10 +17,10 @@ import wandb
 from transformers import TrainerCallback
 
 from olmoe_ft.data.terminal import say
-from olmoe_ft.network import why_no_answer
 from olmoe_ft.reasons import one_line
-from olmoe_ft.recipe import Recipe, RecipeError
-from olmoe_ft.training.router.files import LoadMap
+from olmoe_ft.recipe import Recipe, UserError
+from olmoe_ft.servers import why_no_answer
+from olmoe_ft.training.router.pictures import LoadMap
 from olmoe_ft.training.run_directory import RunDirectory, to_json, write_text
 from olmoe_ft.training.wandb_mode import ORDER, REACH, Choice, Mode, choose, server, wandb_settings, why_unreachable
 
@@ -43,7 +43,7 @@ class Tracking:
         self.must_be_online = recipe.tracking.wandb == "online" and not run.begun()
         try:
             choice = choose(recipe.tracking.wandb)
-        except RecipeError as error:
+        except UserError as error:
             if not run.begun():
                 raise
             choice = Choice("offline", one_line(error))
@@ -57,7 +57,7 @@ class Tracking:
         """Start the W&B run; where that fails, take the mode below.
 
         Raises:
-            RecipeError: `online` cannot be had, and the recipe asks for it. Not once a step was trained.
+            UserError: `online` cannot be had, and the recipe asks for it. Not once a step was trained.
         """
         while mode != "off":
             try:
@@ -66,7 +66,7 @@ class Tracking:
             except Exception as error:  # of a server, a key, a disk, wandb's own process
                 reason = one_line(error)
             if self.must_be_online and mode == "online":
-                raise RecipeError(
+                raise UserError(
                     f"tracking.wandb: found online, and the W&B run cannot be started: {reason}; set tracking.wandb to "
                     "auto or offline, and send the run later with `wandb sync`"
                 )

@@ -12,18 +12,18 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, ProgressCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from olmoe_ft.adapters.base_model import fingerprint
-from olmoe_ft.adapters.checkpoints import refuse_not_finite
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.adapters.matched import adapted_kinds
 from olmoe_ft.adapters.quantize import quantize_base
+from olmoe_ft.checkpoints.base_model import fingerprint
+from olmoe_ft.checkpoints.weights import refuse_not_finite
 from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.finite import not_finite
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.by_length import StepsByLengthMixin
-from olmoe_ft.training.evaluation import UNITS, Counts, EvaluationMixin
+from olmoe_ft.training.evaluation_loss import UNITS, Counts, EvaluationMixin
 from olmoe_ft.training.finite import Batch, FiniteMixin, everywhere
 from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, LabelPlaces, use_fused_head
 from olmoe_ft.training.moving_reference import MovingReferenceMixin
@@ -174,7 +174,7 @@ def build_trainer(
         probe_file: where the probe of the routers' drift is kept.
         places_of: where the rows of a batch stand in their sources.
     Raises:
-        RecipeError: the start has weights that are not finite, the adapter does not match the model, or the router
+        UserError: the start has weights that are not finite, the adapter does not match the model, or the router
             losses can change no weight that is trained.
     """
     model = _load(recipe, checkpoint)

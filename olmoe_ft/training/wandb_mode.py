@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener, getproxies
 
-from olmoe_ft.network import DOWN, why_no_answer
 from olmoe_ft.reasons import one_line
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe, UserError
+from olmoe_ft.servers import DOWN, why_no_answer
 
 if TYPE_CHECKING:
     import wandb
@@ -43,7 +43,7 @@ def asked_by_environment(environment: MutableMapping[str, str] | None = None) ->
     """What WANDB_DISABLED or WANDB_MODE ask for; afterwards WANDB_MODE is spelled as wandb takes it.
 
     Raises:
-        RecipeError: WANDB_MODE is none of wandb's modes.
+        UserError: WANDB_MODE is none of wandb's modes.
     """
     environment = os.environ if environment is None else environment  # `datasets` puts another one there in `map`
     disabled, mode = environment.get("WANDB_DISABLED", ""), environment.get("WANDB_MODE", "")
@@ -53,7 +53,7 @@ def asked_by_environment(environment: MutableMapping[str, str] | None = None) ->
         environment.pop("WANDB_MODE", None)  # wandb refuses an empty one
         return None
     if (small := mode.strip().lower()) not in WANDB_MODES:
-        raise RecipeError(f"WANDB_MODE: found {mode!r}; allowed: {', '.join(WANDB_MODES)}; correct it or unset it")
+        raise UserError(f"WANDB_MODE: found {mode!r}; allowed: {', '.join(WANDB_MODES)}; correct it or unset it")
     environment["WANDB_MODE"] = small
     return Choice(WANDB_MODES[small], f"WANDB_MODE={mode} is set")
 
@@ -64,7 +64,7 @@ def choose(setting: str) -> Choice:
     Args:
         setting: the recipe's `tracking.wandb`.
     Raises:
-        RecipeError: WANDB_MODE is none of wandb's modes; `online` without a usable key.
+        UserError: WANDB_MODE is none of wandb's modes; `online` without a usable key.
     """
     if setting == "off":
         return Choice("off")
@@ -80,12 +80,12 @@ def choose(setting: str) -> Choice:
     try:
         if has_key():
             return Choice("online")
-    except RecipeError as error:
+    except UserError as error:
         if setting == "online":
             raise
         return Choice("offline", str(error))
     if setting == "online":
-        raise RecipeError(
+        raise UserError(
             f"tracking.wandb: found online, and there is no key for {server()}; run `wandb login`, set WANDB_API_KEY, "
             "or set tracking.wandb to auto or offline"
         )
@@ -96,7 +96,7 @@ def check_tracking(recipe: Recipe) -> None:
     """Before anything is written: `online` needs a key and a server that answers.
 
     Raises:
-        RecipeError: it has not, or WANDB_MODE is none of wandb's modes.
+        UserError: it has not, or WANDB_MODE is none of wandb's modes.
     """
     setting = recipe.tracking.wandb
     if setting == "off" or os.environ.get("RANK", "0") != "0":  # the first process alone tracks
@@ -104,7 +104,7 @@ def check_tracking(recipe: Recipe) -> None:
     if setting != "online":
         asked_by_environment()
     elif choose(setting).mode == "online" and (reason := why_unreachable()):
-        raise RecipeError(
+        raise UserError(
             f"tracking.wandb: found online, and {server()} cannot be reached: {reason}; set tracking.wandb to auto or "
             "offline, and send the run later with `wandb sync`"
         )
@@ -114,7 +114,7 @@ def has_key() -> bool:
     """Whether wandb finds a key for its server; it looks itself (environment, netrc, settings), and asks nobody.
 
     Raises:
-        RecipeError: it refuses a key, or a setting in the environment.
+        UserError: it refuses a key, or a setting in the environment.
     """
     from wandb.errors import AuthenticationError
     from wandb.sdk.lib import wbauth
@@ -122,7 +122,7 @@ def has_key() -> bool:
     try:
         key = wbauth.authenticate_session(host=server(), source="olmoe_ft", prompt=False, update_session=False)
     except (AuthenticationError, ValueError) as error:
-        raise RecipeError(f"wandb refuses its key or settings: {one_line(error)}") from None
+        raise UserError(f"wandb refuses its key or settings: {one_line(error)}") from None
     return key is not None
 
 

@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from olmoe_ft.adapters.folders import check_weights, resolve_checkpoint
+from olmoe_ft.checkpoints.folders import check_weights, resolve_checkpoint
 from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.cli import app
 from olmoe_ft.recipe import RecipeError

@@ -10,10 +10,10 @@ import transformers
 from networks import SMALL, assert_close, shaken
 from safetensors.torch import load_file, save_file
 
-from olmoe_ft.adapters.base_model import base_of, fingerprint, local_folder, note_base
-from olmoe_ft.adapters.checkpoints import load_whole
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.adapters.merge import merge
+from olmoe_ft.checkpoints.base_model import base_of, fingerprint, local_folder, note_base
+from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.recipe import RecipeError

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from olmoe_ft.adapters.base_model import fingerprint
-from olmoe_ft.adapters.folders import check_weights
+from olmoe_ft.checkpoints.base_model import fingerprint
+from olmoe_ft.checkpoints.folders import check_weights
 from olmoe_ft.checkpoints.safetensors_header import read_header
 from olmoe_ft.recipe import RecipeError
 

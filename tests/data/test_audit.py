@@ -9,10 +9,10 @@ from mixtures import PAIRS, ROWS
 from rich.console import Console
 
 from olmoe_ft.data.audit import audit
+from olmoe_ft.data.audit_report import data_report, print_audit
 from olmoe_ft.data.duplicates import NEAR, signatures
 from olmoe_ft.data.findings import findings
 from olmoe_ft.data.heldout import HeldOut, Prompt
-from olmoe_ft.data.report import data_report, print_audit
 from olmoe_ft.data.words import ngrams, words
 
 LONG = "the quick brown fox jumps over the lazy dog near the river bank".split()  # 13 words

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from olmoe_ft.data.audit import audit
+from olmoe_ft.data.audit_report import data_report, print_audit
 from olmoe_ft.data.benchmarks import load_benchmark
 from olmoe_ft.data.findings import findings
-from olmoe_ft.data.report import data_report, print_audit
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Benchmark
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from olmoe_ft.data.questions import Question, load_questions
+from olmoe_ft.evaluation.questions import Question, load_questions
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Answers
 

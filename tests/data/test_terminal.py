@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from olmoe_ft.data.audit import audit
-from olmoe_ft.data.report import print_audit
+from olmoe_ft.data.audit_report import print_audit
 from olmoe_ft.data.terminal import Console, printable, say
 
 

@@ -1,7 +1,7 @@
 """`python short_collectives.py train RECIPE …`: olmoe-ft, whose collectives may stay open for 15 seconds."""
 
 from olmoe_ft.ending import program
-from olmoe_ft.training import runtime
+from olmoe_ft.training import arguments
 
-runtime.COLLECTIVE = 15
+arguments.COLLECTIVE = 15
 program()

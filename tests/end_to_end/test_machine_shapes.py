@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from olmoe_ft.adapters.checkpoints import load_whole
+from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.recipe.metrics import DIRECTIONS
 
 RECIPES = ["sft", "sft-lora", "dpo", "dpo-lora"]

@@ -4,9 +4,9 @@ import pytest
 from launches import CONFIGS, SHORT, launch
 
 from olmoe_ft.recipe import load_recipe
+from olmoe_ft.training.arguments import training_arguments
 from olmoe_ft.training.model_files import model_config
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import training_arguments
 from olmoe_ft.training.space import space_of
 from olmoe_ft.training.steps import Steps
 

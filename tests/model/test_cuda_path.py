@@ -14,8 +14,8 @@ from networks import ours
 from peft import LoraConfig, get_peft_model
 
 from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
-from olmoe_ft.model import OlmoeForCausalLM, masks
-from olmoe_ft.model.products import AllExperts
+from olmoe_ft.model import OlmoeForCausalLM, attention_plan
+from olmoe_ft.model.experts.matmul import AllExperts
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.planning.stand_ins import as_on_a_gpu
 from olmoe_ft.training.fused_head import SFT_OUTPUTS, use_fused_head
@@ -26,7 +26,7 @@ TOKENS, KEYS = 32, 40
 @pytest.fixture(autouse=True)
 def as_on_cuda(monkeypatch):
     """The choices that are made on a GPU; autocast does not know the meta device."""
-    monkeypatch.setattr(masks, "varlen_works", lambda config, x: True)
+    monkeypatch.setattr(attention_plan, "varlen_works", lambda config, x: True)
     monkeypatch.setattr(AllExperts, "can", staticmethod(lambda routes, matrices: True))
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device=None: False)
 

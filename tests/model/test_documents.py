@@ -4,8 +4,8 @@ import pytest
 import torch
 from networks import assert_close, ours
 
-from olmoe_ft.model import documents, masks
-from olmoe_ft.model.documents import (
+from olmoe_ft.model import attention_backends, attention_plan
+from olmoe_ft.model.attention_backends import (
     CALL,
     Segments,
     equal_length_groups,
@@ -52,7 +52,7 @@ def test_the_layout_of_a_pair_and_a_document_by_hand(monkeypatch):
 
     The tokens' results then stand at: prompt and chosen 9 to 15, rejected behind the prompt's four at 4 to 8, 16, 17.
     """
-    monkeypatch.setattr(documents, "CALL", 0)
+    monkeypatch.setattr(attention_backends, "CALL", 0)
     names = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_k", "key_places")
     segments = segments_of(14, *(SHARED[name] for name in names))
     expected = [[[0, 1, 2, 3, 7, 8, 9, 10, 11]], [[0, 1, 2, 3, 4, 5, 6]], [[12, 13]]]
@@ -104,9 +104,9 @@ def test_variable_length_attention_gathers_the_shared_keys(monkeypatch):
             parts.append(by_mask(*part, square.tril(last - first - (end - start))).transpose(0, 1))
         return torch.cat(parts)
 
-    monkeypatch.setattr(documents, "varlen_attn", kernel)
+    monkeypatch.setattr(attention_backends, "varlen_attn", kernel)
     query, key, value = states(1, 4, 14, 8)
-    bounds = {name: SHARED[name] for name in (*masks.BOUNDS, "key_places")}
+    bounds = {name: SHARED[name] for name in (*attention_plan.BOUNDS, "key_places")}
     found, _ = varlen_attention(torch.nn.Module(), query, key, value, None, 1.0, **bounds)
     assert_close(found, by_mask(query[0], key[0], value[0], visible_of(SHARED)).transpose(0, 1)[None], 1e-12)
 

@@ -5,12 +5,13 @@ import torch
 from networks import SMALL, assert_close, ours, pair
 from torch.func import functional_call, grad, vmap
 
-from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM, OlmoeModel, products
-from olmoe_ft.model.experts import OlmoeExperts
-from olmoe_ft.model.gated import SILU
-from olmoe_ft.model.grouped import grouped_experts
-from olmoe_ft.model.products import AllExperts, thread_pool
-from olmoe_ft.model.routes import Routes
+from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM, OlmoeModel
+from olmoe_ft.model.experts import matmul
+from olmoe_ft.model.experts.activation import SILU
+from olmoe_ft.model.experts.autograd import grouped_experts
+from olmoe_ft.model.experts.dispatch import Routes
+from olmoe_ft.model.experts.layer import OlmoeExperts
+from olmoe_ft.model.experts.matmul import AllExperts, thread_pool
 
 
 def experts(**options) -> OlmoeExperts:
@@ -88,11 +89,11 @@ def test_every_way_of_multiplying_gives_the_loops_numbers(monkeypatch, way, adap
 
     Threads are asked for three times: up to what is kept, from there to the output, and back.
     """
-    monkeypatch.setattr(products, "WORTH_THREADS", WAYS[way][0])
-    monkeypatch.setattr(products, "WORTH_A_CALL", WAYS[way][1])
+    monkeypatch.setattr(matmul, "WORTH_THREADS", WAYS[way][0])
+    monkeypatch.setattr(matmul, "WORTH_A_CALL", WAYS[way][1])
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     called = []
-    monkeypatch.setattr(products, "thread_pool", lambda count: called.append(count) or thread_pool(count))
+    monkeypatch.setattr(matmul, "thread_pool", lambda count: called.append(count) or thread_pool(count))
     module, (chosen, weights) = experts(hidden_act=activation), routed(40, 7, 2)
     x, weights = torch.randn(40, 32, requires_grad=True), weights.requires_grad_()
     names = ("gate_up_proj", "down_proj")

@@ -10,11 +10,12 @@ from networks import SMALL
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from olmoe_ft.model import OlmoeConfig, grouped, products
-from olmoe_ft.model.experts import OlmoeExperts
-from olmoe_ft.model.grouped import grouped_experts
-from olmoe_ft.model.products import AllExperts, kernel_for
-from olmoe_ft.model.routes import Routes
+from olmoe_ft.model import OlmoeConfig
+from olmoe_ft.model.experts import autograd, matmul
+from olmoe_ft.model.experts.autograd import grouped_experts
+from olmoe_ft.model.experts.dispatch import Routes
+from olmoe_ft.model.experts.layer import OlmoeExperts
+from olmoe_ft.model.experts.matmul import AllExperts, kernel_for
 
 pytest.importorskip("triton", reason="Triton is made for Linux alone")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -139,10 +140,10 @@ def test_the_host_asks_for_no_value(monkeypatch):
 @pytest.mark.parametrize(("dtype", "rank", "tolerance"), [(FP32, 8, 2e-5), (BF16, 16, 6e-2)])
 def test_the_mixture_by_the_kernel_is_the_plain_loop(monkeypatch, dtype, rank, tolerance):
     """As on an RTX 3090, beside the loop in fp64: output and every gradient, adapters' too; an expert nobody chose."""
-    monkeypatch.setattr(products, "capability_of", lambda x: (8, 6))
-    monkeypatch.setattr(products, "use_triton", lambda x: True)
+    monkeypatch.setattr(matmul, "capability_of", lambda x: (8, 6))
+    monkeypatch.setattr(matmul, "use_triton", lambda x: True)
     monkeypatch.delattr(F, "grouped_mm")  # no other way is taken
-    monkeypatch.delattr(grouped, "on_each_expert")
+    monkeypatch.delattr(autograd, "on_each_expert")
     sizes = {"hidden_size": 36, "num_attention_heads": 1, "intermediate_size": 20, "num_experts": 4}
     module = OlmoeExperts(OlmoeConfig(**{**SMALL, **sizes}, experts_implementation="eager"))
     chosen = torch.rand(9, 3).topk(2).indices
@@ -192,15 +193,15 @@ def test_which_kernel_runs_on_which_card(dtype, width, by_torch):
     ("triton", "dtype", "expected"), [(True, BF16, True), (False, BF16, False), (True, FP64, False)]
 )
 def test_what_all_experts_can_depends_on_the_card(monkeypatch, triton, dtype, expected):
-    monkeypatch.setattr(products, "capability_of", lambda x: (8, 9))
-    monkeypatch.setattr(products, "use_triton", lambda x: triton)
+    monkeypatch.setattr(matmul, "capability_of", lambda x: (8, 9))
+    monkeypatch.setattr(matmul, "use_triton", lambda x: triton)
     routes = Routes.of(torch.tensor([[0, 1]]), 2)
     assert AllExperts.can(routes, [torch.empty(2, 8, 3, dtype=dtype), torch.empty(2, 3, 4, dtype=dtype)]) is expected
 
 
 def test_gradients_of_experts_without_rows_are_zero_where_torch_leaves_what_was_there(monkeypatch):
     """As reported for B200 (pytorch issue #172439)."""
-    monkeypatch.setattr(products, "capability_of", lambda x: (10, 0))
+    monkeypatch.setattr(matmul, "capability_of", lambda x: (10, 0))
     ends = ends_of([0, 3, 0, 2]).cpu()
     plain = F.grouped_mm
 

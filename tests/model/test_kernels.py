@@ -11,7 +11,9 @@ import torch
 from networks import ours
 from torch.nn.functional import silu
 
-from olmoe_ft.model import gated, norm, rope, routes
+from olmoe_ft.model import norm, rope
+from olmoe_ft.model.experts import activation as gated
+from olmoe_ft.model.experts import dispatch as routes
 from olmoe_ft.model.kernels import combine, rotate, swiglu
 from olmoe_ft.model.kernels import norm as fused_norm
 

@@ -8,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicCache, StaticCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from olmoe_ft.model import OlmoeConfig, documents, masks
+from olmoe_ft.model import OlmoeConfig, attention_backends, attention_plan
 
 LENGTHS = (5, 4, 7)
 ROWS = torch.tensor([[5, 17, 33, 4, 60, 9, 21, 8, 7, 7, 12, 90, 31, 2, 44, 3], list(range(40, 56))])
@@ -66,15 +66,21 @@ def test_positions_that_go_on_are_one_document():
     """Padding, in any of the usual position conventions, and gaps under a mask do not start documents."""
     usual = torch.tensor([[1, 1, 0, 1, 2], [0, 0, 0, 1, 2], [0, 1, 2, 1, 1], [0, 1, 2, 3, 4], [3, 5, 9, 10, 20]])
     mask = torch.tensor([[0, 0, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-    assert masks.documents_of(usual, mask, usual[..., None]) is None
-    assert masks.documents_of(usual[3:], None, usual[3:, :, None]) is None
+    assert attention_plan.documents_of(usual, mask, usual[..., None]) is None
+    assert attention_plan.documents_of(usual[3:], None, usual[3:, :, None]) is None
 
 
 def test_documents_are_numbered():
     positions = torch.tensor([[0, 1, 0, 1, 2, 0]])
     x = torch.zeros(1, 6, 4)
-    assert masks.documents_of(positions, None, x).tolist() == [[0, 0, 1, 1, 1, 2]]
-    assert masks.documents_of(positions, torch.tensor([[1, 1, 1, 1, 1, 0]]), x)[0, :5].tolist() == [0, 0, 1, 1, 1]
+    assert attention_plan.documents_of(positions, None, x).tolist() == [[0, 0, 1, 1, 1, 2]]
+    assert attention_plan.documents_of(positions, torch.tensor([[1, 1, 1, 1, 1, 0]]), x)[0, :5].tolist() == [
+        0,
+        0,
+        1,
+        1,
+        1,
+    ]
 
 
 def test_packed_rows_are_not_cached():
@@ -130,7 +136,7 @@ def test_gaps_between_positions_mean_the_same_with_and_without_mask_or_cache():
 
 def test_the_documents_bounds_for_variable_length_kernels():
     """Rows of 2 + 3 and 5: they start at 0, 2 and 5 of the 10 tokens laid end to end; the longest has 5."""
-    arguments = masks.varlen_arguments(torch.tensor([[0, 0, 1, 1, 1], [0, 0, 0, 0, 0]]))
+    arguments = attention_plan.varlen_arguments(torch.tensor([[0, 0, 1, 1, 1], [0, 0, 0, 0, 0]]))
     assert arguments["cu_seq_lens_q"].tolist() == arguments["cu_seq_lens_k"].tolist() == [0, 2, 5, 10]
     assert arguments["cu_seq_lens_q"].dtype == torch.int32
     assert arguments["max_length_q"] == arguments["max_length_k"] == 5
@@ -151,8 +157,8 @@ def test_variable_length_attention_around_its_kernel(monkeypatch):
         ]
         return torch.cat(parts)
 
-    monkeypatch.setattr(documents, "varlen_attn", kernel)
-    monkeypatch.setattr(masks, "varlen_works", lambda config, x: True)
+    monkeypatch.setattr(attention_backends, "varlen_attn", kernel)
+    monkeypatch.setattr(attention_plan, "varlen_works", lambda config, x: True)
     for heads in (4, 2):
         model = ours(num_key_value_heads=heads)
         with torch.no_grad():
@@ -172,8 +178,8 @@ def test_what_the_variable_length_kernel_refuses_goes_document_by_document(size,
     config = OlmoeConfig(hidden_size=2 * size, num_attention_heads=2, attention_dropout=dropout)
     with FakeTensorMode():
         x, bounds = torch.empty(1, 16, 2 * size, dtype=dtype, device="cuda"), torch.empty(3, dtype=torch.int32)
-        given = dict(zip(masks.BOUNDS, (bounds, bounds, 8, 8), strict=True))
-        plan = masks.plan_attention(config, x, None, None, None, given, False)
+        given = dict(zip(attention_plan.BOUNDS, (bounds, bounds, 8, 8), strict=True))
+        plan = attention_plan.plan_attention(config, x, None, None, None, given, False)
     assert plan.implementation == ("varlen" if works else "segments")
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from olmoe_ft.model.reuse import MAPPED, ReusedMemory
+from olmoe_ft.model.experts.gradient_memory import MAPPED, ReusedMemory
 
 LARGE = torch.empty(MAPPED // 4 + 1)
 

@@ -6,7 +6,7 @@ import pytest
 
 from olmoe_ft.planning.machine import Machine, read_machine
 from olmoe_ft.planning.memory import GIB, device_memory
-from olmoe_ft.planning.parts import StepMemory
+from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.recipe import RecipeError
 
 # 800 parameters of 2 bytes, all trained; a layer of 400; forward and backward hold 1,000

@@ -10,14 +10,14 @@ from planning import REPOSITORY, predict, run_case, settings_of, write_inputs
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from olmoe_ft.model import OlmoeConfig
-from olmoe_ft.model.grouped import grouped_experts
-from olmoe_ft.planning.live import LiveBytes
-from olmoe_ft.planning.parts import StepMemory
+from olmoe_ft.model.experts.autograd import grouped_experts
+from olmoe_ft.planning.live_bytes import LiveBytes
+from olmoe_ft.planning.measured_step import Batch, measure_step
 from olmoe_ft.planning.stand_ins import as_on_a_gpu
-from olmoe_ft.planning.step import Batch, measure_step
+from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.recipe import RecipeError, load_recipe
+from olmoe_ft.training.arguments import training_arguments
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import training_arguments
 
 TINY = OlmoeConfig.from_json_file("configs/model/olmoe_tiny.json")
 SMALL = Batch(4, 32)

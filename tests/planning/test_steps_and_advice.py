@@ -9,10 +9,10 @@ from transformers import Trainer
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.planning.advice import changes_that_fit
 from olmoe_ft.planning.machine import Machine
+from olmoe_ft.planning.measured_step import Batch
 from olmoe_ft.planning.memory import GIB
 from olmoe_ft.planning.plan import largest_batch, machines_for, make_plan, print_plan
-from olmoe_ft.planning.step import Batch
-from olmoe_ft.planning.steps import schedule
+from olmoe_ft.planning.schedule import schedule
 from olmoe_ft.planning.time import Rates
 from olmoe_ft.recipe import load_recipe
 

@@ -11,9 +11,9 @@ from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.size import adapter_parameters_per_token, recomputed_flops_per_token, training_flops_per_token
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.memory import GIB
-from olmoe_ft.planning.parts import StepMemory
 from olmoe_ft.planning.plan import make_plan
 from olmoe_ft.planning.shapes import print_shapes, shapes_by_speed
+from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.planning.time import Rates, Work, host_traffic, optimizer_bytes, step_time, traffic, work_of
 from olmoe_ft.recipe import load_recipe
 

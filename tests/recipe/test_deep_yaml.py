@@ -40,7 +40,7 @@ def test_a_text_that_grows(tmp_path):
 
 
 def test_a_network_nested_thousands_deep(tmp_path):
-    from olmoe_ft.adapters.base_model import base_of
+    from olmoe_ft.checkpoints.base_model import base_of
     from olmoe_ft.training.model_files import config_values
 
     for name in ("config.json", "adapter_config.json"):

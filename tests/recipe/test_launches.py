@@ -6,7 +6,7 @@ import pytest
 
 from olmoe_ft.planning.machine import read_machine
 from olmoe_ft.recipe import RecipeError, load_recipe
-from olmoe_ft.recipe.launch import check_mixed_precision, check_shards
+from olmoe_ft.recipe.mixed_precision import check_mixed_precision, check_shards
 from olmoe_ft.recipe.options import device
 from olmoe_ft.recipe.options.device import check_device, check_packages
 from olmoe_ft.recipe.precision import deepspeed_here

@@ -8,11 +8,11 @@ from gradient_cases import Case, recipe_of, write_start
 
 from olmoe_ft.data.mixture import load_mixtures
 from olmoe_ft.recipe import Recipe, load_recipe
+from olmoe_ft.training.arguments import training_arguments
 from olmoe_ft.training.batch_rows import BatchRows
 from olmoe_ft.training.model_files import model_config, stage_tokenizer
 from olmoe_ft.training.packing import trainer_rows
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import training_arguments
 from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
 
 RECIPE = """

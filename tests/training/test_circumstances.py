@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from olmoe_ft.adapters.base_model import fingerprint
+from olmoe_ft.checkpoints.base_model import fingerprint
 from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.training.circumstances import STARTED_FROM, compare, refuse_other_start

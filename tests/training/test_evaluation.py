@@ -8,9 +8,9 @@ from gradient_cases import REPOSITORY, Case
 
 from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.recipe.metrics import DIRECTIONS
-from olmoe_ft.training.evaluation import UNITS, EvaluationBatches, Sums
+from olmoe_ft.training.arguments import training_arguments
+from olmoe_ft.training.evaluation_loss import UNITS, EvaluationBatches, Sums
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import training_arguments
 
 ROWS = {"sft": "train", "dpo": "preferences"}
 TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "num_tokens", "epoch")

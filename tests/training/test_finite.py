@@ -9,7 +9,7 @@ import torch
 from gradient_cases import Case
 from safetensors.torch import load_file
 
-from olmoe_ft.adapters.checkpoints import load_whole
+from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.model.finite import not_finite
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.training.finite import NotFinite

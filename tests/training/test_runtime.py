@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from olmoe_ft.recipe import RecipeError, load_recipe
+from olmoe_ft.training.arguments import idle_gpus, keep_to_one_gpu, training_arguments
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import idle_gpus, keep_to_one_gpu, training_arguments
 
 
 def test_all_lines_of_a_reason_are_told(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from gradient_cases import Case
 from networks import assert_close, ours
 from trl.trainer.utils import add_fused_lm_head
 
-from olmoe_ft.model.masks import BOUNDS
+from olmoe_ft.model.attention_plan import BOUNDS
 from olmoe_ft.training.fused_head import DPO_OUTPUTS, use_fused_head
 from olmoe_ft.training.shared_prompts import SharedPromptCollator, pack_pairs, why_not_shared
 

@@ -12,9 +12,9 @@ from gradient_cases import Case
 
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.recipe import RecipeError, RunError, load_recipe
+from olmoe_ft.training.arguments import training_arguments
 from olmoe_ft.training.launch import Launch
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import training_arguments
 from olmoe_ft.training.space import MIB, Space, check_space, space_of, zero_stage
 from olmoe_ft.training.steps import Steps
 

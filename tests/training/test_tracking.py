@@ -14,7 +14,7 @@ from servers import answering, closed, silent, wandb_server
 from olmoe_ft.cli import main
 from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.training import tracking, wandb_mode
-from olmoe_ft.training.router.files import LoadMap
+from olmoe_ft.training.router.pictures import LoadMap
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.tracking import Tracking
 from olmoe_ft.training.wandb_mode import Choice, asked_by_environment, check_tracking, choose

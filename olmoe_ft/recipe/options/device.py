@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.errors import UserError
 from olmoe_ft.recipe.options.optimizers import package_of
 from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.wording import shown
@@ -19,7 +19,7 @@ def check_packages(recipe: Recipe) -> None:
     """Refuse what needs a package that is not installed.
 
     Raises:
-        RecipeError: with everything that does.
+        UserError: with everything that does.
     """
     found: list[str] = []
     optim, attention = recipe.training.get("optim"), recipe.model.attn_implementation
@@ -31,7 +31,7 @@ def check_packages(recipe: Recipe) -> None:
         needs = f"which needs the package {FLASH[attention]} that is not installed here"
         found.append(f"model.attn_implementation: found {shown(attention)}, {needs}; install it, or choose sdpa")
     if found:
-        raise RecipeError(found)
+        raise UserError(found)
 
 
 def check_device(recipe: Recipe, gpu: bool, where: str) -> None:
@@ -43,7 +43,7 @@ def check_device(recipe: Recipe, gpu: bool, where: str) -> None:
     Args:
         where: the machine, for the message.
     Raises:
-        RecipeError: with everything of that kind.
+        UserError: with everything of that kind.
     """
     if gpu:
         return
@@ -61,4 +61,4 @@ def check_device(recipe: Recipe, gpu: bool, where: str) -> None:
             "default, keeps documents apart too"
         )
     if found:
-        raise RecipeError(found)
+        raise UserError(found)

@@ -8,7 +8,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from olmoe_ft.reasons import one_line
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 from olmoe_ft.training.optimizer.choice import need_own_adamw, own_adamw
 
 
@@ -18,7 +18,7 @@ def optimizer_with_states(
     """What trains these weights here or under DeepSpeed, after a step; each has a gradient then.
 
     Raises:
-        RecipeError: the optimizer looks at values, or is not installed, so that it cannot be planned.
+        UserError: the optimizer looks at values, or is not installed, so that it cannot be planned.
     """
     for weight in weights:
         weight.grad = torch.empty_like(weight)
@@ -34,7 +34,7 @@ def optimizer_with_states(
     except Exception as error:  # by libraries of all kinds, each with its own
         name = OptimizerNames(arguments.optim).value
         mend = "plan with adamw_torch_fused, whose states are as large or larger"
-        raise RecipeError(f"training.optim: {name} cannot be planned with ({one_line(error)}); {mend}") from None
+        raise UserError(f"training.optim: {name} cannot be planned with ({one_line(error)}); {mend}") from None
     return optimizer
 
 

@@ -9,7 +9,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.schema import Router
 
 PARTS = {  # how the parts of a layer are called, and the modules of each
@@ -54,20 +54,20 @@ def check_reach(model: PreTrainedModel | PeftModel, router: Router) -> None:
     """Refuse a model, ready to train, to which the router losses of its recipe can do nothing.
 
     Raises:
-        RecipeError: a coefficient is not 0, but no trained weight has an influence on a router, or every token goes to
+        UserError: a coefficient is not 0, but no trained weight has an influence on a router, or every token goes to
             all experts; or the routers are to be trained and are not.
     """
     moved = moved_weights(model)
     if router.train != "frozen" and "routers" not in moved:
-        raise RecipeError(f'router.train: found "{router.train}", but no router\'s weight is trained')
+        raise UserError(f'router.train: found "{router.train}", but no router\'s weight is trained')
     if (coefficients := _coefficients(router)) and not moved:
-        raise RecipeError(
+        raise UserError(
             f"{coefficients}, but no trained weight lies before a router, so the router losses can change nothing: "
             "train more (router.train: full, lora.attention: true) or set both coefficients to 0"
         )
     experts = model.config.num_experts
     if router.load_balancing_coef and model.config.num_experts_per_tok == experts:
-        raise RecipeError(
+        raise UserError(
             f"router.load_balancing_coef is {router.load_balancing_coef}, but every token goes to all {experts} "
             "experts, whose load is balanced whatever the router does; set it to 0"
         )
@@ -123,13 +123,13 @@ class GradientGuard:
         """After the backward passes of a step.
 
         Raises:
-            RecipeError: a coefficient is not 0, and no gradient came to the router of some layer.
+            UserError: a coefficient is not 0, and no gradient came to the router of some layer.
         """
         if not self.missing:
             return
         every = len(self.missing) == len(self.layers)
         layers = "any layer" if every else f"layer {', '.join(map(str, sorted(self.missing)))}"
-        raise RecipeError(
+        raise UserError(
             f"{_coefficients(self.router)}, but in the first step no gradient of the router losses has come to the "
             f"router of {layers}: its logits were detached on the way (by a hook, a no_grad block or a checkpoint that "
             "records them), or the router is so sure of every token that the losses have none. The run stops because "

@@ -10,7 +10,7 @@ from transformers.integrations import deepspeed as hf_deepspeed
 from trl import DPOConfig, SFTConfig
 
 from olmoe_ft.reasons import one_line
-from olmoe_ft.recipe import Recipe, RecipeError
+from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.metrics import direction
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.watch import STILL, watch_ranks
@@ -34,7 +34,7 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
     Building it starts the process group, and under ZeRO-3 makes every later `from_pretrained` load shards.
 
     Raises:
-        RecipeError: TRL or transformers refuses a combination of values.
+        UserError: TRL or transformers refuses a combination of values.
     """
     accelerator_there = torch.accelerator.is_available()
     under_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
@@ -58,7 +58,7 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
     try:
         arguments = config(output_dir=str(run.checkpoints.path), **{**machine, **recipe.training, **stage, **OWNED})
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-        raise RecipeError(f"training: {one_line(error)}") from None
+        raise UserError(f"training: {one_line(error)}") from None
     watch_ranks(still)
     keep_to_one_gpu(arguments)
     return arguments

@@ -8,8 +8,8 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from olmoe_ft.data.questions import Question
 from olmoe_ft.data.template import prompts
+from olmoe_ft.evaluation.questions import Question
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.generate import complete
 from olmoe_ft.recipe.schema import Answers

@@ -9,7 +9,7 @@ from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.rows import Reading, RowError, shown
 from olmoe_ft.data.unread import JUDGEMENTS
 from olmoe_ft.data.words import asked
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.schema import Answers
 
 
@@ -42,25 +42,25 @@ def load_questions(answers: Answers) -> list[Question]:
     """Rows of `messages` (or `prompt`), `answer`, and optionally `frames` and `skill`.
 
     Raises:
-        RecipeError: the file is missing or empty, or a row lacks its prompt or answer.
+        UserError: the file is missing or empty, or a row lacks its prompt or answer.
     """
     questions = []
     for where, row in islice(read_rows(answers.path), answers.limit):
         try:
             prompt = conversation_prompt(row, Reading(ignore=frozenset(JUDGEMENTS)))
         except RowError as error:
-            raise RecipeError(f"{where}: {error}") from None
+            raise UserError(f"{where}: {error}") from None
         if not isinstance(row.get("answer"), str) or not row["answer"]:
-            raise RecipeError(f"{where}: `answer` must be the expected text, found {shown(row.get('answer'))}")
+            raise UserError(f"{where}: `answer` must be the expected text, found {shown(row.get('answer'))}")
         frames = row.get("frames") or {"plain": ("", "")}
         if not (isinstance(frames, dict) and all(_is_frame(frame) for frame in frames.values())):
-            raise RecipeError(
+            raise UserError(
                 f"{where}: `frames` must give each style a text before and one after, found {shown(frames)}"
             )
         styles = {style: (before, after) for style, (before, after) in frames.items()}
         questions.append(Question(prompt, row["answer"], styles, str(row.get("skill", "all"))))
     if not questions:
-        raise RecipeError(f"{answers.path}: no held-out prompts; give at least one row")
+        raise UserError(f"{answers.path}: no held-out prompts; give at least one row")
     return questions
 
 

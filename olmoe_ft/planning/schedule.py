@@ -42,7 +42,7 @@ def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int,
         processes: that each take their own micro-batches.
         shares_prompts: whether pairs are laid in one row, without padding.
     Raises:
-        RecipeError: there is no step to take.
+        UserError: there is no step to take.
     """
     batch, accumulation = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
     taken, packed = mixture.rows, bool(getattr(arguments, "packing", False))

@@ -39,7 +39,7 @@ class StepMemory:
     recomputes: bool
     """Whether `working` is with gradient checkpointing."""
     kept: int
-    """Gradients of a layer whose memory a CPU keeps for the next ones (`model/reuse.py`)."""
+    """Gradients of a layer whose memory a CPU keeps for the next ones (`model/experts/gradient_memory.py`)."""
     head: int
     """The part of `working` that the head needs, at its highest."""
     peak: int

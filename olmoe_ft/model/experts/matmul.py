@@ -19,8 +19,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 from torch.nn import functional as F
 
+from olmoe_ft.model.experts.dispatch import Routes
 from olmoe_ft.model.kernels import use_triton
-from olmoe_ft.model.routes import Routes
 
 # Measured on 2 cores (docs/performance.md): the threads of one interpreter pay where a matrix has 131,072 numbers or
 # more, and the loop over experts is better left to the kernel where an expert has fewer multiplications than this.

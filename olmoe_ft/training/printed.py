@@ -15,9 +15,9 @@ from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.precision import precision
 from olmoe_ft.recipe.schema import Lora
+from olmoe_ft.training.arguments import idle_gpus
 from olmoe_ft.training.router.guard import reach_of_frozen_routers
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.runtime import idle_gpus
 from olmoe_ft.training.steps import Steps
 
 console = Console()

@@ -15,8 +15,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_caus
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.utils.import_utils import is_tracing
 
+from olmoe_ft.model.attention_backends import segments_of
 from olmoe_ft.model.config import OlmoeConfig
-from olmoe_ft.model.documents import segments_of
 
 BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 Bounds = dict[str, Any]  # those four, and `key_places` where segments share keys

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from olmoe_ft.recipe.document import Document
-from olmoe_ft.recipe.errors import RecipeError
+from olmoe_ft.recipe.errors import UserError
 from olmoe_ft.recipe.options.hints import hint
 from olmoe_ft.recipe.paths import with_found_paths
 from olmoe_ft.recipe.rules import REFUSED_ADAPTERS, STAGE_SECTIONS, broken_rules
@@ -40,14 +40,14 @@ def check(document: Document) -> Recipe:
     """The recipe that a document holds, its paths looked up.
 
     Raises:
-        RecipeError: with every mistake in it, in the order of the file.
+        UserError: with every mistake in it, in the order of the file.
     """
     values = with_found_paths(document)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         problems = [*broken_rules(values), *shape_problems(error)]
-        raise RecipeError(located(document, problems)) from None
+        raise UserError(located(document, problems)) from None
 
 
 def located(document: Document, problems: Iterable[Problem]) -> list[str]:

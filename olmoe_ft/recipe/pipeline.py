@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from olmoe_ft.recipe.check import check, located
 from olmoe_ft.recipe.document import OVERRIDE, Document, assign, merge
-from olmoe_ft.recipe.errors import RecipeError, gathered
-from olmoe_ft.recipe.messages import check, located
+from olmoe_ft.recipe.errors import UserError, gathered
 from olmoe_ft.recipe.rules import STAGE_SECTIONS, is_run_name, stage_of
 from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.wording import shown
@@ -29,7 +29,7 @@ def check_pipeline(document: Document, assignments: Sequence[Assignment]) -> Rec
         assignments: to the pipeline (`name`), to every stage (`training.max_steps`) or to one
             (`stages.0.training.max_steps`).
     Raises:
-        RecipeError: with every mistake in the pipeline and all its stages.
+        UserError: with every mistake in the pipeline and all its stages.
     """
     messages: list[str] = []
     for key, value in assignments:
@@ -39,7 +39,7 @@ def check_pipeline(document: Document, assignments: Sequence[Assignment]) -> Rec
     items = document.values.get("stages")
     if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
         needed = "a pipeline needs a list of stages, such as `- extends: sft.yaml`"
-        raise RecipeError([*messages, *located(document, [("stages", f"found {shown(items)}; {needed}")])])
+        raise UserError([*messages, *located(document, [("stages", f"found {shown(items)}; {needed}")])])
     messages += [
         f"{OVERRIDE}: {key}: there is no such stage; the stages are 0 to {len(items) - 1}"
         for key, _ in assignments
@@ -50,7 +50,7 @@ def check_pipeline(document: Document, assignments: Sequence[Assignment]) -> Rec
     with gathered(messages):
         recipe = check(Document(head.values | {"stages": stages}, head.places))
     if messages:
-        raise RecipeError(messages)
+        raise UserError(messages)
     return recipe
 
 
@@ -70,7 +70,7 @@ def _checked_stages(
             kind = stage_of(stage.values)
             if kind is None:
                 found = shown(stage.values.get("stage"))
-                raise RecipeError(located(stage, [("stage", f"found {found}; a pipeline's stage is sft or dpo")]))
+                raise UserError(located(stage, [("stage", f"found {found}; a pipeline's stage is sft or dpo")]))
             kinds[kind] += 1
             previous = f"{pipeline}/{kind}" + (f"-{kinds[kind]}" if kinds[kind] > 1 else "")
             yield check(merge(stage, Document({"name": previous}, {})))

@@ -18,12 +18,12 @@ from peft import (
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import align_special_tokens
 
-from olmoe_ft.adapters.base_model import base_of
-from olmoe_ft.adapters.folders import check_weights, is_adapter, load_config, resolve_checkpoint
+from olmoe_ft.checkpoints.base_model import base_of
+from olmoe_ft.checkpoints.folders import check_weights, is_adapter, load_config, resolve_checkpoint
 from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.finite import listed, not_finite
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 
 def load_whole(path: str, dtype: str = "auto") -> OlmoeForCausalLM:
@@ -32,7 +32,7 @@ def load_whole(path: str, dtype: str = "auto") -> OlmoeForCausalLM:
     Args:
         dtype: "float32", "bfloat16", or "auto" for the checkpoint's own.
     Raises:
-        RecipeError: it cannot be loaded, or holds NaN or infinity.
+        UserError: it cannot be loaded, or holds NaN or infinity.
     """
     path = resolve_checkpoint(path)
     check_weights(path)
@@ -50,10 +50,10 @@ def refuse_not_finite(checkpoint: str, names: list[str]) -> None:
     """Refuse a checkpoint by the names of its tensors that hold NaN or infinity, if there are any.
 
     Raises:
-        RecipeError: naming the first of them.
+        UserError: naming the first of them.
     """
     if names:
-        raise RecipeError(
+        raise UserError(
             f"{checkpoint}: {len(names)} of its tensors hold NaN or infinity: {listed(names)}; fetch this checkpoint "
             "again, or start from another"
         )
@@ -63,11 +63,11 @@ def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
     """An adapter, in fp32 on the CPU, around its base, which may be on the meta device.
 
     Raises:
-        RecipeError: the adapter's tensors are not those its configuration gives this base.
+        UserError: the adapter's tensors are not those its configuration gives this base.
     """
     config = PeftConfig.from_pretrained(path)
     if getattr(config, "lora_bias", False) and not base.config.attention_bias:
-        raise RecipeError(f"{path}: an adapter with lora_bias cannot be folded into a base without biases")
+        raise UserError(f"{path}: an adapter with lora_bias cannot be folded into a base without biases")
     weights = {name: tensor.float() for name, tensor in load_peft_weights(path, device="cpu").items()}
     try:
         model = get_peft_model(base, config, low_cpu_mem_usage=True)
@@ -75,9 +75,9 @@ def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
     except (RuntimeError, ValueError) as error:  # other shapes; weights the base does not have
         lines = str(error).splitlines()
         reason = next((line.strip() for line in lines if "size mismatch" in line), lines[0])
-        raise RecipeError(f"{path}: this adapter does not fit its base {base.name_or_path}: {reason}") from None
+        raise UserError(f"{path}: this adapter does not fit its base {base.name_or_path}: {reason}") from None
     if different := sorted(get_peft_model_state_dict(model).keys() ^ weights.keys()):
-        raise RecipeError(
+        raise UserError(
             f"{path}: this adapter does not fit its base {base.name_or_path}: {len(different)} tensors are missing on "
             f"one side, first {different[0]}"
         )

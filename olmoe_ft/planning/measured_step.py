@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from trl import DPOConfig, SFTConfig
 
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
-from olmoe_ft.model.reuse import MAPPED
+from olmoe_ft.model.experts.gradient_memory import MAPPED
 from olmoe_ft.objective import RouterObjective, Routing
-from olmoe_ft.planning.live import LiveBytes
-from olmoe_ft.planning.parts import StepMemory, packed_base, total_bytes
+from olmoe_ft.planning.live_bytes import LiveBytes
 from olmoe_ft.planning.stand_ins import allocate, as_on_a_gpu
+from olmoe_ft.planning.step_memory import StepMemory, packed_base, total_bytes
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, use_fused_head
 from olmoe_ft.training.optimizer.choice import need_own_adamw
@@ -59,7 +59,7 @@ def measure_step(
         arguments: of the trainer, for checkpointing, precision, optimizer and accumulation.
         gpu: whether it is to run on one, where TRL's fused head works in place.
     Raises:
-        RecipeError: the optimizer looks at values, or is not installed, so that it cannot be planned.
+        UserError: the optimizer looks at values, or is not installed, so that it cannot be planned.
     """
     step = _Step(recipe, config, arguments, batch, gpu)
     with FakeTensorMode(), step.live, as_on_a_gpu() if gpu else nullcontext():
@@ -187,7 +187,7 @@ class _Step:
         return [weight for weight in self.trained if weight.dtype == torch.bfloat16]
 
     def _keep_large_gradients(self) -> list[Any]:
-        """What a CPU keeps of freed gradients for the next ones (`model/reuse.py`): there until those come."""
+        """What a CPU keeps of freed gradients until the next ones come (`model/experts/gradient_memory.py`)."""
         kept = {
             id(weight): torch.empty_like(weight) for weight in self.trained if weight.grad is None and _is_kept(weight)
         }

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from olmoe_ft.model.grouped import OLMOE_GROUPED
+from olmoe_ft.model.experts.autograd import OLMOE_GROUPED
 
 
 def multiply_instead_of_fold(experts: Any) -> None:

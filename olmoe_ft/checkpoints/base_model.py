@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 from olmoe_ft.checkpoints.safetensors_header import read_header
 from olmoe_ft.hub import reach_hub, refusal
 from olmoe_ft.model.checkpoint import weight_files
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import UserError
 
 BASE_KEY = "base_model_name_or_path"  # of PEFT's adapter_config.json; importing PEFT for it would take seconds
 NOTE = "base.json"  # in an adapter's folder, beside PEFT's files
@@ -20,27 +20,27 @@ def base_of(adapter: str) -> str:
     """The checkpoint an adapter was trained on; a run that was moved still finds its own `base/`.
 
     Raises:
-        RecipeError: it is a local folder that is no longer there, or its weights are not those of the training.
+        UserError: it is a local folder that is no longer there, or its weights are not those of the training.
     """
     try:
         named = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8")).get(BASE_KEY)
     except (ValueError, AttributeError, OSError, RecursionError) as error:
-        raise RecipeError(f"{adapter}: its adapter_config.json cannot be read ({error}); correct it") from None
+        raise UserError(f"{adapter}: its adapter_config.json cannot be read ({error}); correct it") from None
     if not isinstance(named, str) or not named:
-        raise RecipeError(f"{adapter}: its adapter_config.json names no {BASE_KEY}; write it there")
+        raise UserError(f"{adapter}: its adapter_config.json names no {BASE_KEY}; write it there")
     folder, places = Path(adapter).resolve(), [named]
     if Path(named).is_absolute() and Path(named).name == "base":  # of a run, whose final/ or checkpoints/*/ this is
         places += [str(folder.parent / "base"), str(folder.parents[1] / "base")]
     found = [place for place in places if Path(place).exists() or not Path(place).is_absolute()]
     if not found:
-        raise RecipeError(f"{adapter}: its base {named} is gone; an adapter is nothing without it")
+        raise UserError(f"{adapter}: its base {named} is gone; an adapter is nothing without it")
     if not (note := folder / NOTE).exists():
         return found[0]
     trained_on = json.loads(note.read_text())["fingerprint"]
     for place in found:
         if fingerprint(place) == trained_on:
             return place
-    raise RecipeError(
+    raise UserError(
         f"{adapter} was trained on other weights than those in {found[0]} now: bring its base back, or correct "
         "base_model_name_or_path in its adapter_config.json"
     )
@@ -59,7 +59,7 @@ def fingerprint(checkpoint: str) -> str:
     Args:
         checkpoint: folder or Hub name.
     Raises:
-        RecipeError: a file is cut off or no safetensors file.
+        UserError: a file is cut off or no safetensors file.
     """
     folder = local_folder(checkpoint)
     tensors = {
@@ -80,7 +80,7 @@ def local_folder(checkpoint: str) -> Path:
     """The files of a checkpoint: its folder, or those of the Hub, fetched where they are not in the cache.
 
     Raises:
-        RecipeError: no such repository, or no network.
+        UserError: no such repository, or no network.
     """
     if Path(checkpoint).is_dir():
         return Path(checkpoint)

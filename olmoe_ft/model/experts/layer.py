@@ -13,7 +13,7 @@ from transformers.integrations import use_experts_implementation
 from transformers.integrations.moe import ExpertsInterface
 
 from olmoe_ft.model.config import OlmoeConfig
-from olmoe_ft.model.grouped import OLMOE_GROUPED, LowRank, grouped_experts
+from olmoe_ft.model.experts.autograd import OLMOE_GROUPED, LowRank, grouped_experts
 
 # beside transformers' own back ends: "grouped_mm", "batched_mm", …
 ExpertsInterface.register(OLMOE_GROUPED, grouped_experts)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from olmoe_ft.model.gated import Activation
-from olmoe_ft.model.routes import Routes, by_token
+from olmoe_ft.model.experts.activation import Activation
+from olmoe_ft.model.experts.dispatch import Routes, by_token
 
 
 def traced_experts(

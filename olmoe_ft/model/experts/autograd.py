@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from olmoe_ft.model.gated import Activation, gated, gated_backward
+from olmoe_ft.model.experts.activation import Activation, gated, gated_backward
+from olmoe_ft.model.experts.dispatch import Routes, combine
+from olmoe_ft.model.experts.gradient_memory import ReusedMemory
+from olmoe_ft.model.experts.matmul import AllExperts, Block, on_each_expert
+from olmoe_ft.model.experts.traced import traced_experts
 from olmoe_ft.model.kernels import being_traced
-from olmoe_ft.model.products import AllExperts, Block, on_each_expert
-from olmoe_ft.model.reuse import ReusedMemory
-from olmoe_ft.model.routes import Routes, combine
-from olmoe_ft.model.traced import traced_experts
 
 OLMOE_GROUPED = "olmoe_grouped"  # the name of this back end, the default one
 

@@ -8,7 +8,7 @@ from olmoe_ft.checkpoints.manifest import refuse_damaged
 from olmoe_ft.checkpoints.safetensors_header import read_header
 from olmoe_ft.hub import reach_hub, refusal, refuse_own_code
 from olmoe_ft.reasons import one_line
-from olmoe_ft.recipe import RecipeError, Unreachable
+from olmoe_ft.recipe import Unreachable, UserError
 from olmoe_ft.recipe.paths import sought
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a folder that is not there is said before that
@@ -19,18 +19,18 @@ def resolve_checkpoint(path: str) -> str:
     """The folder (or Hub name) that holds the weights: `final/` of a run directory, otherwise the path itself.
 
     Raises:
-        RecipeError: a local path is missing, the run has not finished, or the folder holds no weights.
+        UserError: a local path is missing, the run has not finished, or the folder holds no weights.
     """
     folder = Path(path)
     if folder.is_file():
-        raise RecipeError(f"{path} is a file; name the checkpoint folder, the run directory or the Hub name")
+        raise UserError(f"{path} is a file; name the checkpoint folder, the run directory or the Hub name")
     begun = {
         folder / "data_report.json",
         folder / "lock",
     }  # all that is in a run directory before a launch writes to it
     if not folder.exists() or (any(folder.iterdir()) and {*folder.iterdir()} <= begun):
         if path.startswith((".", "/", "runs/")) or path.count("/") > 1:
-            kind = Unreachable if path.startswith("runs/") else RecipeError  # a run may be to come
+            kind = Unreachable if path.startswith("runs/") else UserError  # a run may be to come
             raise kind(
                 f"{path} does not exist; train it first (`olmoe-ft train tiny/sft` makes runs/tiny-sft) or correct the "
                 f"path ({sought(path)})"
@@ -39,10 +39,10 @@ def resolve_checkpoint(path: str) -> str:
     run = folder.parent if folder.name == "final" else folder
     if (run / "recipe.yaml").exists():
         if not ((run / "summary.json").exists() and (run / "final").exists()):
-            raise RecipeError(f"{run}: that run has not finished; start it again to finish it")
+            raise UserError(f"{run}: that run has not finished; start it again to finish it")
         folder = run / "final"
     if not (is_adapter(str(folder)) or (folder / "config.json").exists()):
-        raise RecipeError(f"{folder} holds neither config.json nor adapter_config.json; name a checkpoint folder")
+        raise UserError(f"{folder} holds neither config.json nor adapter_config.json; name a checkpoint folder")
     return str(folder)
 
 
@@ -52,14 +52,14 @@ def check_weights(checkpoint: str) -> None:
     By checksums in a folder that was written here, by the headers of its files in another.
 
     Raises:
-        RecipeError: a weight file is missing, cut off or no safetensors file.
+        UserError: a weight file is missing, cut off or no safetensors file.
     """
     folder = Path(checkpoint)
     if not folder.is_dir():
         return
     refuse_damaged(checkpoint)
     if is_adapter(checkpoint):
-        from olmoe_ft.adapters.base_model import base_of
+        from olmoe_ft.checkpoints.base_model import base_of
 
         check_weights(base_of(checkpoint))
     files = [folder / ("adapter_model" if is_adapter(checkpoint) else "model")]
@@ -70,10 +70,10 @@ def check_weights(checkpoint: str) -> None:
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             files = []
         if not files:
-            raise RecipeError(f"{index}: no readable index of weight files; fetch the checkpoint again")
+            raise UserError(f"{index}: no readable index of weight files; fetch the checkpoint again")
     for file in files:
         if not file.exists():
-            raise RecipeError(f"{file} is missing; fetch the checkpoint again (only .safetensors are read)")
+            raise UserError(f"{file} is missing; fetch the checkpoint again (only .safetensors are read)")
         read_header(file)
 
 
@@ -86,7 +86,7 @@ def load_config(path: str) -> "OlmoeConfig":
     from olmoe_ft.model.config import OlmoeConfig
 
     if is_adapter(path):
-        from olmoe_ft.adapters.base_model import base_of
+        from olmoe_ft.checkpoints.base_model import base_of
 
         path = base_of(path)
     if not Path(path).exists():
@@ -97,10 +97,10 @@ def load_config(path: str) -> "OlmoeConfig":
         kind = values.get("model_type")
         if kind == "olmoe":
             return OlmoeConfig.from_dict(values)
-    except RecipeError:
+    except UserError:
         raise
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if not Path(path).exists():
             raise refusal(path, "model", error) from None
-        raise RecipeError(f"{path}: no model can be loaded from there ({one_line(error)})") from None
-    raise RecipeError(f"{path}: its config.json has the model_type {kind!r}; this pipeline trains 'olmoe' only")
+        raise UserError(f"{path}: no model can be loaded from there ({one_line(error)})") from None
+    raise UserError(f"{path}: its config.json has the model_type {kind!r}; this pipeline trains 'olmoe' only")

@@ -1,0 +1,1 @@
+"""How the experts of a layer really run."""
