@@ -66,7 +66,7 @@ def stock_trainer(case: Case) -> Any:
     return SFTTrainer(
         model=transformers.OlmoeForCausalLM.from_pretrained("start", dtype="float32"),
         args=arguments,
-        train_dataset=load_source(recipe.data.train[0], "sft", recipe.data)[0]
+        train_dataset=load_source(recipe.data.train[0], recipe.kind, recipe.data)[0]
         .select_columns("messages")
         .shuffle(seed=1),
         processing_class=load_tokenizer("start", 512),

@@ -19,11 +19,14 @@ from transformers.utils import is_flash_attn_2_available
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
-from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.experts.autograd import GRADIENTS
 from olmoe_ft.model.size import adapter_parameters_per_token, training_flops_per_token
 from olmoe_ft.recipe.schema import Router
-from olmoe_ft.training.trainers import OlmoeDPOTrainer, OlmoeSFTTrainer
+from olmoe_ft.stages import STAGES
+from olmoe_ft.training.packing import pack
+from olmoe_ft.training.scoring import ScoringOlmoe
+from olmoe_ft.training.trainers import trainer_class
 
 TOKENIZER = Path(__file__).parents[1] / "data/skills/tokenizer"
 BALANCE = 0.01  # SFT's coefficient in transformers' form; DPO trains without, as the published recipes do
@@ -157,7 +160,7 @@ def _networks(names: tuple[str, ...], case: Case, device: str) -> dict[str, torc
     for name in names:
         with torch.device(device):
             if name == OURS:
-                network = OlmoeForCausalLM(OlmoeConfig(**case.sizes, attn_implementation="sdpa")).to(dtype)
+                network = ScoringOlmoe(OlmoeConfig(**case.sizes, attn_implementation="sdpa")).to(dtype)
             else:
                 network = transformers.OlmoeForCausalLM(deepcopy(config)).to(dtype)
         if made:
@@ -204,5 +207,9 @@ def _side(name: str, case: Case, networks: list[torch.nn.Module], steps: int, de
     # transformers' loss is K where ours is 1, at balance
     coefficient = BALANCE * policy.config.num_experts_per_tok if sft else 0.0
     router = Router(load_balancing_coef=coefficient, z_loss_coef=0.0, scope="pooled", train="full")
-    common |= {"router": router, "probe_file": folder / "probe.safetensors", "places_of": lambda batch: []}
-    return Side(OlmoeSFTTrainer(**common) if sft else OlmoeDPOTrainer(start="", **common))
+    common |= {"router": router, "probe_file": folder / "probe.safetensors", "places_of": lambda batch: [], "start": ""}
+    stage, tokenizer = STAGES[case.stage], common["processing_class"]
+    if (packing := stage.packing({"packing": True, "max_length": case.length})) is not None:
+        common["train_dataset"] = pack(common["train_dataset"], packing)
+    common["data_collator"] = stage.collator(common["args"], tokenizer, policy.config._attn_implementation)
+    return Side(trainer_class(case.stage)(**common))

@@ -4,6 +4,7 @@ import torch
 import transformers
 
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.training.scoring import FIELDS, ScoringOlmoe
 
 SMALL = {
     "vocab_size": 97,
@@ -28,6 +29,13 @@ def shaken(model: torch.nn.Module, scale: float = 0.1) -> torch.nn.Module:
 
 def ours(**options) -> OlmoeForCausalLM:
     return shaken(OlmoeForCausalLM(OlmoeConfig(**{**SMALL, **options}))).eval()
+
+
+def scoring(**options) -> ScoringOlmoe:
+    """A network that computes every field of labels."""
+    model = shaken(ScoringOlmoe(OlmoeConfig(**{**SMALL, **options}))).eval()
+    model.fields = FIELDS
+    return model
 
 
 def pair(**options) -> tuple[transformers.OlmoeForCausalLM, OlmoeForCausalLM]:

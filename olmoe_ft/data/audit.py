@@ -14,7 +14,7 @@ from datasets import concatenate_datasets
 from olmoe_ft.data.dropped import Problem, problems
 from olmoe_ft.data.duplicates import copies
 from olmoe_ft.data.heldout import HeldOut
-from olmoe_ft.data.mixture import Mixture, side_lengths
+from olmoe_ft.data.mixture import Mixture, sequence_lengths
 from olmoe_ft.data.prepare import Prepared
 from olmoe_ft.shipped import shipped_name
 
@@ -133,7 +133,7 @@ def _audit_source(
     lengths = lengths[lengths > 0]
     median, most = np.percentile(lengths, (50, 95)) if len(lengths) else (0.0, 0.0)
     prompt, answer = fact("cut_prompt")[kept], fact("cut_answer")[kept]
-    trained = side_lengths(prepared.rows).max(axis=1)
+    trained = sequence_lengths(prepared.rows, prepared.stage).max(axis=1)
     overlapping = list(_overlapping(prepared, held_out))
     return SourceAudit(
         path=shipped_name(source.path),

@@ -1,7 +1,6 @@
 """The audit for people: a table, what is worth a look, and rows as the model sees them; and `data_report.json`."""
 
 from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
 from rich.markup import escape
@@ -15,7 +14,6 @@ from olmoe_ft.data.findings import findings, first_keys
 from olmoe_ft.data.heldout import OWN
 from olmoe_ft.data.mixture import Mixture
 from olmoe_ft.data.terminal import Console, printable
-from olmoe_ft.data.tokens import IGNORED
 
 SHOWN_ROWS = 3
 SHOWN_CHARACTERS = 1500
@@ -46,11 +44,12 @@ def print_audit(
     _print_numbers("Training data", audit, console)
     if evaluation is not None:
         _print_numbers("Evaluation data", evaluation, console)
-    for number, spans in enumerate(shown_rows(mixture, tokenizer), 1):
+    shown = shown_rows(mixture, tokenizer)
+    for number, spans in enumerate(shown, 1):
         console.print(
             Panel(_coloured(spans), title=f"row {number} of the mixture, as the model sees it", title_align="left")
         )
-    console.print("[dim]seen[/], [green]learned[/]" + (", [red]rejected[/]" if _is_paired(mixture) else ""))
+    console.print(", ".join(f"[{STYLES[kind]}]{kind}[/]" for kind in _kinds(shown)))
 
 
 def _print_numbers(title: str, audit: Audit, console: Console) -> None:
@@ -90,21 +89,11 @@ def _found(sources: list[SourceAudit], benchmark: str) -> list[str]:
 def shown_rows(mixture: Mixture, tokenizer: PreTrainedTokenizerBase) -> list[list[Span]]:
     """The first rows of the mixture, in pieces by what the model does with them."""
     rows = mixture.rows.select(range(min(SHOWN_ROWS, len(mixture.rows))))
-    spans = _pair_spans if _is_paired(mixture) else _conversation_spans
-    return [[(kind, tokenizer.decode(ids)) for kind, ids in spans(row)] for row in rows]
+    return [[(kind, tokenizer.decode(ids)) for kind, ids in mixture.stage.spans(row)] for row in rows]
 
 
-def _is_paired(mixture: Mixture) -> bool:
-    return "chosen_ids" in mixture.rows.column_names
-
-
-def _conversation_spans(row: dict[str, Any]) -> Iterator[tuple[str, list[int]]]:
-    for learned, pieces in groupby(zip(row["input_ids"], row["labels"], strict=True), lambda pair: pair[1] != IGNORED):
-        yield "learned" if learned else "seen", [token for token, _ in pieces]
-
-
-def _pair_spans(row: dict[str, Any]) -> Iterator[tuple[str, list[int]]]:
-    yield from (("seen", row["prompt_ids"]), ("chosen", row["chosen_ids"]), ("rejected", row["rejected_ids"]))
+def _kinds(shown: list[list[Span]]) -> list[str]:
+    return list(dict.fromkeys(kind for spans in shown for kind, _ in spans))
 
 
 def _coloured(spans: list[Span]) -> Text:

@@ -13,8 +13,8 @@ from olmoe_ft.data.heldout import OWN, HeldOut
 from olmoe_ft.data.length import Length
 from olmoe_ft.data.rows import RowError
 from olmoe_ft.data.sources import COMMON
-from olmoe_ft.data.tokens import Tokens, answer_tokens, tokenize
 from olmoe_ft.data.words import row_turns
+from olmoe_ft.stages import Stage
 
 # Why a row is not trained on; "" for one that is.
 MALFORMED, TOO_LONG, HELD_OUT, QUESTION = "malformed", "too long", "held-out prompt", "benchmark question"
@@ -22,7 +22,6 @@ UNLEARNED, CUT = "nothing to learn", "answer beyond max_length"
 LOST = (MALFORMED, UNLEARNED, CUT)  # what no recipe asks to leave out
 
 IDS = List(Value("int32"))
-TOKEN_COLUMNS = {"sft": ("input_ids", "labels"), "dpo": ("prompt_ids", "chosen_ids", "rejected_ids")}
 FACTS: dict[str, Any] = {
     **COMMON,
     "dropped": Value("string"),
@@ -44,7 +43,7 @@ FACTS: dict[str, Any] = {
 
 def rows_with_facts(
     batch: dict[str, list[Any]],
-    stage: str,
+    stage: Stage,
     length: Length,
     tokenizer: PreTrainedTokenizerBase,
     held_out: HeldOut,
@@ -56,13 +55,13 @@ def rows_with_facts(
     said = [[(role, words.words(text)) for role, text in turns] for turns in texts]
     sketches = signatures([[word for _, turn in turns for word in turn] for turns in said])
     readable = [example for example in examples if example["problem"] is None]
-    done = iter((_pairs if stage == "dpo" else _conversations)(readable, length, tokenizer))
+    done = iter(stage.tokenize(readable, length, tokenizer))
     rows, special = [], tokenizer.all_special_tokens
     for example, turns, row_words, sketch in zip(examples, texts, said, sketches, strict=True):
         row: dict[str, Any] = {
             "dropped": MALFORMED,
             **{name: example[name] for name in COMMON},
-            "turns": len(turns) - (stage == "dpo") if turns else 0,
+            "turns": len(turns) - (len(stage.sequences) - 1) if turns else 0,
             "tokens": 0,
             "length": 0,
             "supervised": 0,
@@ -76,91 +75,22 @@ def rows_with_facts(
             "row_hash": xxhash.xxh3_64_intdigest(json.dumps(turns).encode()) >> 1,
             "signature": sketch,
         }
-        row |= {name: [] for name in TOKEN_COLUMNS[stage]}
+        row |= {name: [] for name in stage.token_columns}
         if example["problem"] is None:
             row |= next(done)
         if decontaminate and row["held_out"] and not row["dropped"]:
             own = any(held_out.prompts[index].group == OWN for index in row["held_out"])
-            row |= {"dropped": HELD_OUT if own else QUESTION} | {name: [] for name in TOKEN_COLUMNS[stage]}
+            row |= {"dropped": HELD_OUT if own else QUESTION} | {name: [] for name in stage.token_columns}
         rows.append(row)
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _conversations(examples: list[Any], length: Length, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-    bos = tokenizer.bos_token_id
-    return [_conversation(whole, length, bos) for whole in tokenize(examples, tokenizer)]
-
-
-def _conversation(whole: Tokens | RowError, length: Length, bos: int) -> dict[str, Any]:
-    if isinstance(whole, RowError):
-        return _refused(whole)
-    size = len(whole.input_ids)
-    facts: dict[str, Any] = {
-        "tokens": size,
-        "length": size,
-        "dropped": "",
-        "ends_with_eos": whole.ends_with_eos,
-        "double_bos": whole.input_ids[:2] == [bos] * 2,
-    }
-    if not whole.supervised:
-        problem = "no turn of it is to be learned (its own marks, or data.learn, leave none)"
-        return facts | {"dropped": UNLEARNED, "problem": problem}
-    cut = length.conversation(whole, bos)
-    if isinstance(cut, str):
-        return facts | {"dropped": TOO_LONG, "problem": cut}
-    if not cut.supervised:
-        return facts | _cut_away(length, whole.answer_start)
-    if len(cut.input_ids) < size:
-        facts["cut_answer"] = whole.supervised - cut.supervised
-        facts["cut_prompt"] = max(0, size - len(cut.input_ids) - facts["cut_answer"])
-    return facts | {"supervised": cut.supervised, "input_ids": cut.input_ids, "labels": cut.labels}
-
-
-def _refused(error: RowError) -> dict[str, Any]:
-    """Of a row that the template or the tokenizer does not take."""
+def refused(error: RowError) -> dict[str, Any]:
+    """The facts of a row that the template or the tokenizer does not take."""
     return {"dropped": MALFORMED, "problem": str(error), "turns": 0}
 
 
-def _pairs(examples: list[Any], length: Length, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-    sides = (tokenize([_side(example, side) for example in examples], tokenizer) for side in ("chosen", "rejected"))
-    bos = tokenizer.bos_token_id
-    return [_pair(chosen, rejected, length, bos) for chosen, rejected in zip(*sides, strict=True)]
-
-
-def _side(example: dict[str, Any], side: str) -> dict[str, Any]:
-    """A prompt with one of its answers, which alone is learned."""
-    messages = example["prompt"] + example[side]
-    return {"messages": messages, "learned": [index == len(messages) - 1 for index in range(len(messages))]}
-
-
-def _pair(chosen: Tokens | RowError, rejected: Tokens | RowError, length: Length, bos: int) -> dict[str, Any]:
-    for side in (chosen, rejected):
-        if isinstance(side, RowError):
-            return _refused(side)
-    assert isinstance(chosen, Tokens) and isinstance(rejected, Tokens)
-    whole = answer_tokens(chosen, rejected)
-    if isinstance(whole, RowError):
-        return _refused(whole)
-    sizes = [len(part) for part in whole]
-    facts = {
-        "tokens": sum(sizes),
-        "length": sizes[0] + max(sizes[1:]),
-        "dropped": "",
-        "ends_with_eos": chosen.ends_with_eos and rejected.ends_with_eos,
-        "double_bos": chosen.input_ids[:2] == [bos] * 2,
-        "same_answers": whole[1] == whole[2],
-    }
-    cut = length.pair(*whole, bos)
-    if isinstance(cut, str):
-        return facts | {"dropped": TOO_LONG, "problem": cut}
-    if not (cut[1] and cut[2]):
-        return facts | _cut_away(length, sizes[0])
-    facts["cut_prompt"], *cut_answers = (before - len(after) for before, after in zip(sizes, cut, strict=True))
-    facts["cut_answer"] = sum(cut_answers)
-    facts["supervised"] = len(cut[1]) + len(cut[2])
-    return facts | dict(zip(TOKEN_COLUMNS["dpo"], cut, strict=True))
-
-
-def _cut_away(length: Length, prompt: int) -> dict[str, Any]:
+def cut_away(length: Length, prompt: int) -> dict[str, Any]:
+    """The facts of a row whose prompt leaves no room for what is learned."""
     room = f"no room for the answer within training.max_length {length.max_length:,}"
     return {"dropped": CUT, "problem": f"its prompt of {prompt:,} tokens leaves {room}"}

@@ -13,6 +13,7 @@ from olmoe_ft.data.reader import RowReader
 from olmoe_ft.data.rows import USUAL, Reading, RowError, Unreadable, shown, shown_keys, texts_in
 from olmoe_ft.data.suggest import shape_hint, with_columns
 from olmoe_ft.data.turns import Turn, is_transcript, is_turn, read_turns, with_lists
+from olmoe_ft.stages import STAGES
 
 Example = dict[str, Any]
 
@@ -126,7 +127,8 @@ def _recognised(reader: RowReader) -> str:
     if "text" in row and not beside:
         return "text"
     if reader.is_filled("chosen", "rejected"):
-        raise RowError("is a preference pair (`chosen`, `rejected`), which stage dpo learns from and sft does not")
+        others = ", ".join(stage.name for stage in STAGES.values() if "preference" in stage.formats)
+        raise RowError(f"is a preference pair (`chosen`, `rejected`), which stage {others} learns from, not this one")
     if reader.is_filled("text"):
         raise UnknownForm(
             f"has `text` beside {shown_keys(beside)}, which hold text too; "

@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.benchmarks import load_benchmark
 from olmoe_ft.data.cache import Cache
-from olmoe_ft.data.facts import CUT, LOST, MALFORMED, TOKEN_COLUMNS
+from olmoe_ft.data.facts import CUT, LOST, MALFORMED
 from olmoe_ft.data.heldout import HeldOut, Prompt
 from olmoe_ft.data.length import Length
 from olmoe_ft.data.prepare import Prepared, prepare
@@ -22,6 +23,7 @@ from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.words import asked, row_turns
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.schema import Data, Source
+from olmoe_ft.stages import Stage
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Mixture:
 
     sources: list[Prepared]
     rows: Dataset
+    stage: Stage
     seed: int
     held_out: HeldOut
     """The prompts that were looked for in the sources."""
@@ -41,8 +44,8 @@ class Mixture:
         return [self.seed, [[one.entry, one.source.weight, one.source.repeat] for one in self.sources]]
 
     def lengths(self) -> np.ndarray:
-        """Tokens of each row, (rows, 1); of a pair those of both sides, prompt included, (rows, 2)."""
-        return side_lengths(self.rows)
+        """Tokens of every sequence of a row, (rows, sequences)."""
+        return sequence_lengths(self.rows, self.stage)
 
     def fingerprints(self) -> dict[str, Any]:
         """What was trained on, for `run.json`: hashes of content, the same on every machine."""
@@ -64,17 +67,15 @@ class Mixture:
 
 
 def row_lengths(rows: Dataset) -> np.ndarray:
-    """Tokens of each row of a trainer, (rows,); of a pair with its prompt counted once."""
-    columns = [name for name in ("input_ids", *TOKEN_COLUMNS["dpo"]) if name in rows.column_names]
+    """Tokens of each row of a trainer, (rows,), a prompt that several sequences begin with counted once."""
+    columns = [name for name in rows.column_names if name.endswith("_ids")]
     return np.sum([_lengths(rows, column) for column in columns], axis=0)
 
 
-def side_lengths(rows: Dataset) -> np.ndarray:
-    """Tokens that stand in one sequence, (rows, 1); of a pair those of both sides, prompt included, (rows, 2)."""
-    if "chosen_ids" not in rows.column_names:
-        return row_lengths(rows)[:, None]
-    prompt, chosen, rejected = (_lengths(rows, column) for column in TOKEN_COLUMNS["dpo"])
-    return np.stack([prompt + chosen, prompt + rejected], axis=1)
+def sequence_lengths(rows: Dataset, stage: Stage) -> np.ndarray:
+    """Tokens of every sequence that the network sees of a row, (rows, sequences)."""
+    lengths = {column: _lengths(rows, column) for column in dict.fromkeys(chain(*stage.sequences))}
+    return np.stack([np.sum([lengths[column] for column in parts], axis=0) for parts in stage.sequences], axis=1)
 
 
 def _lengths(rows: Dataset, column: str) -> np.ndarray:
@@ -99,18 +100,18 @@ def load_mixtures(
     held_out = HeldOut(
         [
             *map(Prompt, questions),
-            *(prompt for source in data.eval for prompt in _asked(source, recipe.stage, data)),
+            *(prompt for source in data.eval for prompt in _asked(source, recipe.kind, data)),
             *(prompt for benchmark in data.decontaminate_against for prompt in load_benchmark(benchmark)),
         ]
     )
 
     def load(sources: Sequence[Source], held_out: HeldOut) -> Mixture:
         processes = recipe.training.get("dataset_num_proc")
-        prepared = [prepare(source, recipe.stage, data, length, tokenizer, held_out, processes) for source in sources]
+        prepared = [prepare(source, recipe.kind, data, length, tokenizer, held_out, processes) for source in sources]
         for one in prepared:
             _check_lost(one, data)
-        rows = mix(prepared, TOKEN_COLUMNS[recipe.stage], seed)
-        return Mixture(prepared, rows, seed, held_out, Cache(data.cache))
+        rows = mix(prepared, recipe.kind.token_columns, seed)
+        return Mixture(prepared, rows, recipe.kind, seed, held_out, Cache(data.cache))
 
     return load(data.train, held_out), load(data.eval, HeldOut()) if data.eval else None
 
@@ -142,7 +143,7 @@ def _drawn(prepared: Prepared, seed: int) -> Dataset:
     return prepared.rows.select(np.tile(chosen, source.repeat), keep_in_memory=True)
 
 
-def _asked(source: Source, stage: str, data: Data) -> list[Prompt]:
+def _asked(source: Source, stage: Stage, data: Data) -> list[Prompt]:
     """What is asked in each evaluation row."""
     rows, _ = load_source(source, stage, data)
     readable = (row for row in rows if row["problem"] is None)

@@ -11,7 +11,7 @@ from datasets import Dataset, Features
 from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.cache import Cache, entry_rows
-from olmoe_ft.data.facts import FACTS, IDS, TOKEN_COLUMNS, rows_with_facts
+from olmoe_ft.data.facts import FACTS, IDS, rows_with_facts
 from olmoe_ft.data.heldout import HeldOut
 from olmoe_ft.data.length import Length
 from olmoe_ft.data.sources import load_source
@@ -19,6 +19,7 @@ from olmoe_ft.data.template import special_tokens
 from olmoe_ft.data.terminal import printable
 from olmoe_ft.recipe.schema import Data, Source
 from olmoe_ft.shipped import shipped_name
+from olmoe_ft.stages import Stage
 
 ROWS_A_PROCESS = 20_000  # half a minute of work, beside a second to start a process
 
@@ -28,6 +29,7 @@ class Prepared:
     """A source with every row that was read."""
 
     source: Source
+    stage: Stage
     rows: Dataset
     """The token columns, empty where the row is dropped, and the columns of `FACTS`."""
     entry: str
@@ -56,7 +58,7 @@ class Prepared:
 
 def prepare(
     source: Source,
-    stage: str,
+    stage: Stage,
     data: Data,
     length: Length,
     tokenizer: PreTrainedTokenizerBase,
@@ -90,7 +92,7 @@ def prepare(
             batched=True,
             fn_kwargs={**arguments, "decontaminate": data.decontaminate},
             remove_columns=converted.column_names,
-            features=Features({name: IDS for name in TOKEN_COLUMNS[stage]} | FACTS),
+            features=Features({name: IDS for name in stage.token_columns} | FACTS),
             num_proc=processes or _processes(len(converted)),
             cache_file_name=str(folder / "tokens.arrow"),
             new_fingerprint=folder.name,
@@ -98,7 +100,7 @@ def prepare(
         )
 
     entry = Cache(data.cache).entry("tokens", key, make)
-    return Prepared(source, entry_rows(entry, "tokens"), entry.name)
+    return Prepared(source, stage, entry_rows(entry, "tokens"), entry.name)
 
 
 def _processes(rows: int) -> int | None:

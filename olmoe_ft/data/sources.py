@@ -9,15 +9,14 @@ from datasets import Dataset, Features, List, Value
 from tqdm.auto import tqdm
 
 from olmoe_ft.data.cache import Cache, entry_rows, write_rows
-from olmoe_ft.data.formats import training_example
 from olmoe_ft.data.locations import content_hash, read_rows
-from olmoe_ft.data.pairs import preference_pair
 from olmoe_ft.data.rows import Reading, RowError, key_name, says_nothing, shown_keys
 from olmoe_ft.data.terminal import printable
 from olmoe_ft.data.unread import may_matter
 from olmoe_ft.data.words import row_turns
 from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.schema import Data, Source
+from olmoe_ft.stages import Stage
 
 MESSAGES = [{"role": Value("string"), "content": Value("string")}]
 COMMON: dict[str, Any] = {  # what is known of every row, whatever it is
@@ -27,17 +26,13 @@ COMMON: dict[str, Any] = {  # what is known of every row, whatever it is
     "unread": List(Value("string")),  # its keys that were not read
     "doubtful": List(Value("string")),  # those of them that may matter
 }
-FEATURES = {
-    "sft": Features({"messages": MESSAGES, "learned": List(Value("bool")), "text": Value("string"), **COMMON}),
-    "dpo": Features({"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES, **COMMON}),
-}
 
 
-def load_source(source: Source, stage: str, data: Data) -> tuple[Dataset, str]:
+def load_source(source: Source, stage: Stage, data: Data) -> tuple[Dataset, str]:
     """One source in its order, every row converted; reading it again is answered from the cache.
 
     Args:
-        stage: "sft" for `messages` or `text`, "dpo" for `prompt`, `chosen` and `rejected` (lists of messages).
+        stage: what learns from it, and so what a row becomes.
         data: the recipe's section, for how rows are read and where they are kept. With `malformed: drop` the `problem`
             of a row that cannot be read says why, and the rest of it is null.
     Returns:
@@ -48,7 +43,7 @@ def load_source(source: Source, stage: str, data: Data) -> tuple[Dataset, str]:
     place = (source.path, source.split, source.config, source.revision)
     settings = {
         "source": source.model_dump(mode="json", exclude={"path", "weight", "repeat"}),
-        "stage": stage,
+        "stage": stage.name,
         "malformed": data.malformed,
         "learn": data.learn,
         "turn_marks": data.turn_marks,
@@ -56,23 +51,26 @@ def load_source(source: Source, stage: str, data: Data) -> tuple[Dataset, str]:
 
     def make(folder: Path) -> None:
         rows = tqdm(_converted(source, stage, data), desc=printable(f"Reading {source.path}"), unit=" rows", delay=1)
-        write_rows(folder / "rows.arrow", rows, FEATURES[stage])
+        write_rows(folder / "rows.arrow", rows, _features(stage))
 
     entry = Cache(data.cache).entry("rows", [settings, content_hash(*place)], make)
     return entry_rows(entry, "rows"), entry.name
 
 
-def _converted(source: Source, stage: str, data: Data) -> Iterator[dict[str, Any]]:
-    convert = preference_pair if stage == "dpo" else training_example
+def _features(stage: Stage) -> Features:
+    return Features({**stage.features(), **COMMON})
+
+
+def _converted(source: Source, stage: Stage, data: Data) -> Iterator[dict[str, Any]]:
     reading = Reading(data.learn, data.turn_marks == "obey", frozenset(source.ignore))
-    empty = dict.fromkeys(FEATURES[stage])
+    empty = dict.fromkeys(_features(stage))
     starts = _starts(source.path)
     unseen, keys = {*source.columns}, None
     for where, row in islice(read_rows(source.path, source.split, source.config, source.revision), source.max_rows):
         keys = list(row) if isinstance(row, dict) else []
         unseen -= set(keys)
         try:
-            example = convert(_renamed(row, source.columns), source.format, reading)
+            example = stage.convert(_renamed(row, source.columns), source.format, reading)
             _note_displaced(example, row, source.columns)
             yield empty | example | {"place": _behind(starts, where)}
         except (RowError, RecursionError) as error:

@@ -14,8 +14,9 @@ def row_turns(example: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Role and text of every turn of a converted row; the role of plain text is "text"."""
     if example.get("text"):
         return [("text", example["text"])]
-    parts = ("messages", "prompt", "chosen", "rejected")
-    return [(message["role"], message["content"]) for part in parts for message in example.get(part) or ()]
+    parts = (value for value in example.values() if isinstance(value, list))
+    messages = (item for part in parts for item in part if isinstance(item, Mapping))
+    return [(message["role"], message["content"]) for message in messages]
 
 
 def asked(turns: Iterable[tuple[str, str]]) -> list[str]:

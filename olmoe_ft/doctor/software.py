@@ -11,12 +11,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import olmoe_ft
+from olmoe_ft.stages import STAGES
 
 LIBRARIES = (
     "torch transformers trl peft accelerate deepspeed datasets tokenizers huggingface_hub wandb safetensors numpy "
     "pyarrow triton bitsandbytes flash-attn"
 ).split()
-LIGHT = {"name": "doctor", "stage": "sft", "data": {"train": [{"path": "rows.jsonl"}]}}
+LIGHT = {"name": "doctor", "stage": next(iter(STAGES)), "data": {"train": [{"path": "rows.jsonl"}]}}
 RELEASED_SIZES = (2048, 1024)  # hidden and intermediate, of OLMoE-1B-7B
 
 

@@ -5,14 +5,13 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trl import DPOConfig, SFTConfig
-
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.measured_step import Batch, measure_step
 from olmoe_ft.planning.memory import DeviceMemory, device_memory
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.schema import Lora
+from olmoe_ft.stages import TrainerArguments
 
 MOST = 3  # changes that are named
 SHORTEST = 128  # tokens a row, below which shortening is no advice
@@ -38,7 +37,7 @@ class Variant:
 def changes_that_fit(
     recipe: Recipe,
     config: OlmoeConfig,
-    arguments: SFTConfig | DPOConfig,
+    arguments: TrainerArguments,
     batch: Batch,
     machine: Machine,
     budget: float,
@@ -64,11 +63,11 @@ def changes_that_fit(
             return
 
 
-def _settings(arguments: SFTConfig | DPOConfig, start: Variant, variant: Variant) -> SFTConfig | DPOConfig:
+def _settings(arguments: TrainerArguments, start: Variant, variant: Variant) -> TrainerArguments:
     """The trainer's arguments of a variant, with as many rows in a step as at the start."""
     changed = copy(arguments)
     changed.gradient_checkpointing = variant.checkpointing
-    if isinstance(changed, DPOConfig):
+    if start.recipe.kind.has_reference:
         changed.precompute_ref_log_probs = variant.precomputed
     changed.gradient_accumulation_steps *= start.batch.rows // variant.batch.rows
     return changed
@@ -81,7 +80,7 @@ def _variants(start: Variant) -> Iterator[Variant]:
         start = start.but("training.gradient_checkpointing=true", checkpointing=True)
         yield start
     with_reference = start  # which adapters need none of
-    if start.recipe.stage == "dpo" and start.recipe.lora is None and not start.precomputed:
+    if start.recipe.kind.has_reference and start.recipe.lora is None and not start.precomputed:
         start = start.but("training.precompute_ref_log_probs=true", precomputed=True)
         yield start
     smallest = _one_row(start)

@@ -11,24 +11,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn import functional as F
-from trl import DPOConfig, SFTConfig
 
-from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.experts.gradient_memory import MAPPED
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.planning.live_bytes import LiveBytes
 from olmoe_ft.planning.stand_ins import allocate, as_on_a_gpu
 from olmoe_ft.planning.step_memory import StepMemory, packed_base, total_bytes
 from olmoe_ft.recipe import Recipe
-from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, use_fused_head
+from olmoe_ft.stages import TrainerArguments
 from olmoe_ft.training.optimizer.choice import need_own_adamw
 from olmoe_ft.training.optimizer.states import optimizer_with_states, states_of
 from olmoe_ft.training.optimizer.sums import GradientSums
 from olmoe_ft.training.outline import adapted, outline
-from olmoe_ft.training.router.logits import record_router_logits
+from olmoe_ft.training.scoring import Scores, ScoringOlmoe, score_hidden
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Batch:
 
 
 def measure_step(
-    recipe: Recipe, config: OlmoeConfig, arguments: SFTConfig | DPOConfig, batch: Batch, gpu: bool
+    recipe: Recipe, config: OlmoeConfig, arguments: TrainerArguments, batch: Batch, gpu: bool
 ) -> StepMemory:
     """Run a step on fake tensors and add up its memory.
 
@@ -71,16 +69,17 @@ class _Step:
     """One device's step: its networks are laid out on the meta device, and run on a fake one."""
 
     def __init__(
-        self, recipe: Recipe, config: OlmoeConfig, arguments: SFTConfig | DPOConfig, batch: Batch, gpu: bool
+        self, recipe: Recipe, config: OlmoeConfig, arguments: TrainerArguments, batch: Batch, gpu: bool
     ) -> None:
         self.recipe, self.config, self.arguments, self.batch, self.gpu = recipe, config, arguments, batch, gpu
         self.live = LiveBytes()
         self.dtype = getattr(torch, recipe.model.dtype)
-        own_reference = recipe.stage == "dpo" and not recipe.lora and not arguments.precompute_ref_log_probs
-        network = self._network()
-        self.backbone = network.base_model
-        self.policy = adapted(recipe, network)
-        self.reference = self._network().requires_grad_(False) if own_reference else None
+        self.stage = recipe.kind
+        self.network = self._network()
+        self.backbone = self.network.base_model
+        self.policy = adapted(recipe, self.network)
+        own = self.stage.own_reference(recipe.lora, arguments)
+        self.reference = self._network().requires_grad_(False) if own else None
         self.trained: list[Tensor] = []
 
     def memory(self) -> StepMemory:
@@ -96,9 +95,7 @@ class _Step:
         self._checkpoint(not self.arguments.gradient_checkpointing)
         otherwise = self._working(self._forward_and_backward)
         self._checkpoint(self.arguments.gradient_checkpointing)
-        self.backbone.layers = nn.ModuleList()
         head = self._working(self._head)
-        self.backbone.layers = layers
         under_deepspeed = states_of(optimizer_with_states(self.arguments, self.policy, self.trained, deepspeed=True))
         moments = sum(state.numel() for state in under_deepspeed)
         del under_deepspeed
@@ -123,12 +120,12 @@ class _Step:
             peak_otherwise=peak_otherwise,
         )
 
-    def _network(self) -> OlmoeForCausalLM:
+    def _network(self) -> ScoringOlmoe:
         network = outline(self.recipe, self.config)
         attention = self.recipe.model.attn_implementation
         # flash and flex attention do not run on a fake CPU; SDPA's own kernel keeps as little
         network.set_attn_implementation("sdpa" if attention.startswith("fl") else attention)
-        use_fused_head(network, SFT_OUTPUTS if self.recipe.stage == "sft" else DPO_OUTPUTS)
+        network.fields = self.stage.fields(self.arguments)
         return network.train()
 
     def _checkpoint(self, on: bool) -> None:
@@ -201,30 +198,31 @@ class _Step:
         """What `training_step` does with a batch: task loss by the fused head, router losses, their sum backward."""
         packed, labels = self._inputs()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.arguments.bf16):
-            with record_router_logits(self.backbone) as recorded:
-                task = self._task_loss(self._log_probabilities(self.policy, packed, labels), packed, labels)
+            scores = self._scores(self.policy, packed, labels, output_router_logits=True)
+            task = self.stage.scored_loss(scores.log_probs, self._reference(packed, labels), self.arguments)
             router = self.recipe.router
             objective = RouterObjective(router.load_balancing_coef, router.z_loss_coef, router.scope)
+            assert scores.router_logits is not None  # they were asked for
             with torch.set_grad_enabled(bool(objective)):
                 mask = torch.ones(packed["input_ids"].numel(), dtype=torch.bool)
-                routing = Routing.of(recorded[0], self.config.num_experts_per_tok, mask)
+                routing = Routing.of(scores.router_logits, self.config.num_experts_per_tok, mask)
             terms = objective.terms(routing)
             loss = objective.total(task, terms) if objective else task
         loss.backward()
 
     def _head(self) -> None:
-        """Log-probabilities of hidden states and their gradient; to be called while the network has no layers."""
-        packed, labels = self._inputs()
-        shape = packed["input_ids"].shape
-        hidden = torch.zeros(*shape, self.config.hidden_size, dtype=self.dtype, requires_grad=True)
-        known = {name: packed[name] for name in ("places", "scored")}
+        """Log-probabilities of hidden states, behind the last norm, and their gradient."""
+        packed, _ = self._inputs()
+        shape, scored = packed["input_ids"].shape, packed["scored"]
+        states = torch.zeros(*shape, self.config.hidden_size, dtype=self.dtype, requires_grad=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.arguments.bf16):
-            self._log_probabilities(self.policy, {"inputs_embeds": hidden, **known}, labels).sum().backward()
+            hidden = self.backbone.norm(states).flatten(0, 1).index_select(0, scored)
+            score_hidden(self.network, hidden, scored)["log_probs"].sum().backward()
 
     def _inputs(self) -> tuple[dict[str, Any], Tensor]:
         """What the network sees, and the labels as TRL holds them; every token of an answer is one."""
         batch = self.batch
-        sides = 2 if self.recipe.stage == "dpo" else 1  # chosen and rejected
+        sides = len(self.stage.sequences)
         shape = (1, batch.rows * batch.length) if batch.packed else (batch.rows * sides, batch.length)
         labels = torch.zeros(shape, dtype=torch.long)
         network: dict[str, Any]
@@ -242,22 +240,18 @@ class _Step:
         scored = torch.zeros(min(network["input_ids"].numel(), labels[:, 1:].numel()), dtype=torch.long)
         return {**network, "scored": scored, "places": scored}, labels
 
-    def _log_probabilities(self, model: Any, packed: dict[str, Any], labels: Tensor) -> Tensor:
-        ids = labels if "input_ids" in packed else None
-        return model(input_ids=ids, labels=labels, fused_lm_head=True, packed=packed).log_probs  # (B, S - 1)
+    def _scores(self, model: Any, packed: dict[str, Any], labels: Tensor, **more: Any) -> Scores:
+        return model(input_ids=labels, labels=labels, fused_lm_head=True, packed=packed, **more)
 
-    def _task_loss(self, log_probs: Tensor, packed: dict[str, Any], labels: Tensor) -> Tensor:
-        if self.recipe.stage == "sft":
-            return -log_probs.mean()
-        policy = log_probs.sum(dim=1)
-        if self.arguments.precompute_ref_log_probs:
-            reference = torch.zeros_like(policy)
-        else:
-            with torch.no_grad(), self.policy.disable_adapter() if self.recipe.lora else nullcontext():
-                model = self.reference if self.reference is not None else self.policy
-                reference = self._log_probabilities(model, packed, labels).sum(dim=1)
-        chosen, rejected = (policy - reference).chunk(2)
-        return -F.logsigmoid(chosen - rejected).mean()
+    def _reference(self, packed: dict[str, Any], labels: Tensor) -> Tensor | None:
+        """The reference's log-probabilities, computed where every step does."""
+        if not self.stage.has_reference:
+            return None
+        if not self.stage.computes_reference(self.arguments):
+            return torch.zeros(labels.shape[0], labels.shape[1] - 1)
+        with torch.no_grad(), self.policy.disable_adapter() if self.recipe.lora else nullcontext():
+            model = self.reference if self.reference is not None else self.policy
+            return self._scores(model, packed, labels).log_probs
 
 
 def _is_kept(weight: Tensor) -> bool:

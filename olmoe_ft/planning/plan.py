@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from rich.markup import escape
 from rich.table import Table
-from trl import DPOConfig, SFTConfig
 
 from olmoe_ft.data.audit_report import data_report, print_audit
 from olmoe_ft.data.locations import read_rows
@@ -23,11 +22,11 @@ from olmoe_ft.planning.time import Rates, work_of
 from olmoe_ft.recipe import Recipe, Unreachable, UserError
 from olmoe_ft.recipe.precision import check_optimizer, precision
 from olmoe_ft.shipped import found
+from olmoe_ft.stages import TrainerArguments
 from olmoe_ft.training.arguments import training_arguments
 from olmoe_ft.training.inputs import Inputs, read_inputs
 from olmoe_ft.training.model_files import model_config, stage_tokenizer, with_start_of
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.shared_prompts import why_not_shared
 from olmoe_ft.training.space import space_of
 
 RELEASED = "olmoe-1b-7b"  # every released model with this in its name, and its runs, has the sizes of the file below
@@ -60,7 +59,7 @@ class Plan:
 
     recipe: Recipe
     config: OlmoeConfig
-    arguments: SFTConfig | DPOConfig
+    arguments: TrainerArguments
     inputs: Inputs | None
     lacking: list[str]
     unreachable: list[str]
@@ -68,11 +67,11 @@ class Plan:
     @property
     def shares_prompts(self) -> bool:
         """Whether the answers of a pair share one copy of their prompt."""
-        return self.recipe.stage == "dpo" and why_not_shared(self.recipe.model.attn_implementation) is None
+        return self.recipe.kind.shares_prompts(self.recipe.model.attn_implementation)
 
     def tokens(self, batch: Batch) -> int:
         """Of a micro-batch, as the network sees it."""
-        sides = 2 if self.recipe.stage == "dpo" and batch.pair is None else 1
+        sides = len(self.recipe.kind.sequences) if batch.pair is None else 1
         return batch.rows * batch.tokens * sides
 
 
@@ -231,19 +230,20 @@ def _write_report(recipe: Recipe, report: dict, console: Console) -> None:
 
 def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -> Table:
     table = Table(title="Steps", show_header=False)
-    arguments, pairs = plan.arguments, plan.recipe.stage == "dpo"
-    kind = "pairs" if pairs else "packs" if batch.packed else "rows"
+    arguments, sequences = plan.arguments, len(plan.recipe.kind.sequences)
+    kind = "packs" if batch.packed else plan.recipe.kind.unit
     table.add_row("parameters", f"{all_parameters(plan.config):,}")
     table.add_row("of them multiplied with a token", f"{matrix_parameters_per_token(plan.config):,}")
     table.add_row("devices", f"{machine.processes} ({escape(machine.name)})")
     for name, dtype in precision(plan.recipe, machine.deepspeed)._asdict().items():
         table.add_row(f"  {name} in", dtype)
-    micro = f"{batch.rows} {kind} x {batch.tokens:,} tokens" + (" x 2" if pairs and batch.pair is None else "")
+    apart = f" x {sequences}" if sequences > 1 and batch.pair is None else ""
+    micro = f"{batch.rows} {kind} x {batch.tokens:,} tokens{apart}"
     table.add_row("largest micro-batch", micro)
     step = batch.rows * arguments.gradient_accumulation_steps * machine.processes
     table.add_row(f"{kind} a step", f"{step:,} = {batch.rows} x {arguments.gradient_accumulation_steps} x devices")
     if steps is None:
-        table.add_row("tokens a step, at most", f"{step * batch.length * (2 if pairs else 1):,}")
+        table.add_row("tokens a step, at most", f"{step * batch.length * sequences:,}")
         table.add_row("optimizer steps", f"unknown without {' and '.join(plan.lacking)}")
         return table
     table.add_row(f"{kind} an epoch", f"{steps.rows:,}")
@@ -253,9 +253,9 @@ def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -
     table.add_row("room left in packs" if batch.packed else "padding", f"{steps.padding:.0%} on average")
     if machine.processes > 1:
         table.add_row("waiting for the longest micro-batch", f"{steps.waiting:.0%} on average, of each device")
-    if pairs:
-        attention = plan.recipe.model.attn_implementation
-        shared = f"yes: {steps.spared:.0%} fewer tokens" if plan.shares_prompts else f"no: {why_not_shared(attention)}"
+    if sequences > 1:
+        why_not = plan.recipe.kind.why_not_shared(plan.recipe.model.attn_implementation)
+        shared = f"yes: {steps.spared:.0%} fewer tokens" if plan.shares_prompts else f"no: {why_not}"
         table.add_row("prompts computed once", shared)
     count = steps.count
     table.add_row("optimizer steps", f"{count.steps:,} ({count.epochs:.4g} epochs of {count.per_epoch:,})")

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from trl import DPOConfig, SFTConfig
 from trl.data_utils import pack_dataset
 
 from olmoe_ft.data.mixture import Mixture, row_lengths
+from olmoe_ft.stages import TrainerArguments
 from olmoe_ft.training.by_length import StepsByLength
 from olmoe_ft.training.steps import Steps, count_steps
 
@@ -35,7 +35,7 @@ class Schedule:
         return self.count.steps * self.tokens_per_step
 
 
-def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int, shares_prompts: bool) -> Schedule:
+def schedule(mixture: Mixture, arguments: TrainerArguments, processes: int, shares_prompts: bool) -> Schedule:
     """The steps that transformers' `Trainer` takes.
 
     Args:
@@ -49,7 +49,7 @@ def schedule(mixture: Mixture, arguments: SFTConfig | DPOConfig, processes: int,
     if packed:
         taken = pack_dataset(taken, arguments.max_length, arguments.packing_strategy)
     once = row_lengths(taken)  # (rows,), a shared prompt once
-    lengths = mixture.lengths() if isinstance(arguments, DPOConfig) else once[:, None]  # of pairs (rows, 2)
+    lengths = once[:, None] if packed else mixture.lengths()  # (rows, sequences)
     rows, tokens = len(lengths), float(lengths.sum())
     order = np.arange(rows)
     if arguments.train_sampling_strategy == "group_by_length":

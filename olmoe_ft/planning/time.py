@@ -8,14 +8,13 @@ clipping, collation, waiting for a device with a longer micro-batch.
 
 from dataclasses import dataclass
 
-from trl import DPOConfig, SFTConfig
-
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.size import adapter_parameters_per_token, recomputed_flops_per_token, training_flops_per_token
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.memory import FP32
 from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.stages import TrainerArguments
 
 TFLOPS = (
     360.0  # 45% of the 798 that large bf16 products reach on an H100 (measured elsewhere): docs/performance.md's goal
@@ -84,11 +83,11 @@ class StepTime:
         return self.tokens / self.seconds
 
 
-def work_of(recipe: Recipe, config: OlmoeConfig, arguments: SFTConfig | DPOConfig, tokens: float) -> Work:
+def work_of(recipe: Recipe, config: OlmoeConfig, arguments: TrainerArguments, tokens: float) -> Work:
     """The work of a recipe whose micro-batches have so many tokens."""
     lora = recipe.lora
     factors = adapter_parameters_per_token(config, lora.r, lora.attention, lora.experts) if lora else None
-    reference = recipe.stage == "dpo" and not arguments.precompute_ref_log_probs
+    reference = recipe.kind.computes_reference(arguments)
     return Work(
         tokens,
         arguments.gradient_accumulation_steps,

@@ -15,6 +15,7 @@ from olmoe_ft.recipe.schema import Lora, Recipe
 from olmoe_ft.recipe.training_fields import training_fields
 from olmoe_ft.recipe.training_rules import without_effect
 from olmoe_ft.recipe.wording import Problem, nearest, shown
+from olmoe_ft.stages import STAGES
 
 # What a field needs, by pydantic's name of the error; braces are filled from the error's context.
 NEEDED = {
@@ -109,7 +110,7 @@ def unknown_key(location: tuple[int | str, ...], known: list[str]) -> str:
 
 def _keys(section: str) -> set[str]:
     if section == "training":
-        return training_fields("sft").keys() | training_fields("dpo").keys()
+        return {name for stage in STAGES for name in training_fields(stage)}
     return set(model_at((section,)).model_fields)
 
 

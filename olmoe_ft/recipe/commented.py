@@ -10,7 +10,7 @@ from olmoe_ft.recipe.check import model_at
 from olmoe_ft.recipe.load import load_recipe
 from olmoe_ft.recipe.pipeline import stage_document
 from olmoe_ft.recipe.rules import stage_of
-from olmoe_ft.recipe.training_fields import Stage, help_of
+from olmoe_ft.recipe.training_fields import help_of
 from olmoe_ft.recipe.yaml_file import inline_yaml, read_document
 from olmoe_ft.shipped import FILES
 
@@ -51,7 +51,7 @@ def _whole(file: Path) -> dict[str, Any]:
     return {"name": document.values["name"], "stage": "pipeline", "stages": stages}
 
 
-def _lines(values: Mapping[str, Any], key: Key, stage: Stage | None, first: str = "") -> Iterator[str]:
+def _lines(values: Mapping[str, Any], key: Key, stage: str | None, first: str = "") -> Iterator[str]:
     """The lines of a mapping, indented by its depth; `first` is written before its first key, "- " in a list."""
     for name, value in values.items():
         place = (*key, name)
@@ -77,7 +77,7 @@ def _with_comment(line: str, meaning: str, pad: str) -> Iterator[str]:
         yield line
 
 
-def _meaning(key: Key, stage: Stage | None) -> str:
+def _meaning(key: Key, stage: str | None) -> str:
     """What a key does: the first sentence of the schema's description, or of the trainer's."""
     *section, name = key
     if section[-1:] == ["training"] and stage is not None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from olmoe_ft.recipe.options.table import OPTIONS
 from olmoe_ft.recipe.schema import Recipe
-from olmoe_ft.recipe.training_fields import CONFIG_NAMES, Stage, allowed_scalars, default_of, training_fields
+from olmoe_ft.recipe.training_fields import allowed_scalars, default_of, training_fields
+from olmoe_ft.stages import STAGES
 
 TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string", "None": "null"}
 EXTENDS = {
@@ -33,8 +34,8 @@ def json_schema() -> dict[str, Any]:
 
 
 def _training() -> dict[str, Any]:
-    fields: dict[str, dict[Stage, str]] = {}  # name -> stage -> annotation
-    for stage in CONFIG_NAMES:
+    fields: dict[str, dict[str, str]] = {}  # name -> stage -> annotation
+    for stage in STAGES:
         for name, annotation in training_fields(stage).items():
             if name in OPTIONS and OPTIONS[name].kind != "set":
                 fields.setdefault(name, {})[stage] = annotation
@@ -46,14 +47,14 @@ def _training() -> dict[str, Any]:
     }
 
 
-def _training_field(name: str, annotations: dict[Stage, str]) -> dict[str, Any]:
+def _training_field(name: str, annotations: dict[str, str]) -> dict[str, Any]:
     """Of one field, by the stages that have it; its type where that is one scalar or another for all."""
     option = OPTIONS[name]
     if option.kind == "refused":
         return {"enum": [default_of(next(iter(annotations)), name)], "description": f"Only the default: {option.text}."}
     types = sorted({TYPES[scalar] for annotation in annotations.values() for scalar in allowed_scalars(annotation)})
     all_scalars = all(allowed_scalars(annotation) for annotation in annotations.values())
-    written = "; ".join(f"{CONFIG_NAMES[stage]}: {annotation}" for stage, annotation in annotations.items())
+    written = "; ".join(f"{STAGES[stage].config}: {annotation}" for stage, annotation in annotations.items())
     effect = "No effect: " if option.kind == "no effect" else ""
     return ({"type": types} if all_scalars else {}) | {"description": f"{effect}{option.text} ({written})."}
 

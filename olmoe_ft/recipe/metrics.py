@@ -3,41 +3,24 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from olmoe_ft.recipe.training_fields import Stage
 from olmoe_ft.recipe.wording import Problem, nearest, shown
+from olmoe_ft.stages import STAGES
 
-# True: greater is better. None: neither way is, so a recipe that chooses by it says `greater_is_better`.
-DIRECTIONS: dict[Stage, dict[str, bool | None]] = {
-    "sft": {"loss": False, "perplexity": False, "mean_token_accuracy": True, "entropy": None},
-    "dpo": {
-        "loss": False,
-        "rewards/accuracies": True,
-        "rewards/margins": True,
-        "rewards/chosen": True,
-        "rewards/rejected": False,
-        "logps/chosen": True,
-        "logps/rejected": False,
-        "logits/chosen": None,
-        "logits/rejected": None,
-        "mean_token_accuracy": True,
-        "entropy": None,
-    },
-}
 FOLLOWING = ("reduce_lr_on_plateau", "greedy")  # schedules that lower the rate when the metric gets no better
 
 
-def direction(stage: Stage, metric: str) -> bool | None:
+def direction(stage: str, metric: str) -> bool | None:
     """Whether more of a metric is better, with or without `eval_` before its name; None if neither way is."""
-    return DIRECTIONS[stage][metric.removeprefix("eval_")]
+    return STAGES[stage].metrics[metric.removeprefix("eval_")].better
 
 
-def broken_metric(stage: Stage, training: Mapping[str, Any]) -> Iterator[Problem]:
+def broken_metric(stage: str, training: Mapping[str, Any]) -> Iterator[Problem]:
     """What is wrong with `metric_for_best_model`, `greater_is_better` and a schedule that follows the metric."""
     wrong = list(_broken_choice(stage, training))
     yield from wrong or _broken_schedule(stage, training)
 
 
-def _broken_schedule(stage: Stage, training: Mapping[str, Any]) -> Iterator[Problem]:
+def _broken_schedule(stage: str, training: Mapping[str, Any]) -> Iterator[Problem]:
     """transformers hands the metric to these schedules, and not which way it is better."""
     metric, arguments = training.get("metric_for_best_model") or "loss", training.get("lr_scheduler_kwargs") or {}
     if training.get("lr_scheduler_type") not in FOLLOWING or not isinstance(arguments, Mapping):
@@ -52,7 +35,7 @@ def _broken_schedule(stage: Stage, training: Mapping[str, Any]) -> Iterator[Prob
         )
 
 
-def _broken_choice(stage: Stage, training: Mapping[str, Any]) -> Iterator[Problem]:
+def _broken_choice(stage: str, training: Mapping[str, Any]) -> Iterator[Problem]:
     metric, given = training.get("metric_for_best_model"), training.get("greater_is_better")
     if metric is None and training.get("load_best_model_at_end") is True:
         metric = "loss"  # transformers' default
@@ -62,7 +45,7 @@ def _broken_choice(stage: Stage, training: Mapping[str, Any]) -> Iterator[Proble
         return
     if not isinstance(metric, str):
         return  # told as a value of the wrong type
-    known = DIRECTIONS[stage]
+    known = {name: metric.better for name, metric in STAGES[stage].metrics.items()}
     if (name := metric.removeprefix("eval_")) not in known:
         yield (
             "training.metric_for_best_model",

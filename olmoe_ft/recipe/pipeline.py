@@ -17,6 +17,7 @@ from olmoe_ft.recipe.rules import STAGE_SECTIONS, is_run_name, stage_of
 from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.wording import shown
 from olmoe_ft.recipe.yaml_file import read_parent
+from olmoe_ft.stages import STAGES
 
 Assignment = tuple[str, Any]  # dotted key and value, from the command line
 
@@ -61,7 +62,7 @@ def _checked_stages(
     given = document.values.get("name")
     pipeline = given if is_run_name(given) else "pipeline"  # a wrong name is reported once, for the pipeline
     kinds: Counter[str] = Counter()
-    previous = f"{pipeline}/sft"
+    previous = f"{pipeline}/{next(iter(STAGES))}"
     for index in range(count):
         with gathered(messages):
             stage = stage_document(document, index, Path("runs") / previous if index else None)
@@ -70,7 +71,8 @@ def _checked_stages(
             kind = stage_of(stage.values)
             if kind is None:
                 found = shown(stage.values.get("stage"))
-                raise UserError(located(stage, [("stage", f"found {found}; a pipeline's stage is sft or dpo")]))
+                allowed = " or ".join(STAGES)
+                raise UserError(located(stage, [("stage", f"found {found}; a pipeline's stage is {allowed}")]))
             kinds[kind] += 1
             previous = f"{pipeline}/{kind}" + (f"-{kinds[kind]}" if kinds[kind] > 1 else "")
             yield check(merge(stage, Document({"name": previous}, {})))

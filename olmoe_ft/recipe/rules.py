@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from olmoe_ft.recipe.training_fields import CONFIG_NAMES, Stage
 from olmoe_ft.recipe.training_rules import broken_training
 from olmoe_ft.recipe.wording import Problem, shown
+from olmoe_ft.stages import STAGES
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 LONGEST_NAME = 255  # of a folder, on the file systems in use
@@ -55,9 +55,9 @@ def broken_rules(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield from broken_training(stage, values)
 
 
-def stage_of(values: Mapping[str, Any]) -> Stage | None:
+def stage_of(values: Mapping[str, Any]) -> str | None:
     """What kind of training a recipe is, None for a pipeline or an unknown one."""
-    return next((stage for stage in CONFIG_NAMES if stage == values.get("stage")), None)
+    return next((stage for stage in STAGES if stage == values.get("stage")), None)
 
 
 def is_run_name(name: object) -> bool:
@@ -124,12 +124,11 @@ def _adapters(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield "lora.r", f"found {rank}; the orthogonal initialisation needs an even rank"
 
 
-def _data(data: Mapping[str, Any], stage: Stage | None) -> Iterator[Problem]:
+def _data(data: Mapping[str, Any], stage: str | None) -> Iterator[Problem]:
     if data.get("train") in ([], ()):
         yield "data.train", "found an empty list; give at least one source"
-    for key, usual in {"learn": "all_answers", "turn_marks": "refuse"}.items():
-        if stage == "dpo" and (found := data.get(key, usual)) != usual:
-            yield f"data.{key}", f"found {shown(found)}; stage dpo learns from `chosen` and `rejected` alone: remove it"
+    if stage is not None:
+        yield from STAGES[stage].unread_data(data)
 
 
 def _quantization(values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -12,11 +12,22 @@ from olmoe_ft.recipe.rules import broken_rules, stage_of
 from olmoe_ft.recipe.training_rules import without_absent
 from olmoe_ft.recipe.yaml_file import dump_yaml
 from olmoe_ft.shipped import shipped_name
+from olmoe_ft.stages import STAGES, Stage
 
 Text = Annotated[str, Field(min_length=1)]
-Format = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "text", "preference"]
+if TYPE_CHECKING:  # names that the stages give
+    StageName: TypeAlias = str
+    Format: TypeAlias = str
+else:
+    StageName = Literal[*STAGES, "pipeline"]
+    Format = Literal[*dict.fromkeys(format for stage in STAGES.values() for format in stage.formats)]
 Long = Literal["drop", "keep_start", "keep_end"]
 Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
+
+STAGE_NAMES = (
+    ", ".join(f"{stage.title} ({stage.name})" for stage in STAGES.values()).capitalize()
+    + ", or several stages one after the other (pipeline)."
+)
 
 # Only a pipeline lacks the sections that every stage must have, and only its stages are run. Typed Any, so that code
 # that runs a stage need not ask whether its model is there.
@@ -231,8 +242,7 @@ class Recipe(Section):
 
     name: Text
     """Name of the run directory `runs/<name>/`: letters, digits, `.`, `_`, `-`. A pipeline names its stages."""
-    stage: Literal["sft", "dpo", "pipeline"]
-    """Supervised fine-tuning, direct preference optimisation, or several stages one after the other."""
+    stage: StageName = Field(description=STAGE_NAMES)
     model: Model = ABSENT
     """The network to start from."""
     data: Data = ABSENT
@@ -242,7 +252,7 @@ class Recipe(Section):
     lora: Lora | None = None
     """Adapters; without them all weights are trained."""
     training: Mapping[str, Any] = Field(default_factory=dict)
-    """Arguments of the trainer, by the names of TRL's `SFTConfig` or `DPOConfig`."""
+    """Arguments of the trainer, by the names of TRL's configuration of the stage, such as `SFTConfig`."""
     tracking: Tracking = Tracking()
     """Where the records go."""
     stages: tuple["Recipe", ...] = Field((), strict=False)
@@ -260,6 +270,16 @@ class Recipe(Section):
         if broken:
             raise PydanticCustomError("rules", "{broken}", {"broken": "; ".join(broken)})
         return self
+
+    @property
+    def kind(self) -> Stage:
+        """What its stage is: `olmoe_ft/stages/`. A pipeline has none."""
+        return STAGES[self.stage]
+
+    @property
+    def runs(self) -> tuple["Recipe", ...]:
+        """What is run, in order: the stages of a pipeline, or the recipe itself."""
+        return self.stages or (self,)
 
     @property
     def run_dir(self) -> Path:

@@ -1,4 +1,7 @@
-"""What TRL's `SFTConfig` and `DPOConfig` accept, read from their source: importing them would import torch."""
+"""What TRL's configuration of a stage accepts (`SFTConfig`, `DPOConfig`), read from its source.
+
+Importing them would import torch.
+"""
 
 import ast
 import math
@@ -6,11 +9,10 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-Stage = Literal["sft", "dpo"]
+from olmoe_ft.stages import STAGES
 
-CONFIG_NAMES: dict[Stage, str] = {"sft": "SFTConfig", "dpo": "DPOConfig"}
 BASES = (("transformers", "training_args.py", "TrainingArguments"), ("trl", "trainer/base_config.py", "_BaseConfig"))
 ENUMERATIONS = {
     "SchedulerType": ("transformers", "trainer_utils.py"),
@@ -22,23 +24,22 @@ SCALARS = {"int": "a whole number", "float": "a number", "bool": "true or false"
 
 
 @cache
-def training_fields(stage: Stage) -> dict[str, str]:
+def training_fields(stage: str) -> dict[str, str]:
     """Every field a stage's trainer takes, from its name to its annotation (`int`, `float | None`, ...).
 
     Raises:
         RuntimeError: trl or transformers is not installed, or its source has another shape than expected.
     """
-    own = ("trl", f"trainer/{stage}_config.py", CONFIG_NAMES[stage])
     fields: dict[str, str] = {}
-    for package, file, name in (*BASES, own):
+    for package, file, name in (*BASES, _own(stage)):
         fields |= _class_fields(package, file, name)
     return fields
 
 
 @cache
-def default_of(stage: Stage, name: str) -> Any:
+def default_of(stage: str, name: str) -> Any:
     """The value of a field that a recipe leaves out."""
-    places = (("trl", f"trainer/{stage}_config.py", CONFIG_NAMES[stage]), *reversed(BASES))
+    places = (_own(stage), *reversed(BASES))
     owner = next(_class(*place) for place in places if name in _annotated(_class(*place)))
     return _default(_annotated(owner)[name].value, owner)
 
@@ -59,11 +60,10 @@ def _default(value: ast.expr | None, owner: ast.ClassDef) -> Any:
     return ast.literal_eval(value)
 
 
-def help_of(stage: Stage, name: str) -> str:
+def help_of(stage: str, name: str) -> str:
     """What a field does, in the words of the library that defines it; nothing where it has none."""
-    own = ("trl", f"trainer/{stage}_config.py", CONFIG_NAMES[stage])
     text = ""
-    for place in (*BASES, own):
+    for place in (*BASES, _own(stage)):
         if (field := _annotated(_class(*place)).get(name)) is not None:
             found = _metadata(field.value).get("help")
             text = str(found.value) if isinstance(found, ast.Constant) else text
@@ -140,18 +140,23 @@ def members(enumeration: str) -> dict[str, str]:
 
 
 @cache
-def training_choices(stage: Stage) -> dict[str, tuple[str, ...]]:
+def training_choices(stage: str) -> dict[str, tuple[str, ...]]:
     """The values of the fields that take one of a few names: of an enumeration, or as the field's own metadata or help
     text list them."""
-    own = ("trl", f"trainer/{stage}_config.py", CONFIG_NAMES[stage])
     found: dict[str, tuple[str, ...]] = {}
-    for place in (*BASES, own):
+    for place in (*BASES, _own(stage)):
         for name, item in _annotated(_class(*place)).items():
             kinds = {kind.strip() for kind in ast.unparse(item.annotation).split("|")} & ENUMERATIONS.keys()
             names = [value for kind in kinds for value in members(kind).values()] or _listed(item.value)
             if names:
                 found[name] = tuple(names)
     return found
+
+
+def _own(stage: str) -> tuple[str, str, str]:
+    """Where the configuration of a stage is: package, file and class."""
+    kind = STAGES[stage]
+    return "trl", f"trainer/{kind.trl.lower()}_config.py", kind.config
 
 
 def _class_fields(package: str, file: str, class_name: str) -> dict[str, str]:

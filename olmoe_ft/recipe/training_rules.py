@@ -10,9 +10,7 @@ from olmoe_ft.recipe.options.hints import hint
 from olmoe_ft.recipe.options.table import OPTIONS
 from olmoe_ft.recipe.options.values import CHOICES, wrong_number
 from olmoe_ft.recipe.training_fields import (
-    CONFIG_NAMES,
     SCALARS,
-    Stage,
     accepts_null,
     allowed_scalars,
     default_of,
@@ -21,11 +19,12 @@ from olmoe_ft.recipe.training_fields import (
     training_fields,
 )
 from olmoe_ft.recipe.wording import Problem, nearest, shown
+from olmoe_ft.stages import STAGES
 
 SECTIONS = ("lr_scheduler_kwargs", "gradient_checkpointing_kwargs", "activation_checkpointing_kwargs")
 
 
-def broken_training(stage: Stage, values: Mapping[str, Any]) -> Iterator[Problem]:
+def broken_training(stage: str, values: Mapping[str, Any]) -> Iterator[Problem]:
     """Everything that is wrong with the `training` section of a recipe, which need not be one."""
     options = without_absent(stage, values.get("training"))
     wrong = {name: found for name, value in options.items() if (found := list(_broken_option(stage, name, value)))}
@@ -36,7 +35,7 @@ def broken_training(stage: Stage, values: Mapping[str, Any]) -> Iterator[Problem
     yield from broken_metric(stage, {name: value for name, value in options.items() if name not in wrong})
 
 
-def without_effect(stage: Stage, values: Mapping[str, Any]) -> Iterator[Problem]:
+def without_effect(stage: str, values: Mapping[str, Any]) -> Iterator[Problem]:
     """Options of a recipe that is right, which change nothing in it."""
     given = _given(stage, values, without_absent(stage, values.get("training")))
     for name in given.values:
@@ -44,11 +43,10 @@ def without_effect(stage: Stage, values: Mapping[str, Any]) -> Iterator[Problem]
             yield f"training.{name}", OPTIONS[name].text
     for name, reason in unread(given):
         yield f"training.{name}", reason
-    if stage == "dpo" and given.lora and values["lora"].get("dropout") and given["disable_dropout"]:
-        yield "lora.dropout", "training.disable_dropout is true, as it is by default in stage dpo"
+    yield from STAGES[stage].without_effect(given, values)
 
 
-def without_absent(stage: Stage, training: Any) -> dict[str, Any]:
+def without_absent(stage: str, training: Any) -> dict[str, Any]:
     """The `training` section without the nulls that only take away what a file below has set.
 
     A null stays where it is a value of the field (`max_length: null` truncates nothing) or the key is wrong anyway.
@@ -61,7 +59,7 @@ def without_absent(stage: Stage, training: Any) -> dict[str, Any]:
 
 
 def _given(
-    stage: Stage, values: Mapping[str, Any], options: Mapping[str, Any], wrong: frozenset[str] = frozenset()
+    stage: str, values: Mapping[str, Any], options: Mapping[str, Any], wrong: frozenset[str] = frozenset()
 ) -> Given:
     model, data = values.get("model"), values.get("data")
     return Given(
@@ -78,7 +76,7 @@ def _kind(name: str) -> str | None:
     return OPTIONS[name].kind if name in OPTIONS else None
 
 
-def _broken_option(stage: Stage, name: str, value: Any) -> Iterator[str]:
+def _broken_option(stage: str, name: str, value: Any) -> Iterator[str]:
     """What is wrong with one option by itself."""
     fields = training_fields(stage)
     if _kind(name) == "set":
@@ -86,7 +84,7 @@ def _broken_option(stage: Stage, name: str, value: Any) -> Iterator[str]:
     elif name not in fields:
         yield _unknown(stage, name)
     elif _kind(name) is None:
-        yield f"is a field of a newer {CONFIG_NAMES[stage]} that was never tried here; remove it"
+        yield f"is a field of a newer {STAGES[stage].config} that was never tried here; remove it"
     elif _kind(name) == "refused":
         default = default_of(stage, name)
         off = value is False and default is None and "bool" in fields[name]
@@ -94,7 +92,7 @@ def _broken_option(stage: Stage, name: str, value: Any) -> Iterator[str]:
             yield f"found {shown(value)}; {OPTIONS[name].text}"
     elif not fits(value, fields[name]):
         allowed = " or ".join(SCALARS[kind] for kind in allowed_scalars(fields[name]))
-        yield f"found {shown(value)}; {allowed} is needed ({CONFIG_NAMES[stage]}: {fields[name]})"
+        yield f"found {shown(value)}; {allowed} is needed ({STAGES[stage].config}: {fields[name]})"
     elif name in SECTIONS and not isinstance(value, Mapping | None):
         yield f"found {shown(value)}; a section is needed (`key: value` on each line)"
     else:
@@ -102,7 +100,7 @@ def _broken_option(stage: Stage, name: str, value: Any) -> Iterator[str]:
         yield from wrong_number(name, value)
 
 
-def _unknown_choice(stage: Stage, name: str, value: Any) -> Iterator[str]:
+def _unknown_choice(stage: str, name: str, value: Any) -> Iterator[str]:
     choices = CHOICES.get(name) or training_choices(stage).get(name)
     several = isinstance(value, list) and "list" in training_fields(stage)[name]
     for one in (value if several else [value]) if choices else ():
@@ -119,11 +117,11 @@ def _unknown_choice(stage: Stage, name: str, value: Any) -> Iterator[str]:
             yield f"found {shown(one)}{suggestion}; allowed: {', '.join(names)}"
 
 
-def _unknown(stage: Stage, name: str) -> str:
-    other: Stage = "dpo" if stage == "sft" else "sft"
-    if name in training_fields(other):
-        return f"is a field of {CONFIG_NAMES[other]} (stage {other}) only; this stage is {stage}"
+def _unknown(stage: str, name: str) -> str:
+    if others := [other for other in STAGES if name in training_fields(other)]:
+        configs = ", ".join(f"{STAGES[other].config} (stage {other})" for other in others)
+        return f"is a field of {configs} only; this stage is {stage}"
     if (lead := hint("training", name)) is not None:
-        return f"is no field of TRL's {CONFIG_NAMES[stage]}; {lead}"
+        return f"is no field of TRL's {STAGES[stage].config}; {lead}"
     free = [field for field in training_fields(stage) if _kind(field) in ("obeyed", "no effect")]
-    return f"unknown key{nearest(name, free)}; allowed are the fields of TRL's {CONFIG_NAMES[stage]}"
+    return f"unknown key{nearest(name, free)}; allowed are the fields of TRL's {STAGES[stage].config}"

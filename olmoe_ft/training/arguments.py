@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import trl
+from transformers import TrainingArguments
 from transformers.integrations import deepspeed as hf_deepspeed
-from trl import DPOConfig, SFTConfig
 
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.metrics import direction
+from olmoe_ft.stages import TrainerArguments
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.watch import STILL, watch_ranks
 
@@ -28,7 +30,7 @@ COLLECTIVE = 1800
 FLOATS = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")  # torch refuses 0 beside 0.9
 
 
-def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConfig:
+def training_arguments(recipe: Recipe, run: RunDirectory) -> TrainerArguments:
     """TRL's configuration of a stage: the recipe's `training` section and what follows from the machine.
 
     Building it starts the process group, and under ZeRO-3 makes every later `from_pretrained` load shards.
@@ -51,9 +53,8 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
     stage |= {name: float(recipe.training[name]) for name in FLOATS if recipe.training.get(name) is not None}
     still = float(recipe.training.get("ddp_timeout") or STILL)
     stage["ddp_timeout"] = max(COLLECTIVE, int(still))
-    config = SFTConfig if recipe.stage == "sft" else DPOConfig
+    config = getattr(trl, recipe.kind.config)
     if (metric := recipe.training.get("metric_for_best_model")) is not None:
-        assert recipe.stage != "pipeline"
         machine["greater_is_better"] = direction(recipe.stage, metric)  # unless the recipe has to say it
     try:
         arguments = config(output_dir=str(run.checkpoints.path), **{**machine, **recipe.training, **stage, **OWNED})
@@ -64,7 +65,7 @@ def training_arguments(recipe: Recipe, run: RunDirectory) -> SFTConfig | DPOConf
     return arguments
 
 
-def keep_to_one_gpu(arguments: SFTConfig | DPOConfig) -> None:
+def keep_to_one_gpu(arguments: TrainingArguments) -> None:
     """A process works on one GPU. transformers would copy the network to all it sees in every step (DataParallel), with
     larger micro-batches than the recipe's, and the router's losses of the copies would be lost."""
     if arguments.n_gpu > 1:
@@ -83,7 +84,7 @@ def idle_gpus(processes: int) -> str | None:
 
 
 @contextmanager
-def whole_weights(arguments: SFTConfig | DPOConfig) -> Iterator[None]:
+def whole_weights(arguments: TrainingArguments) -> Iterator[None]:
     """Within the block `from_pretrained` gives each process a whole model, under ZeRO-3 too."""
     hf_deepspeed.unset_hf_deepspeed_config()
     try:

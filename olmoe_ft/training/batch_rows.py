@@ -8,12 +8,13 @@ from torch import Tensor
 
 from olmoe_ft.data.mixture import Mixture, row_lengths
 from olmoe_ft.data.prepare import Prepared
+from olmoe_ft.stages import Stage
 
 Ids = tuple[int, ...]
 
 
 class BatchRows:
-    """Finds rows by their tokens, so that it holds for every order, packing and collator; a pair by its chosen side.
+    """Finds rows by their tokens, so that it holds for every order, packing and collator; a row by its first sequence.
 
     Args:
         mixture: what the trainer's rows were drawn from.
@@ -24,7 +25,7 @@ class BatchRows:
 
     def __call__(self, batch: dict[str, Any]) -> list[str]:
         """`file.jsonl:12` of each row of a batch, in its order; the first one where rows have the same tokens."""
-        sequences = list(_sequences(batch))
+        sequences = list(_sequences(batch, self.mixture.stage))
         wanted = set(sequences)
         places: dict[Ids, str] = {}
         for prepared in self.mixture.sources:
@@ -33,20 +34,19 @@ class BatchRows:
         return [places[ids] for ids in dict.fromkeys(sequences) if ids in places]
 
 
-def _sequences(batch: dict[str, Any]) -> Iterator[Ids]:
+def _sequences(batch: dict[str, Any], stage: Stage) -> Iterator[Ids]:
     ids: Tensor = batch["input_ids"]
     if "attention_mask" not in batch:  # packed: one row, in which positions begin anew with every document
         starts = (batch["position_ids"].flatten() == 0).nonzero().flatten().tolist()
         for start, end in zip(starts, [*starts[1:], ids.numel()], strict=True):
             yield tuple(ids.flatten()[start:end].tolist())
         return
-    rows = len(ids) // 2 if "completion_mask" in batch else len(ids)  # of pairs the chosen ones come first
-    for row, mask in zip(ids[:rows], batch["attention_mask"], strict=False):
+    for row, mask in zip(ids[: stage.rows_of(batch)], batch["attention_mask"], strict=False):
         yield tuple(row[mask.bool()].tolist())
 
 
 def _found(prepared: Prepared, wanted: set[Ids]) -> Iterator[tuple[Ids, str]]:
-    columns = ["input_ids"] if "input_ids" in prepared.rows.column_names else ["prompt_ids", "chosen_ids"]
+    columns = list(prepared.stage.sequences[0])
     lengths = row_lengths(prepared.rows.select_columns(columns))
     candidates = np.flatnonzero(np.isin(lengths, [len(ids) for ids in wanted]))
     for row in prepared.rows.select_columns([*columns, "place"]).select(candidates, keep_in_memory=True):

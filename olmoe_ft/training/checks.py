@@ -73,7 +73,7 @@ def check_files(recipe: Recipe, into_runs: bool = True, restart: Restart = GO_ON
             RunDirectory(stage).check_space(config)
         stage_tokenizer(started, config)
         for source in sources:
-            load_source(source, stage.stage, stage.data)
+            load_source(source, stage.kind, stage.data)
         from olmoe_ft.training.inputs import read_inputs
 
         read_inputs(started, config)

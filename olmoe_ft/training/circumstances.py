@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
-from trl import DPOConfig, SFTConfig
 
 from olmoe_ft.checkpoints.base_model import fingerprint
 from olmoe_ft.checkpoints.folders import resolve_checkpoint
 from olmoe_ft.checkpoints.run_checkpoints import step_of, stood_on
 from olmoe_ft.recipe import Recipe, UserError
+from olmoe_ft.stages import TrainerArguments
 from olmoe_ft.training.inputs import Inputs
 from olmoe_ft.training.steps import Steps
 
@@ -20,7 +20,7 @@ COMPUTING = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed") 
 
 
 def circumstances(
-    recipe: Recipe, arguments: SFTConfig | DPOConfig, inputs: Inputs, start: str, processes: int
+    recipe: Recipe, arguments: TrainerArguments, inputs: Inputs, start: str, processes: int
 ) -> dict[str, Any]:
     """What this launch stands on, as it is written into its checkpoints.
 
@@ -69,7 +69,7 @@ def refuse_other_start(recipe: Recipe, summary: dict[str, Any], accept: frozense
         )
 
 
-def engine(arguments: SFTConfig | DPOConfig) -> str:
+def engine(arguments: TrainerArguments) -> str:
     """What holds the optimizer's states."""
     if (config := getattr(arguments, "hf_deepspeed_config", None)) is None:
         return "no DeepSpeed"

@@ -7,31 +7,19 @@ processes are divided once.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
 
-Counts = dict[str, int]  # what a batch has of each unit
+from olmoe_ft.stages import Stage
+from olmoe_ft.training.scoring import Heard
 
-# What each metric is a mean over. TRL adds its own under these names; a new one fails until it stands here.
-UNITS = {
-    "sft": dict.fromkeys(("loss", "negative_log_likelihood", "entropy", "mean_token_accuracy"), "tokens"),
-    "dpo": {
-        "loss": "pairs",
-        **dict.fromkeys((f"rewards/{of}" for of in ("chosen", "rejected", "accuracies", "margins")), "pairs"),
-        **dict.fromkeys(("logps/chosen", "logps/rejected"), "pairs"),
-        "entropy": "tokens",
-        "logits/chosen": "chosen tokens",
-        "logits/rejected": "rejected tokens",
-        "mean_token_accuracy": "chosen tokens",
-    },
-}
+Counts = dict[str, int]  # what a batch has of each unit
 
 
 class EvaluationBatches(Sampler[list[int]]):
@@ -86,17 +74,9 @@ class Sums:
 
 
 class EvaluationMixin(Trainer):
-    """Stands before a TRL trainer among the bases, of which subclasses say `units`, `counts_of` and `split_loss`."""
+    """Comes before a TRL trainer among the bases; the stage says what each metric is a mean over."""
 
-    units: dict[str, str]
-
-    def counts_of(self, inputs: dict[str, Tensor]) -> Counts:
-        """How much of each unit a batch has."""
-        raise NotImplementedError
-
-    def split_loss(self, loss: float, outputs: Any, inputs: dict[str, Tensor]) -> dict[tuple[str, str], float]:
-        """The loss of a batch by the units that its parts are means over."""
-        return {("loss", self.units["loss"]): loss}
+    stage: Stage
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         rows = self._remove_unused_columns(self.eval_dataset if eval_dataset is None else eval_dataset, "evaluation")
@@ -125,31 +105,25 @@ class EvaluationMixin(Trainer):
         assert isinstance(dataloader.batch_sampler, EvaluationBatches)
         self._sums = Sums(dataloader.batch_sampler.counted)
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        means = self._sums.means(self.accelerator)
+        means = self.stage.close(self._sums.means(self.accelerator))
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
         return output
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        heard: list[Any] = []
+        heard = Heard(model)
         with _alone(self):
-            loss, *rest = super().prediction_step(_listening(model, heard), inputs, *args, **kwargs)
+            loss, *rest = super().prediction_step(heard, inputs, *args, **kwargs)
         means = self._metrics["eval"]  # TRL's, one value of each
-        values = self.split_loss(loss.item(), heard[-1], inputs)
-        values |= {(name, self.units[name]): found[-1] for name, found in means.items() if name != "num_tokens"}
-        self._sums.add(values, self.counts_of(inputs))
+        values = self.stage.split_loss(self, loss.item(), heard.outputs[-1], inputs)
+        values |= {(name, self._unit(name)): found[-1] for name, found in means.items() if name != "num_tokens"}
+        self._sums.add(values, self.stage.counts(inputs))
         for name in [name for name in means if name != "num_tokens"]:  # a count of training, which TRL logs as it is
             del means[name]
         return loss, *rest
 
-
-def _listening(model: Callable[..., Any], heard: list[Any]) -> Callable[..., Any]:
-    """The model, whose outputs are noted."""
-
-    def listening(*args: Any, **kwargs: Any) -> Any:
-        heard.append(model(*args, **kwargs))
-        return heard[-1]
-
-    return listening
+    def _unit(self, metric: str) -> str:
+        assert metric in self.stage.metrics, f"TRL measures {metric}, of which stage {self.stage.name} says no unit"
+        return self.stage.metrics[metric].unit
 
 
 class _Alone:

@@ -44,7 +44,6 @@ def read_inputs(recipe: Recipe, config: "OlmoeConfig") -> Inputs:
     Raises:
         UserError: a file is missing, empty or malformed.
     """
-    assert recipe.stage != "pipeline"
     tokenizer = stage_tokenizer(recipe, config)
     questions = load_questions(recipe.data.answers) if recipe.data.answers else None
     prompts = [question.texts() for question in questions or ()]

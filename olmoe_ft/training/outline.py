@@ -6,17 +6,18 @@ import torch
 from peft import get_peft_model
 
 from olmoe_ft.adapters.lora import lora_config
-from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
+from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.scoring import ScoringOlmoe
 
 
-def outline(recipe: Recipe, config: OlmoeConfig) -> OlmoeForCausalLM:
+def outline(recipe: Recipe, config: OlmoeConfig) -> ScoringOlmoe:
     """On the meta device; `requires_grad` says what is trained where nothing is adapted."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, recipe.model.dtype))
     try:
         with torch.device("meta"):
-            network = OlmoeForCausalLM(config)
+            network = ScoringOlmoe(config)
     finally:
         torch.set_default_dtype(before)
     if recipe.router.train == "frozen":
@@ -25,7 +26,7 @@ def outline(recipe: Recipe, config: OlmoeConfig) -> OlmoeForCausalLM:
     return network
 
 
-def adapted(recipe: Recipe, network: OlmoeForCausalLM) -> Any:
+def adapted(recipe: Recipe, network: ScoringOlmoe) -> Any:
     """With adapters, as the trainers set them up."""
     if recipe.lora is None:
         return network

@@ -11,35 +11,30 @@ from datasets import Dataset
 from olmoe_ft.data.cache import entry_rows
 from olmoe_ft.data.mixture import Mixture
 from olmoe_ft.recipe import Recipe
-from olmoe_ft.recipe.training_fields import default_of
+from olmoe_ft.stages import Packing
 
 
 def trainer_rows(mixture: Mixture, recipe: Recipe, evaluation: bool = False) -> Dataset:
-    """The rows of a mixture, packed where the recipe packs those that it trains or evaluates on."""
-    assert recipe.stage != "pipeline"
-    if recipe.stage != "sft":
-        return mixture.rows
+    """The rows of a mixture in their last order, packed where the recipe packs what it trains or evaluates on."""
+    packing, seed = recipe.kind.packing(recipe.training, evaluation), recipe.kind.order_seed(recipe.training)
+    rows = mixture.rows
+    if packing is not None:
 
-    def given(name: str) -> Any:
-        return recipe.training.get(name, default_of("sft", name))
+        def make(folder: Path) -> None:
+            pack(_shuffled(rows, seed), packing, cache_file_name=str(folder / "packed.arrow"))
 
-    packing = given("packing")
-    if evaluation and given("eval_packing") is not None:
-        packing = given("eval_packing")
-    if not packing:
-        return mixture.rows
-    seed = recipe.training.get("seed", 42) if given("shuffle_dataset") else None
-    settings = [given("max_length"), given("packing_strategy"), seed]
-
-    def make(folder: Path) -> None:
-        pack(mixture.rows, *settings, cache_file_name=str(folder / "packed.arrow"))
-
-    return entry_rows(mixture.cache.entry("packed", [mixture.key, settings], make), "packed")
+        packed = mixture.cache.entry("packed", [mixture.key, [*packing, seed]], make)
+        return _shuffled(entry_rows(packed, "packed"), seed)
+    return _shuffled(rows, seed)
 
 
-def pack(rows: Dataset, length: int, strategy: str, seed: int | None, **more: Any) -> Dataset:
-    """Rows in packs of a length; with a seed (TRL's `shuffle_dataset`) in another order."""
+def _shuffled(rows: Dataset, seed: int | None) -> Dataset:
+    return rows if seed is None else rows.shuffle(seed=seed, keep_in_memory=True)
+
+
+def pack(rows: Dataset, packing: Packing, **more: Any) -> Dataset:
+    """Rows in packs of a length."""
     from trl import pack_dataset  # seconds, which a recipe that does not pack is spared
 
-    rows = rows if seed is None else rows.shuffle(seed=seed, keep_in_memory=True)
-    return pack_dataset(rows, length, strategy, {"desc": "Packing", **more})
+    assert packing.max_length is not None  # the recipe's rules ask for it
+    return pack_dataset(rows, packing.max_length, packing.strategy, {"desc": "Packing", **more})

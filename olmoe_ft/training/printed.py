@@ -43,7 +43,7 @@ def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, steps: Steps, r
         console.print(adapter_table(recipe.lora, trainer.model))
     if (reach := reach_of_frozen_routers(trainer.model, recipe.router)) is not None:
         console.print(reach, soft_wrap=True)
-    if (reason := getattr(trainer, "why_not_shared", None)) is not None:
+    if (reason := recipe.kind.why_not_shared(recipe.model.attn_implementation)) is not None:
         console.print(f"a pair's prompt is computed for each answer: {reason}")
     if resume is not None:
         console.print(f"going on from {resume}")

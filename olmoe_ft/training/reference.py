@@ -1,18 +1,51 @@
-"""Is DPO's reference the model that training starts from?"""
+"""The reference of a stage that has one: its log-probabilities computed ahead, moved, and checked against the start."""
 
 import math
 
 import torch
-from transformers import TrainerCallback
-from trl import DPOTrainer
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+from transformers import Trainer, TrainerCallback
 
+from olmoe_ft.checkpoints.base_model import fingerprint
+from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.recipe import UserError
+from olmoe_ft.stages import Stage
 
 PAIRS = 4
 EXACT = 1e-6  # of a reward, in fp32, where policy and reference are computed alike
 ALIKE = 1e-3  # of a log-probability in bf16, computed alike: should a kernel not repeat itself
 # of one computed before, beside other rows and padding, or where A and B are orthogonal and not 0
 NEAR = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+class PrecomputedReferenceMixin(Trainer):
+    """Log-probabilities of the reference that are computed before training (`training.precompute_ref_log_probs`).
+
+    Attributes:
+        start: the checkpoint of the policy and of its reference.
+    """
+
+    start: str
+    stage: Stage
+
+    def drop_trl_heads(self) -> None:
+        raise NotImplementedError
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """Kept by TRL in the cache of the data set, for every later run of the same model on the same tokens.
+
+        TRL's own key changes with every training argument and with the adapter's seed, does not change with the length
+        that pairs are cut to, and under ZeRO-3 hashes shards. Here it is the start's weights, the tokens (so data,
+        template and tokenizer) and what else log-probabilities depend on.
+        """
+        self.drop_trl_heads()  # TRL comes here in its `__init__`, when it has just put them there
+        settings = self.args.max_length, self.args.truncation_mode, self.args.ld_alpha, str(self.model.dtype)
+        self._precompute_model_hash = Hasher.hash((fingerprint(self.start), settings))
+        tokens = tokens_hash(dataset, self.stage.token_columns)
+        return super()._precompute_ref_logps(
+            dataset.select(range(len(dataset)), new_fingerprint=tokens), name, batch_size
+        )
 
 
 class ReferenceCheck(TrainerCallback):
@@ -23,7 +56,7 @@ class ReferenceCheck(TrainerCallback):
     has a policy whose adapter does not begin at zero.
     """
 
-    def __init__(self, trainer: DPOTrainer) -> None:
+    def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         adapters = getattr(trainer.model, "peft_config", {})
         self.initialisation = adapters["default"].init_lora_weights if adapters else None

@@ -1,46 +1,40 @@
 """A thin trainer per stage, and the one function that builds it."""
 
-import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import trl
 from datasets import Dataset
-from datasets.fingerprint import Hasher
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase, ProgressCallback
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.adapters.matched import adapted_kinds
 from olmoe_ft.adapters.quantize import quantize_base
-from olmoe_ft.checkpoints.base_model import fingerprint
 from olmoe_ft.checkpoints.weights import refuse_not_finite
-from olmoe_ft.data.mixture import tokens_hash
-from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.finite import not_finite
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.stages import STAGES, Stage, TrainerArguments
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.by_length import StepsByLengthMixin
-from olmoe_ft.training.evaluation_loss import UNITS, Counts, EvaluationMixin
+from olmoe_ft.training.evaluation_loss import EvaluationMixin
 from olmoe_ft.training.finite import Batch, FiniteMixin, everywhere
-from olmoe_ft.training.fused_head import DPO_OUTPUTS, SFT_OUTPUTS, LabelPlaces, use_fused_head
 from olmoe_ft.training.moving_reference import MovingReferenceMixin
 from olmoe_ft.training.optimizer.choice import OptimizerMixin
 from olmoe_ft.training.optimizer.moved import MovedCallback
-from olmoe_ft.training.packing import pack
 from olmoe_ft.training.performance import PerformanceCallback
 from olmoe_ft.training.progress import ProgressBar
-from olmoe_ft.training.reference import ReferenceCheck
+from olmoe_ft.training.reference import PrecomputedReferenceMixin, ReferenceCheck
 from olmoe_ft.training.router.guard import check_reach
 from olmoe_ft.training.router.loss import RouterLossMixin
 from olmoe_ft.training.saving import SavingMixin
-from olmoe_ft.training.shared_prompts import SharedPromptCollator, why_not_shared
+from olmoe_ft.training.scoring import LabelPlaces, ScoringOlmoe, drop_trl_head
 from olmoe_ft.training.universal import UniversalMixin
 
 
-class OlmoeSFTTrainer(
+class OlmoeTrainer(
     FiniteMixin,
     RouterLossMixin,
     EvaluationMixin,
@@ -48,117 +42,45 @@ class OlmoeSFTTrainer(
     OptimizerMixin,
     UniversalMixin,
     SavingMixin,
-    SFTTrainer,
 ):
-    """Supervised fine-tuning on assistant turns, plus the router objective."""
+    """What every stage adds to TRL's trainer of it; comes before that one among the bases (`trainer_class`).
 
-    units = UNITS["sft"]
+    Args:
+        start: the checkpoint of the weights.
+    """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        use_fused_head(self.network, SFT_OUTPUTS)
-        self.data_collator: Any = LabelPlaces(self.data_collator)
-
-    def _prepare_dataset(self, dataset: Dataset, tokenizer: Any, args: SFTConfig, packing: bool, *_: Any) -> Dataset:
-        """Token ids already, cut to length; packed here only where they were not before (`packing.trainer_rows`).
-
-        TRL's would rewrite every row, under an open collective and beside the file that the rows lie in.
-        """
-        seed = args.seed if args.shuffle_dataset else None
-        if packing and "seq_lengths" not in dataset.column_names:
-            assert args.max_length is not None  # the recipe's rules ask for it
-            dataset = pack(dataset, args.max_length, args.packing_strategy, seed)
-        return dataset if seed is None else dataset.shuffle(seed=seed, keep_in_memory=True)
-
-    def counts_of(self, inputs: dict[str, Tensor]) -> Counts:
-        return {"tokens": len(inputs["places"])}
-
-    def split_loss(self, loss: float, outputs: Any, inputs: dict[str, Tensor]) -> dict[tuple[str, str], float]:
-        """Beside the loss, which may be smoothed or weighted (`loss_type: dft`), what perplexity is made of."""
-        likelihood = -outputs.log_probs.sum().item() / max(1, len(inputs["places"]))
-        return super().split_loss(loss, outputs, inputs) | {("negative_log_likelihood", "tokens"): likelihood}
-
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        likelihood = output.metrics.pop(f"{metric_key_prefix}_negative_log_likelihood")
-        output.metrics[f"{metric_key_prefix}_perplexity"] = math.inf if likelihood > 700 else math.exp(likelihood)
-        return output
-
-
-class OlmoeDPOTrainer(
-    FiniteMixin,
-    RouterLossMixin,
-    EvaluationMixin,
-    StepsByLengthMixin,
-    OptimizerMixin,
-    MovingReferenceMixin,
-    UniversalMixin,
-    SavingMixin,
-    DPOTrainer,
-):
-    """Direct preference optimisation (Rafailov et al. 2023), plus the router objective on the policy's tokens."""
-
-    units = UNITS["dpo"]
+    stage: Stage
 
     def __init__(self, *, start: str, **kwargs: Any) -> None:
-        self.start = start  # the checkpoint of the policy and of its reference
-        arguments: DPOConfig = kwargs["args"]
-        self.why_not_shared = why_not_shared(kwargs["model"].config._attn_implementation)
-        if self.why_not_shared is None:
-            collator = SharedPromptCollator(
-                pad_token_id=kwargs["processing_class"].pad_token_id,
-                max_length=arguments.max_length,
-                truncation_mode=arguments.truncation_mode,
-            )
-            kwargs["data_collator"] = collator
+        self.start = start  # before the rest: TRL computes a reference's log-probabilities in its `__init__`
         super().__init__(**kwargs)
-        use_fused_head(self.network, (*DPO_OUTPUTS, *(("log_sum_sq_probs",) if arguments.use_weighting else ())))
-        if self.ref_model is not None:
-            use_fused_head(self.accelerator.unwrap_model(self.ref_model), ("log_probs",))
+        self.drop_trl_heads()
+        self.network.fields = self.stage.fields(self.args)
+        self.data_collator: Any = LabelPlaces(self.data_collator)
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
-        return dataset  # token ids already
+        """Token ids already, cut to length and packed: TRL's would rewrite every row, under an open collective."""
+        return dataset
 
-    def counts_of(self, inputs: dict[str, Tensor]) -> Counts:
-        chosen, rejected = (int(mask.sum()) for mask in inputs["completion_mask"][:, 1:].chunk(2))
-        pairs = len(inputs["completion_mask"]) // 2
-        return {
-            "pairs": pairs,
-            "tokens": chosen + rejected,
-            "chosen tokens": chosen,
-            "rejected tokens": rejected,
-        }
-
-    def split_loss(self, loss: float, outputs: Any, inputs: dict[str, Tensor]) -> dict[tuple[str, str], float]:
-        """TRL's `sft` part of a loss is a mean over the tokens of the chosen answers, everything else over pairs."""
-        weight = sum(weight for kind, weight in zip(self.loss_types, self.loss_weights, strict=True) if kind == "sft")
-        if not weight:
-            return super().split_loss(loss, outputs, inputs)
-        chosen = inputs["completion_mask"][:, 1:].chunk(2)[0].bool()
-        likelihood = -weight * outputs.log_probs.chunk(2)[0][chosen].mean().item()
-        return {("loss", "pairs"): loss - likelihood, ("loss", "chosen tokens"): likelihood}
-
-    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """Kept by TRL in the cache of the data set, for every later run of the same model on the same tokens.
-
-        TRL's own key changes with every training argument and with the adapter's seed, does not change with the length
-        that pairs are cut to, and under ZeRO-3 hashes shards. Here it is the start's weights, the tokens (so data,
-        template and tokenizer) and what else log-probabilities depend on.
-        """
-        settings = self.args.max_length, self.args.truncation_mode, self.args.ld_alpha, str(self.model.dtype)
-        self._precompute_model_hash = Hasher.hash((fingerprint(self.start), settings))
-        tokens = tokens_hash(dataset, ("prompt_ids", "chosen_ids", "rejected_ids"))
-        return super()._precompute_ref_logps(
-            dataset.select(range(len(dataset)), new_fingerprint=tokens), name, batch_size
-        )
+    def drop_trl_heads(self) -> None:
+        """Let the networks score by `training/scoring.py`, not by the head that TRL has put on them."""
+        for model in (self.model, getattr(self, "ref_model", None)):
+            if model is not None:
+                drop_trl_head(self.accelerator.unwrap_model(model))
 
 
-OlmoeTrainer = OlmoeSFTTrainer | OlmoeDPOTrainer
+@cache
+def trainer_class(name: str) -> type[OlmoeTrainer]:
+    """The trainer of a stage: `OlmoeTrainer` before TRL's own, and what keeps a reference where the stage has one."""
+    stage = STAGES[name]
+    reference = (PrecomputedReferenceMixin, MovingReferenceMixin) if stage.has_reference else ()
+    bases = (OlmoeTrainer, *reference, getattr(trl, f"{stage.trl}Trainer"))
+    return type(f"Olmoe{stage.trl}Trainer", bases, {"stage": stage, "__doc__": f"TRL's trainer for {stage.title}."})
 
 
 def build_trainer(
     recipe: Recipe,
-    arguments: SFTConfig | DPOConfig,
+    arguments: TrainerArguments,
     checkpoint: str,
     probe_file: Path,
     tokenizer: PreTrainedTokenizerBase,
@@ -168,7 +90,7 @@ def build_trainer(
 ) -> OlmoeTrainer:
     """The trainer of a stage, its model loaded from `checkpoint`.
 
-    Full DPO gets a second, frozen copy as reference; with LoRA the reference is the model with its adapters off.
+    A stage with a reference gets a second, frozen copy; with LoRA the reference is the model with its adapters off.
 
     Args:
         probe_file: where the probe of the routers' drift is kept.
@@ -177,7 +99,7 @@ def build_trainer(
         UserError: the start has weights that are not finite, the adapter does not match the model, or the router
             losses can change no weight that is trained.
     """
-    model = _load(recipe, checkpoint)
+    stage, model = recipe.kind, _load(recipe, checkpoint)
     config = model.config
     config.output_router_logits = False  # saved as true, every `generate` downstream would compute their loss
     coefficient = config.router_aux_loss_coef
@@ -195,14 +117,13 @@ def build_trainer(
         "router": recipe.router,
         "probe_file": probe_file,
         "places_of": places_of,
+        "start": checkpoint,
+        "data_collator": stage.collator(arguments, tokenizer, recipe.model.attn_implementation),
     }
-    trainer: OlmoeTrainer
-    if recipe.stage == "sft":
-        trainer = OlmoeSFTTrainer(**common)
-    else:
-        own_reference = recipe.lora is None and not arguments.precompute_ref_log_probs
-        reference = _load(recipe, checkpoint).requires_grad_(False) if own_reference else None
-        trainer = OlmoeDPOTrainer(ref_model=reference, start=checkpoint, **common)
+    if stage.has_reference:
+        own = stage.own_reference(recipe.lora, arguments)
+        common["ref_model"] = _load(recipe, checkpoint).requires_grad_(False) if own else None
+    trainer = trainer_class(stage.name)(**common)
     # TRL changes these for training; a saved model keeps what stock transformers expects of it
     config.router_aux_loss_coef, config.use_cache = coefficient, True
     if recipe.model.quantization is not None:
@@ -223,12 +144,12 @@ def _check(trainer: OlmoeTrainer, recipe: Recipe, checkpoint: str) -> None:
     if recipe.lora is not None:
         adapted_kinds(trainer.model)
         trainer.add_callback(AdapterChecks(trainer, checkpoint))
-    if recipe.stage == "dpo":
+    if recipe.kind.has_reference:
         trainer.add_callback(ReferenceCheck(trainer))
 
 
-def _load(recipe: Recipe, checkpoint: str) -> OlmoeForCausalLM:
-    model = OlmoeForCausalLM.from_pretrained(
+def _load(recipe: Recipe, checkpoint: str) -> ScoringOlmoe:
+    model = ScoringOlmoe.from_pretrained(
         checkpoint,
         dtype=getattr(torch, recipe.model.dtype),
         attn_implementation=recipe.model.attn_implementation,

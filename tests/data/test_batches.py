@@ -7,8 +7,8 @@ from trl.data_utils import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from olmoe_ft.recipe import Recipe
+from olmoe_ft.stages.shared_prompts import SharedPromptCollator
 from olmoe_ft.training.packing import trainer_rows
-from olmoe_ft.training.shared_prompts import SharedPromptCollator
 
 ROWS = [
     {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": " Blue."}]},
@@ -97,13 +97,15 @@ def test_packs_are_trls(write, mixture, tokenizer, shuffle):
             "training": values,
         }
     )
-    expected = pack_dataset(found.rows.shuffle(seed=3) if shuffle else found.rows, 64, "bfd")
+    rows = found.rows.shuffle(seed=3) if shuffle else found.rows
+    expected = pack_dataset(rows, 64, "bfd")
+    expected = expected.shuffle(seed=3) if shuffle else expected
     packed = trainer_rows(found, recipe)
     assert packed.to_list() == expected.to_list() and trainer_rows(found, recipe).to_list() == packed.to_list()
     other = recipe.model_copy(update={"training": {**values, "max_length": 128}})
     assert len(trainer_rows(found, other)) < len(packed)
     plain = recipe.model_copy(update={"training": {**values, "eval_packing": False}})
-    assert trainer_rows(found, plain, evaluation=True) is found.rows
+    assert trainer_rows(found, plain, evaluation=True).to_list() == rows.to_list()
 
 
 @pytest.mark.parametrize("policy", ["keep_start", "keep_end"])

@@ -6,11 +6,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from independent import END, backend, ids_and_labels, spans
 
-from olmoe_ft.data.facts import _pairs
 from olmoe_ft.data.formats import training_example
 from olmoe_ft.data.length import Length
 from olmoe_ft.data.pairs import preference_pair
 from olmoe_ft.data.tokens import tokenize
+from olmoe_ft.stages import STAGES
 
 # What goes wrong at the edges of turns and inside them.
 EDGES = st.text(alphabet=" \t\n\r\u00a0\u3000", max_size=4)
@@ -105,7 +105,7 @@ def test_pairs_are_cut_where_the_last_common_turn_ends(name, turns, chosen, reje
     prompt = turns if turns[-1][0] == "user" else turns[:-1]
     messages = [{"role": role, "content": content} for role, content in prompt]
     row = preference_pair({"prompt": messages, "chosen": chosen, "rejected": rejected})
-    [found] = _pairs([row], Length(None), TOKENIZERS[name])
+    [found] = STAGES["dpo"].tokenize([row], Length(None), TOKENIZERS[name])
     before, _ = ids_and_labels(name, [*prompt, ("assistant", "x")])
     encode = backend(name).encode
     answers = [encode(answer + END, add_special_tokens=False).ids for answer in (chosen, rejected)]

@@ -8,7 +8,6 @@ from both_tokenizers import FOLDERS, VOCABULARIES
 from independent import ids_and_labels
 
 from olmoe_ft.data.audit import audit
-from olmoe_ft.data.facts import _pairs
 from olmoe_ft.data.formats import training_example
 from olmoe_ft.data.length import Length
 from olmoe_ft.data.mixture import load_mixtures
@@ -18,6 +17,7 @@ from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.data.tokens import tokenize
 from olmoe_ft.recipe import Recipe, RecipeError
 from olmoe_ft.recipe.schema import Data, Source
+from olmoe_ft.stages import STAGES
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = [
@@ -28,7 +28,7 @@ pytestmark = [
 
 def loaded(name, stage):
     source = Source(path=str(REAL / name))
-    return load_source(source, stage, Data(train=(source,)))[0]
+    return load_source(source, STAGES[stage], Data(train=(source,)))[0]
 
 
 def test_olmoes_own_tokenizer_gets_its_conventions_from_a_bare_tokenizer_json():
@@ -89,7 +89,7 @@ def test_pairs_of_hh_rlhfs_form_with_the_real_tokenizer(with_the_real_one):
         if any(mark in text for _, text in said for mark in ("\n\nHuman:", "\n\nAssistant:")):
             continue
         pair = preference_pair({"prompt": prompt, "chosen": " " + row["chosen"]["value"], "rejected": " no"})
-        [found] = _pairs([pair], Length(None), with_the_real_one)
+        [found] = STAGES["dpo"].tokenize([pair], Length(None), with_the_real_one)
         assert with_the_real_one.decode(found["chosen_ids"]).startswith(" ")
         assert with_the_real_one.decode(found["prompt_ids"]).endswith("<|assistant|>\n")
         assert with_the_real_one.decode(found["rejected_ids"]) == " no<|endoftext|>"

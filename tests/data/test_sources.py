@@ -8,6 +8,7 @@ from pyarrow import parquet
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.recipe import RecipeError, Unreachable
 from olmoe_ft.recipe.schema import Data, Source
+from olmoe_ft.stages import STAGES
 
 ROWS = [{"prompt": f"q{number}", "completion": f"a{number}"} for number in range(10)]
 
@@ -22,7 +23,7 @@ def write(path, rows):
 
 
 def loaded(source, stage="sft", **settings):
-    return load_source(source, stage, Data(train=(source,), **settings))[0]
+    return load_source(source, STAGES[stage], Data(train=(source,), **settings))[0]
 
 
 def questions(dataset):

@@ -11,7 +11,7 @@ import transformers
 from safetensors.torch import load_file
 
 from olmoe_ft.checkpoints.weights import load_whole
-from olmoe_ft.recipe.metrics import DIRECTIONS
+from olmoe_ft.stages import STAGES
 
 RECIPES = ["sft", "sft-lora", "dpo", "dpo-lora"]
 IDS = torch.arange(3, 60)[None]
@@ -38,7 +38,7 @@ def test_the_losses_of_ten_steps_equal_one_process(short_run, recipe, shape):
 def test_evaluation_is_that_of_one_process(short_run, recipe, shape):
     """21 rows do not fill the batches of two processes; counting some twice would change every mean by percents."""
     one, other = (json.loads((short_run(recipe, of).path / "summary.json").read_text()) for of in ("one", shape))
-    metrics = DIRECTIONS[recipe.partition("-")[0]]
+    metrics = STAGES[recipe.partition("-")[0]].metrics
     assert {f"eval_{name}" for name in metrics} <= one.keys() & other.keys()
     for name in metrics:
         assert other[f"eval_{name}"] == pytest.approx(one[f"eval_{name}"], rel=1e-3, abs=1e-4), name

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import ours
+from networks import ours, scoring
 from peft import LoraConfig, get_peft_model
 
 from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
@@ -18,7 +18,7 @@ from olmoe_ft.model import OlmoeForCausalLM, attention_plan
 from olmoe_ft.model.experts.matmul import AllExperts
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.planning.stand_ins import as_on_a_gpu
-from olmoe_ft.training.fused_head import SFT_OUTPUTS, use_fused_head
+from olmoe_ft.stages import STAGES
 
 TOKENS, KEYS = 32, 40
 
@@ -70,8 +70,8 @@ def test_a_step_with_adapters_asks_for_no_value():
 @pytest.mark.parametrize("told", [True, False])
 def test_the_head_asks_for_no_value_where_the_collator_tells_the_labels_places(told):
     """Through the trainers' head, forward and backward."""
-    model = network()
-    use_fused_head(model, SFT_OUTPUTS)
+    model = scoring(hidden_size=64, intermediate_size=32).to("meta", torch.bfloat16).train()
+    model.fields = STAGES["sft"].fields(None)
     with torch.device("meta"), as_on_a_gpu():
         ids, bounds = torch.zeros(1, TOKENS, dtype=torch.long), torch.zeros(4, dtype=torch.int32)
         given: dict[str, Any] = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "position_ids": ids}

@@ -54,7 +54,7 @@ def make_trainer(tmp_path, monkeypatch) -> Callable[..., OlmoeTrainer]:
             str(tmp_path / "start"),
             run.routing_probe.absolute(),
             tokenizer,
-            train.rows,
+            trainer_rows(train, recipe),
             trainer_rows(evaluation, recipe, evaluation=True) if evaluation else None,
             BatchRows(train),
         )

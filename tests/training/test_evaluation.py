@@ -7,9 +7,9 @@ import torch
 from gradient_cases import REPOSITORY, Case
 
 from olmoe_ft.recipe import RecipeError, load_recipe
-from olmoe_ft.recipe.metrics import DIRECTIONS
+from olmoe_ft.stages import STAGES
 from olmoe_ft.training.arguments import training_arguments
-from olmoe_ft.training.evaluation_loss import UNITS, EvaluationBatches, Sums
+from olmoe_ft.training.evaluation_loss import EvaluationBatches, Sums
 from olmoe_ft.training.run_directory import RunDirectory
 
 ROWS = {"sft": "train", "dpo": "preferences"}
@@ -64,7 +64,7 @@ def test_sft_is_the_mean_of_all_tokens(make_trainer, size, packing):
         trainer.eval_dataset = plain.eval_dataset
         assert len(plain.eval_dataset) == 23
     expected = by_row(trainer)
-    assert found.keys() == expected.keys() == DIRECTIONS["sft"].keys()
+    assert found.keys() == expected.keys() == STAGES["sft"].metrics.keys()
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-5), name
 
@@ -94,7 +94,7 @@ def test_dpo_is_the_mean_of_all_pairs(make_trainer, loss):
         )
         for size in (23, 1, 5)
     }
-    assert found[23].keys() == DIRECTIONS["dpo"].keys()
+    assert found[23].keys() == STAGES["dpo"].metrics.keys()
     for size in (1, 5):
         for name, value in found[23].items():
             assert found[size][name] == pytest.approx(value, rel=2e-5, abs=2e-6), (size, name)
@@ -103,12 +103,6 @@ def test_dpo_is_the_mean_of_all_pairs(make_trainer, loss):
     trainer.model.eval()
     with torch.no_grad():
         assert found[1]["loss"] == pytest.approx(trainer.compute_loss(trainer.model, batch).item(), rel=2e-5)
-
-
-def test_trl_measures_nothing_that_has_no_unit_and_no_direction():
-    for stage, units in UNITS.items():
-        made = {name: "perplexity" if name == "negative_log_likelihood" else name for name in units}
-        assert {*made.values()} == DIRECTIONS[stage].keys()
 
 
 @pytest.mark.parametrize(("rows", "size", "processes"), [(5, 2, 2), (1, 8, 4), (24, 4, 1), (23, 24, 2), (7, 1, 3)])

@@ -14,7 +14,7 @@ import torch
 import transformers
 from gradient_cases import REPOSITORY, Case
 
-from olmoe_ft.recipe.options.obeyed import OBEYED
+from olmoe_ft.recipe.options.table import KINDS
 from olmoe_ft.training.trainers import OlmoeTrainer
 
 ROWS = f'data.eval=[{{path: "{REPOSITORY}/data/skills/train.jsonl", max_rows: 8}}]'
@@ -199,4 +199,4 @@ def test_the_same_options_give_the_same_run(look, change):
 
 
 def test_every_option_is_looked_at():
-    assert sorted([*CHANGES, *LIBRARY]) == sorted(OBEYED)
+    assert sorted([*CHANGES, *LIBRARY]) == sorted(KINDS["obeyed"])

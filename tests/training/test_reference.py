@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.training.reference import ReferenceCheck
-from olmoe_ft.training.trainers import OlmoeDPOTrainer
+from olmoe_ft.training.trainers import trainer_class
 
 FULL, LORA = Case("dpo"), Case("dpo", form="lora")
 USUAL = "lora.init_lora_weights=true"
@@ -96,9 +96,10 @@ def test_reference_log_probabilities_are_computed_once_for_a_model_its_data_and_
     make_trainer, tmp_path, monkeypatch
 ):
     computed = []
-    compute = OlmoeDPOTrainer.compute_ref_log_probs
+    trainer_of = trainer_class("dpo")
+    compute = trainer_of.compute_ref_log_probs
     monkeypatch.setattr(
-        OlmoeDPOTrainer, "compute_ref_log_probs", lambda self, *args: computed.append(1) or compute(self, *args)
+        trainer_of, "compute_ref_log_probs", lambda self, *args: computed.append(1) or compute(self, *args)
     )
 
     def batches(case, *overrides) -> int:

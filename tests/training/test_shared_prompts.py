@@ -3,18 +3,18 @@
 import pytest
 import torch
 from gradient_cases import Case
-from networks import assert_close, ours
+from networks import assert_close, ours, scoring
 from trl.trainer.utils import add_fused_lm_head
 
 from olmoe_ft.model.attention_plan import BOUNDS
-from olmoe_ft.training.fused_head import DPO_OUTPUTS, use_fused_head
-from olmoe_ft.training.shared_prompts import SharedPromptCollator, pack_pairs, why_not_shared
+from olmoe_ft.stages import STAGES
+from olmoe_ft.stages.shared_prompts import SharedPromptCollator, pack_pairs
+from olmoe_ft.training.scoring import FIELDS, drop_trl_head
 
 PAIRS = [
     {"prompt_ids": [5, 6], "chosen_ids": [7], "rejected_ids": [8, 9, 10]},
     {"prompt_ids": [11], "chosen_ids": [12, 13], "rejected_ids": [14]},
 ]
-FIELDS = (*DPO_OUTPUTS, "log_sum_sq_probs")
 
 
 def pairs(seed: int, count: int = 4) -> list[dict[str, list[int]]]:
@@ -57,15 +57,16 @@ def test_other_prompts_are_not_shared():
 @pytest.mark.parametrize("seed", range(6))
 def test_every_field_equals_that_of_trls_head_on_padded_rows(seed):
     """Log-probabilities, entropies and the rest of each answer's tokens to 1e-5 in fp32, and every gradient."""
-    model = ours()
+    model = scoring()
     batch = SharedPromptCollator(pad_token_id=1)(pairs(seed))
     packed = batch.pop("packed")
     labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
     weights = torch.randn(labels.shape[0], labels.shape[1] - 1)
     results = []
-    for head, more in ((add_fused_lm_head, {}), (use_fused_head, {}), (use_fused_head, {"packed": packed})):
-        model.__dict__.pop("forward", None)
-        head(model, outputs=FIELDS)
+    for head, more in (("TRL's", {}), ("ours", {}), ("ours", {"packed": packed})):
+        add_fused_lm_head(model, outputs=FIELDS)
+        if head == "ours":
+            drop_trl_head(model)
         output = model(**batch, labels=labels, fused_lm_head=True, use_cache=False, **more)
         fields = {name: getattr(output, name) for name in FIELDS}
         total = (output.log_probs * weights).sum() + (output.entropy * weights).sum()
@@ -80,8 +81,7 @@ def test_every_field_equals_that_of_trls_head_on_padded_rows(seed):
 
 def test_the_head_without_labels_still_reaches_the_weights():
     """A micro-batch of which nothing is learned: zeros, and gradients of zero instead of a crash."""
-    model = ours()
-    use_fused_head(model, FIELDS)
+    model = scoring()
     ids = torch.randint(3, 97, (2, 5))
     output = model(ids, labels=torch.full_like(ids, -100), fused_lm_head=True)
     output.log_probs.sum().backward()
@@ -90,10 +90,9 @@ def test_the_head_without_labels_still_reaches_the_weights():
 
 
 def test_without_the_flag_the_network_is_as_before():
-    model, ids = ours(), torch.randint(3, 97, (1, 6))
-    before = model(ids, labels=ids)
-    use_fused_head(model, FIELDS)
-    after = model(ids, labels=ids)
+    model, stock, ids = scoring(), ours(), torch.randint(3, 97, (1, 6))
+    stock.load_state_dict(model.state_dict())
+    before, after = stock(ids, labels=ids), model(ids, labels=ids)
     assert torch.equal(after.loss, before.loss) and torch.equal(after.logits, before.logits)
     assert torch.equal(model.generate(ids, max_new_tokens=3, do_sample=False)[:, :6], ids)
 
@@ -104,7 +103,7 @@ def test_training_with_shared_prompts_is_training_without(make_trainer, tmp_path
     losses, tokens = [], []
     for shared in (True, False):
         trainer = make_trainer(Case("dpo", form=form), "router.load_balancing_coef=0", "router.z_loss_coef=0")
-        assert isinstance(trainer.data_collator, SharedPromptCollator) and trainer.why_not_shared is None
+        assert isinstance(trainer.data_collator.collate, SharedPromptCollator)
         if not shared:
             collate = trainer.data_collator
             trainer.data_collator = lambda rows, collate=collate: {
@@ -120,12 +119,9 @@ def test_training_with_shared_prompts_is_training_without(make_trainer, tmp_path
 
 def test_where_keys_cannot_be_shared_the_reason_is_said(make_trainer):
     trainer = make_trainer(Case("dpo"), "model.attn_implementation=eager")
-    assert (
-        trainer.why_not_shared
-        == why_not_shared("eager")
-        == ("attn_implementation eager does not let answers share keys, sdpa does")
-    )
-    assert not isinstance(trainer.data_collator, SharedPromptCollator)
+    reason = "attn_implementation eager does not let answers share keys, sdpa does"
+    assert STAGES["dpo"].why_not_shared("eager") == reason and not STAGES["dpo"].shares_prompts("eager")
+    assert not isinstance(trainer.data_collator.collate, SharedPromptCollator)
     assert set(BOUNDS).isdisjoint(trainer.data_collator([trainer.train_dataset[0]]))
     trainer.train()
     assert trainer.state.global_step == 2

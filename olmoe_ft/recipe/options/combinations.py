@@ -6,9 +6,9 @@ from contextlib import suppress
 from olmoe_ft.recipe.options.evaluation import broken_evaluation, unread_by_strategy
 from olmoe_ft.recipe.options.given import Given, Unsettled
 from olmoe_ft.recipe.options.optimizers import broken_optimizer, unread_by_optimizer
-from olmoe_ft.recipe.options.preferences import broken_losses, broken_reference, labels_of_pairs
 from olmoe_ft.recipe.options.schedules import broken_schedule
 from olmoe_ft.recipe.wording import Problem, nearest, shown
+from olmoe_ft.stages import STAGES
 
 CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 CHECKPOINT_ARGUMENTS = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop", "selective")
@@ -19,7 +19,7 @@ COMPILERS = ("torch_compile_backend", "torch_compile_mode")
 
 def broken_combinations(given: Given) -> Iterator[Problem]:
     """Everything that is wrong between options, each right by itself."""
-    for rule in (*RULES, *OF_STAGE[given.stage]):
+    for rule in (*RULES, *STAGES[given.stage].rules()):
         with suppress(Unsettled):
             yield from rule(given)
 
@@ -57,7 +57,7 @@ def _checkpointing(given: Given) -> Iterator[Problem]:
         arguments = given[name]
         reentrant = arguments.get("use_reentrant") is True
         known = list(REENTRANT_ARGUMENTS if reentrant else CHECKPOINT_ARGUMENTS)
-        known = [key for key in known if key != "selective" or given.stage == "sft"]
+        known = [key for key in known if key != "selective" or STAGES[given.stage].selective_checkpointing]
         for key, value in arguments.items():
             if key not in known:
                 beside = " beside use_reentrant: true" if reentrant and key in CHECKPOINT_ARGUMENTS else ""
@@ -75,18 +75,4 @@ def _workers(given: Given) -> Iterator[Problem]:
             yield name, f"found {shown(given[name])} without workers; set `dataloader_num_workers`, or remove it"
 
 
-def _supervised(given: Given) -> Iterator[Problem]:
-    packs = {"packing": given["packing"], "eval_packing": given["eval_packing"]}
-    for name in (name for name, value in packs.items() if value and given["max_length"] is None):
-        yield "max_length", f"found null beside training.{name}; rows are packed to a length: give one"
-        break
-    if given["loss_type"] == "chunked_nll":
-        yield "loss_type", 'found "chunked_nll", an old name; choose nll, which is the same'
-    if given["label_smoothing_factor"] and given["loss_type"] == "dft":
-        yield "label_smoothing_factor", "found beside loss_type dft, which does not read it; remove one of them"
-    if isinstance(given["pad_to_multiple_of"], str) and given["pad_to_multiple_of"] != "auto":
-        yield "pad_to_multiple_of", f"found {shown(given['pad_to_multiple_of'])}; a whole number is needed, or auto"
-
-
 RULES = (broken_schedule, broken_optimizer, broken_evaluation, _arithmetic, _checkpointing, _workers)
-OF_STAGE = {"sft": (_supervised,), "dpo": (broken_losses, broken_reference, labels_of_pairs)}

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 
 from olmoe_ft.recipe.options.hints import HINTS
 from olmoe_ft.recipe.options.table import KINDS, Kind
-from olmoe_ft.recipe.training_fields import CONFIG_NAMES, training_fields
+from olmoe_ft.recipe.training_fields import training_fields
+from olmoe_ft.stages import STAGES
 
 START = """\
 # Options
 
 Made by `make schema` from `olmoe_ft/recipe/options/`; a test compares.
 
-`training` takes the field names of TRL's `SFTConfig` (stage sft) and `DPOConfig` (stage dpo). Each of the {count}
-fields is obeyed, set by the pipeline, refused, or without effect. What options say about each other (a schedule and its
+`training` takes the field names of TRL's {configs}. Each of the {count} fields is
+obeyed, set by the pipeline, refused, or without effect. What options say about each other (a schedule and its
 arguments, an optimizer and its package, a loss and what it reads) is checked beside that: `olmoe-ft validate` says all
 that is wrong at once, and which options of a recipe have no effect in it."""
 HEADS: dict[Kind, str] = {
@@ -31,8 +32,14 @@ recipe (at its top level, in `training`, or in the section of the table) they ar
 
 def options_document() -> str:
     """The text of docs/options.md."""
-    count = len(training_fields("sft").keys() | training_fields("dpo").keys())
-    parts = [START.format(count=count), *(_options(kind) for kind in KINDS), NAMES, "\n".join(_names())]
+    count = len({name for stage in STAGES for name in training_fields(stage)})
+    configs = " and ".join(f"`{stage.config}` (stage {stage.name})" for stage in STAGES.values())
+    parts = [
+        START.format(count=count, configs=configs),
+        *(_options(kind) for kind in KINDS),
+        NAMES,
+        "\n".join(_names()),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -42,8 +49,8 @@ def _options(kind: Kind) -> str:
 
 
 def _stages(name: str) -> str:
-    stages = [stage for stage in CONFIG_NAMES if name in training_fields(stage)]
-    return "" if len(stages) == len(CONFIG_NAMES) else ", ".join(stages)
+    stages = [stage for stage in STAGES if name in training_fields(stage)]
+    return "" if len(stages) == len(STAGES) else ", ".join(stages)
 
 
 def _names() -> Iterator[str]:

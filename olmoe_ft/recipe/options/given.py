@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from olmoe_ft.recipe.training_fields import Stage, default_of
+from olmoe_ft.recipe.training_fields import default_of
 
 
 class Unsettled(Exception):
@@ -23,7 +23,7 @@ class Given:
         wrong: options that are wrong by themselves.
     """
 
-    stage: Stage
+    stage: str
     values: Mapping[str, Any]
     lora: bool = False
     dtype: str = "bfloat16"

@@ -1,10 +1,9 @@
-"""The fields that are obeyed, and where each acts."""
+"""The fields that are obeyed in every stage, and where each acts; the stages have their own (`Stage.options`)."""
 
 STEPS = "olmoe_ft.training.steps counts the same steps"
 OPTIMIZER = "the optimizer that transformers' Trainer builds"
 EVERY_RECORD = "when a record is written to metrics.jsonl and W&B"
 DDP = "torch's DistributedDataParallel, with several processes and no DeepSpeed"
-DPO_LOSS = "TRL's DPO loss"
 
 OBEYED = {
     # how long, how much
@@ -82,20 +81,4 @@ OBEYED = {
     "ddp_broadcast_buffers": DDP,
     "ddp_static_graph": DDP,
     "ddp_timeout": "seconds that a process may do nothing while others wait for it (600); then the launch ends",
-    # the losses of the stages
-    "loss_type": "the loss of the task: of stage sft `nll` or `dft`, of stage dpo a list to be summed",
-    "loss_weights": "weights of the losses in `loss_type`, one for each",
-    "beta": f"{DPO_LOSS}, and the rewards that are recorded",
-    "label_smoothing": f"{DPO_LOSS}: exo_pair, robust, aot and aot_unpaired read it",
-    "ld_alpha": "weight of the log-probabilities behind the length of the shorter answer (LD-DPO)",
-    "f_divergence_type": f"{DPO_LOSS}: the divergence from the reference",
-    "f_alpha_divergence_coef": f"{DPO_LOSS}, with `f_divergence_type: alpha_divergence`",
-    "use_weighting": f"{DPO_LOSS}: pairs weighted by their probability (WPO)",
-    "discopop_tau": f"{DPO_LOSS}, with `loss_type: [discopop]`",
-    "disable_dropout": "the dropout of adapters is 0 (that of attention is the model configuration's own)",
-    "precompute_ref_log_probs": "the reference is computed once before training, and kept for later runs",
-    "precompute_ref_batch_size": "pairs at once while it is; needs `precompute_ref_log_probs`",
-    "sync_ref_model": "the reference follows the policy (TR-DPO); checkpoints hold it too",
-    "ref_model_mixup_alpha": "how far it moves each time; needs `sync_ref_model`",
-    "ref_model_sync_steps": "steps between its moves; needs `sync_ref_model`",
 }

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from olmoe_ft.objective import agreement, chosen_experts
-from olmoe_ft.training.router.logits import Tokens, counted_tokens, record_router_logits
+from olmoe_ft.training.router.logits import Tokens, counted_tokens
 from olmoe_ft.training.run_directory import write_whole
 
 ROWS, LENGTH = 16, 128  # the probe: so many rows from all over the training set, cut to so many tokens
@@ -79,13 +79,12 @@ class RoutingDrift(TrainerCallback):
         nothing = torch.full_like(inputs["input_ids"], -100)
         training = model.training
         model.eval()
-        # The same way as a training step's, through the fused head: ZeRO-3 loses weights between forward passes that
+        # The same way as a training step's, with labels to score: ZeRO-3 loses weights between forward passes that
         # call other modules, and gathers those of adapters on experts only for a forward of the whole model.
         with torch.no_grad(), self.trainer.compute_loss_context_manager():
-            with record_router_logits(self.backbone, gradient=False) as recorded:
-                model(**inputs, labels=nothing, use_cache=False, fused_lm_head=True)
+            scores = model(**inputs, labels=nothing, fused_lm_head=True, output_router_logits=True)
         model.train(training)
-        chosen = chosen_experts(recorded[0], self.backbone.config.num_experts_per_tok).cpu()
+        chosen = chosen_experts(scores.router_logits, self.backbone.config.num_experts_per_tok).cpu()
         return chosen[:, self.probe["counted"].flatten()]
 
     def _save(self, end: Tensor | None = None) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.recipe.schema import Router
@@ -13,8 +12,9 @@ from olmoe_ft.training.performance import Work
 from olmoe_ft.training.router.balance import BalanceGroup
 from olmoe_ft.training.router.drift import RoutingDrift
 from olmoe_ft.training.router.guard import GradientGuard
-from olmoe_ft.training.router.logits import counted_tokens, record_router_logits
+from olmoe_ft.training.router.logits import counted_tokens
 from olmoe_ft.training.router.window import LogWindow
+from olmoe_ft.training.scoring import Heard, network_of
 
 
 class RouterLossMixin(CarriedMixin):
@@ -31,7 +31,7 @@ class RouterLossMixin(CarriedMixin):
         super().__init__(*args, **kwargs)
         self.router = router
         self.router_objective = RouterObjective(router.load_balancing_coef, router.z_loss_coef, router.scope)
-        self.network = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        self.network = network_of(self.model)
         self.backbone = self.network.base_model
         self._balance_group = BalanceGroup(router.balance_over, self.accelerator)
         self._guard = GradientGuard(self.model, self.backbone.layers, router) if self.router_objective else None
@@ -54,14 +54,14 @@ class RouterLossMixin(CarriedMixin):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if not self.model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        with record_router_logits(self.backbone) as recorded:
-            task_loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-        assert recorded, "no forward pass of the backbone ran with gradient, so there are no router logits"
+        heard = Heard(model, output_router_logits=True)
+        task_loss = super().compute_loss(heard, inputs, num_items_in_batch=num_items_in_batch)
+        router_logits = heard.outputs[0].router_logits  # of the pass that has a gradient; metrics may take a second
         seen = inputs.get("packed", inputs)  # what the network saw
         self.work.add(seen)
         mask = counted_tokens(seen, self.router.tokens, self.processing_class.pad_token_id)
         with torch.set_grad_enabled(bool(self.router_objective)):  # without coefficients it is only looked at
-            routing = Routing.of(recorded[0], self.backbone.config.num_experts_per_tok, mask)
+            routing = Routing.of(router_logits, self.backbone.config.num_experts_per_tok, mask)
         if self._guard is not None:
             self._guard.counted |= bool(routing.tokens)
         terms = self.router_objective.terms(routing, self._balance_group.counts(routing))

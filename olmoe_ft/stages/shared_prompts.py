@@ -15,13 +15,6 @@ from torch import Tensor
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 
-def why_not_shared(attn_implementation: str) -> str | None:
-    """Why two answers cannot share a prompt under a back end of attention; None if they can."""
-    if attn_implementation == "sdpa":
-        return None
-    return f"attn_implementation {attn_implementation} does not let answers share keys, sdpa does"
-
-
 @dataclass
 class SharedPromptCollator(DataCollatorForPreference):
     """TRL's batch of 2·P padded rows, with its tokens under `packed` as one row in which no token stands twice."""

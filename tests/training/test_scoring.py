@@ -1,10 +1,10 @@
-"""Where the labels of a batch stand, told by the collator."""
+"""Labels are scored wherever they are, and the collator says where."""
 
 import torch
 from gradient_cases import Case
-from networks import assert_close, ours
+from networks import assert_close, scoring
 
-from olmoe_ft.training.fused_head import SFT_OUTPUTS, label_places, use_fused_head
+from olmoe_ft.training.scoring import label_places
 
 
 def test_places_by_hand():
@@ -14,8 +14,7 @@ def test_places_by_hand():
 
 
 def test_the_head_takes_the_places_it_is_told_and_finds_them_itself():
-    model, ids = ours(), torch.randint(3, 97, (2, 6))
-    use_fused_head(model, SFT_OUTPUTS)
+    model, ids = scoring(), torch.randint(3, 97, (2, 6))
     labels = torch.where(torch.rand(ids.shape) < 0.5, ids, -100)
     found = [model(ids, labels=labels, fused_lm_head=True, **more) for more in ({}, {"places": label_places(labels)})]
     logits = model(ids, places=label_places(labels)).logits  # without the head they are not looked at

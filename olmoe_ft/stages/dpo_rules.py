@@ -1,4 +1,4 @@
-"""The losses of stage dpo: which option each reads, and what cannot go together."""
+"""Which options go together in stage dpo: what each loss reads, and which reference there is."""
 
 from collections.abc import Iterator
 
