@@ -1,6 +1,7 @@
 """The reference of a stage that has one: its log-probabilities computed ahead, moved, and checked against the start."""
 
 import math
+from typing import Any
 
 import torch
 from datasets import Dataset
