@@ -1,7 +1,7 @@
 # `make sft` on a fresh clone sets everything up and trains; see README.md.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup sft dpo pipeline test check schema bench gpu gpu-prepare torture clean
+.PHONY: help setup sft dpo pipeline test check schema docs bench gpu gpu-prepare torture clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -54,7 +54,10 @@ schema: setup  ## recipes/schema.json, by which editors check recipes, and docs/
 	$(BIN)/python -m olmoe_ft.recipe.options.document > docs/options.md.partial
 	mv docs/options.md.partial docs/options.md
 
-bench: setup  ## training steps beside TRL's, transformers' and PEFT's, into README.md (BENCH='--sizes mid --lengths 512')
+docs: setup  ## the documents as a site, site/index.html; a broken link or anchor fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+bench: setup  ## training steps beside TRL's, transformers' and PEFT's, into docs/performance.md (BENCH='--sizes mid --lengths 512')
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py $(BENCH)
 
 gpu: setup  ## what a GPU gets right and how fast, in 8 minutes; without one a dry run (GPU='--parts speed'); docs/gpu.md
@@ -66,5 +69,5 @@ gpu-prepare: setup  ## the same for a machine without a network: fills .gpu/, sa
 torture: setup  ## kill runs and damage their files, half an hour; each has to go on exactly (TORTURE='--only zero3'); docs/reliability.md
 	PYTHONPATH=.:benchmarks $(BIN)/python -m torture.run $(TORTURE)
 
-clean:  ## remove runs and caches (not the virtual environment)
-	rm -rf runs wandb .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove runs, the site and caches (not the virtual environment)
+	rm -rf runs site wandb .pytest_cache .mypy_cache .ruff_cache

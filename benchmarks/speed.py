@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py                       everything this machine is for (`make bench`)
     python benchmarks/speed.py --lengths 512,1024    a part of it; the other lines of the results stay
-    python benchmarks/speed.py --render              only write the README's table from the results
+    python benchmarks/speed.py --render              only write the table of docs/performance.md from the results
 
 A step is what a training loop does for one batch: collate, forward, backward. Stock is TRL's trainer on transformers'
 network with grouped experts (and PEFT's adapters), with packing, its fused head, and FlashAttention or SDPA; ours is
@@ -28,7 +28,7 @@ from measure import seconds
 from rich.console import Console
 from rich.progress import Progress
 from sides import BETA, OURS, SIZES, Case, both_sides, names_of, operations
-from speed_report import Line, Results, print_table, write_readme
+from speed_report import Line, Results, print_table, write_document
 
 from olmoe_ft.training.performance import matrix_rate
 
@@ -132,10 +132,10 @@ def main(
     kinds: Annotated[str, typer.Option(help="full, lora or both.")] = "full,lora",
     rounds: Annotated[int, typer.Option(help="Measured steps of each side; medians are shown.")] = 5,
     with_growth: Annotated[bool, typer.Option("--growth/--no-growth", help="The growth table too.")] = True,
-    render: Annotated[bool, typer.Option(help="Measure nothing; write the README's table.")] = False,
+    render: Annotated[bool, typer.Option(help="Measure nothing; write the table of docs/performance.md.")] = False,
 ) -> None:
     if render:
-        write_readme()
+        write_document()
         return
     os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler announces itself otherwise
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -156,7 +156,7 @@ def main(
     if with_growth:
         results.growth = growth(device, rounds)
         results.write()
-    write_readme()
+    write_document()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The results of `speed.py`: a file for each device, a table on the screen, and the README's made from the files."""
+"""The results of `speed.py`: a file for each device, a table on the screen, and that of docs/performance.md."""
 
 import json
 import platform
@@ -18,7 +18,7 @@ from rich.table import Table
 from sides import EQUAL, OURS, STOCK, Case
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+DOCUMENT = Path(__file__).parents[1] / "docs/performance.md"
 START, END = "<!-- speed: made by benchmarks/speed.py -->\n", "<!-- speed: end -->\n"
 MIB = 2**20
 
@@ -153,7 +153,7 @@ def print_table(results: Results, console: Console) -> None:
     console.print(table)
 
 
-def readme_table(all_results: list[Results]) -> str:
+def results_table(all_results: list[Results]) -> str:
     """Markdown of every device's lines, and what was not measured."""
     text = ""
     for results in all_results:
@@ -185,13 +185,13 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
     return text + "".join("| " + " | ".join(map(str, row.values())) + " |\n" for row in rows)
 
 
-def write_readme() -> None:
-    """Put the table of all results between the marks in the README."""
-    content = README.read_text()
+def write_document() -> None:
+    """Put the table of all results between the marks in docs/performance.md."""
+    content = DOCUMENT.read_text()
     before, rest = content.split(START)
     after = rest.split(END)[1]
     found = [Results.read(file) for file in sorted(RESULTS.glob("*.json"))]
-    README.write_text(before + START + readme_table(found) + END + after)
+    DOCUMENT.write_text(before + START + results_table(found) + END + after)
 
 
 def _order(line: Line) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from measure import peak_bytes
 from rich.progress import Progress
 from sides import EQUAL, OURS, STOCK, Case, Side, both_sides, names_of, operations
 from speed import allowed, measure
-from speed_report import END, README, RESULTS, START, Line, Results, readme_table
+from speed_report import DOCUMENT, END, RESULTS, START, Line, Results, results_table
 
 ONE_LAYER = {
     "hidden_size": 4,
@@ -251,7 +251,7 @@ def test_a_table_shows_both_ratios_where_stock_ran_twice():
     dpo = Line.of(
         Case("dpo", False, "1b-7b", 4096, 4), {STOCK: 0.9, OURS: 0.3}, {STOCK: 2**20, OURS: 2**20}, 0.15, 0, both
     )
-    table = readme_table([Results("a card", "cuda", {}, 1e15, [sft, dpo])]).split("\n")
+    table = results_table([Results("a card", "cuda", {}, 1e15, [sft, dpo])]).split("\n")
     cells = [[cell.strip() for cell in row.split("|")[4:-1]] for row in table if row.startswith("| ")]
     assert cells[0] == [
         "stock s", "equal s", "ours s", "speed", "speed, equal", "floor s", "stock MFU", "equal MFU", "our MFU",
@@ -267,9 +267,9 @@ def test_a_table_shows_both_ratios_where_stock_ran_twice():
     assert Line(**stored) == dpo
 
 
-def test_the_readmes_table_is_that_of_the_results():
+def test_the_documents_table_is_that_of_the_results():
     """`python benchmarks/speed.py --render` writes it."""
     files = sorted(RESULTS.glob("*.json"))
     assert files and all(json.loads(file.read_text())["lines"] for file in files)
-    written = README.read_text().split(START)[1].split(END)[0]
-    assert written == readme_table([Results.read(file) for file in files])
+    written = DOCUMENT.read_text().split(START)[1].split(END)[0]
+    assert written == results_table([Results.read(file) for file in files])

@@ -18,7 +18,7 @@ from gpu.part import Part
 from gpu.run import REPOSITORY, Run
 from rich.console import Console
 from sides import EQUAL, OURS, STOCK, Case
-from speed_report import README, RESULTS, Line, Results, readme_table
+from speed_report import DOCUMENT, RESULTS, Line, Results, results_table
 
 RIGHT = Finding("speed", "SFT", True, {"ms": 1.5})
 WRONG = Finding("tests", "one", False, {"error": "AssertionError: 1 != 2"})
@@ -187,9 +187,9 @@ def test_results_are_those_of_a_card_alone(part, monkeypatch):
     assert written == [[line]]
 
 
-def test_memory_stands_in_the_readmes_table():
+def test_memory_is_in_the_documents_table():
     rows = [{"step with the optimizer": "SFT full", "predicted MiB": "52,838", "predicted / measured": "1.01"}]
-    table = readme_table([Results("a card", "cuda", {}, 1e15, memory=rows)])
+    table = results_table([Results("a card", "cuda", {}, 1e15, memory=rows)])
     assert "| step with the optimizer | predicted MiB | predicted / measured |\n| --- | ---: | ---: |\n" in table
     assert "| SFT full | 52,838 | 1.01 |\n" in table
 
@@ -220,8 +220,8 @@ def test_what_is_carried_is_what_the_machine_lacks():
 
 @pytest.mark.slow
 def test_a_dry_run_from_its_first_part_to_its_table(tmp_path, capsys):
-    """Every part on a CPU, in processes of their own; no results and no README are written."""
-    before = README.read_text(), {file: file.read_text() for file in RESULTS.iterdir()}
+    """Every part on a CPU, in processes of their own; no results and no document are written."""
+    before = DOCUMENT.read_text(), {file: file.read_text() for file in RESULTS.iterdir()}
     with pytest.raises(SystemExit) as ended:
         gpu_run.main(out=tmp_path, dry=True, minutes=8)
     found = [Finding.from_json(line) for line in (tmp_path / "findings.jsonl").read_text().splitlines()]
@@ -229,4 +229,4 @@ def test_a_dry_run_from_its_first_part_to_its_table(tmp_path, capsys):
     assert missed == [finding for finding in found if finding.ok is False] == []
     assert {finding.part for finding in found} == set(gpu_run.LIMITS) and ended.value.code == 0
     assert DRY in capsys.readouterr().out and (tmp_path / "profile.txt").stat().st_size > 1000
-    assert before == (README.read_text(), {file: file.read_text() for file in RESULTS.iterdir()})
+    assert before == (DOCUMENT.read_text(), {file: file.read_text() for file in RESULTS.iterdir()})

@@ -119,14 +119,14 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def keep_results(out: Path, since: float) -> None:
-    """README's table from all results, and a copy of those that this run has measured."""
-    from speed_report import RESULTS, write_readme
+    """The table of docs/performance.md from all results, and a copy of those that this run has measured."""
+    from speed_report import RESULTS, write_document
 
     measured = [file for file in RESULTS.glob("*.json") if file.stat().st_mtime >= since]
     for file in measured:
         shutil.copy(file, out)
     if measured:
-        write_readme()
+        write_document()
 
 
 def main(
