@@ -1,7 +1,9 @@
 """Which weights LoRA adapts, as a PEFT configuration (Hu et al. 2021, https://arxiv.org/abs/2106.09685)."""
 
 from peft import LoraConfig
+from peft.tuners.lora import ParamWrapper
 
+from olmoe_ft.model.experts.peft_bridge import check_wrapper
 from olmoe_ft.recipe.schema import Lora
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -15,7 +17,10 @@ def lora_config(lora: Lora, router_train: str) -> LoraConfig:
     Args:
         router_train: "frozen" leaves the routers alone, "full" trains and saves them whole beside the adapter,
             "lora" adapts them like the experts.
+    Raises:
+        RuntimeError: this version of PEFT adapts experts in a way that the network does not know.
     """
+    check_wrapper(ParamWrapper)
     parameters = [*(EXPERTS if lora.experts else ()), *([ROUTER_WEIGHT] if router_train == "lora" else ())]
     return LoraConfig(
         task_type="CAUSAL_LM",

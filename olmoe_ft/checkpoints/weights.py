@@ -15,6 +15,7 @@ from peft import (
     load_peft_weights,
     set_peft_model_state_dict,
 )
+from peft.tuners.lora import ParamWrapper
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import align_special_tokens
 
@@ -22,6 +23,7 @@ from olmoe_ft.checkpoints.base_model import base_of
 from olmoe_ft.checkpoints.folders import check_weights, is_adapter, load_config, resolve_checkpoint
 from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.model import OlmoeForCausalLM
+from olmoe_ft.model.experts.peft_bridge import check_wrapper
 from olmoe_ft.model.finite import listed, not_finite
 from olmoe_ft.recipe import UserError
 
@@ -64,7 +66,9 @@ def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
 
     Raises:
         UserError: the adapter's tensors are not those its configuration gives this base.
+        RuntimeError: this version of PEFT adapts experts in a way that the network does not know.
     """
+    check_wrapper(ParamWrapper)
     config = PeftConfig.from_pretrained(path)
     if getattr(config, "lora_bias", False) and not base.config.attention_bias:
         raise UserError(f"{path}: an adapter with lora_bias cannot be folded into a base without biases")

@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache
 
 from olmoe_ft.model.attention_backends import segment_attention, varlen_attention
 from olmoe_ft.model.config import OlmoeConfig
+from olmoe_ft.model.implementations import attention_implementation
 from olmoe_ft.model.norm import OlmoeRMSNorm
 from olmoe_ft.model.rope import rotate
 
@@ -90,7 +91,7 @@ class OlmoeAttention(nn.Module):
         query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = ATTENTION.get_interface(attn_implementation or self.config._attn_implementation, eager_attention)
+        attend = ATTENTION.get_interface(attn_implementation or attention_implementation(self.config), eager_attention)
         dropout = self.config.attention_dropout if self.training else 0.0
         attended, weights = attend(
             self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout, **kwargs

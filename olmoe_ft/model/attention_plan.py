@@ -4,7 +4,6 @@ Shapes: B batch, S sequence, C key positions (cache included), H hidden.
 """
 
 from collections.abc import Callable
-from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from transformers.utils.import_utils import is_tracing
 
 from olmoe_ft.model.attention_backends import segments_of
 from olmoe_ft.model.config import OlmoeConfig
+from olmoe_ft.model.implementations import attention_implementation, with_attention
 
 BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 Bounds = dict[str, Any]  # those four, and `key_places` where segments share keys
@@ -52,7 +52,7 @@ def plan_attention(
     Raises:
         ValueError: if the back end cannot keep the documents apart.
     """
-    implementation = "eager" if output_attentions else config._attn_implementation
+    implementation = "eager" if output_attentions else attention_implementation(config)
     flash = is_flash_attention_requested(requested_attention_implementation=implementation)
     if bounds is not None:
         return _plan_by_bounds(implementation, flash, bounds, config, x)
@@ -72,9 +72,7 @@ def plan_attention(
             hidden = torch.finfo(x.dtype).min
             attention_mask = torch.zeros_like(attention_mask, dtype=x.dtype).masked_fill(attention_mask == 0, hidden)
         return AttentionPlan(implementation, attention_mask, {})
-    if implementation != config._attn_implementation:
-        config = copy(config)
-        config._attn_implementation = implementation
+    config = with_attention(config, implementation)
     same_document = None if documents is None else _same_document(documents, cache)
     mask = create_causal_mask(config, x, attention_mask, cache, and_mask_function=same_document)
     return AttentionPlan(implementation, mask, {})
@@ -175,7 +173,7 @@ def bounds_given(
     Raises:
         ValueError: `key_places` lets segments share keys, and the back end cannot.
     """
-    sdpa = config._attn_implementation == "sdpa" and not output_attentions
+    sdpa = attention_implementation(config) == "sdpa" and not output_attentions
     flash = is_flash_attention_requested(config) and "key_places" not in arguments
     known = position_ids is not None and attention_mask is None and all(name in arguments for name in BOUNDS)
     if known and (sdpa or flash):
@@ -183,7 +181,7 @@ def bounds_given(
     if arguments.get("key_places") is not None:
         raise ValueError(
             f"key_places, by which two answers share a prompt, needs attn_implementation='sdpa' (it is "
-            f"{config._attn_implementation!r}), position_ids, {', '.join(BOUNDS)}, and no attention_mask"
+            f"{attention_implementation(config)!r}), position_ids, {', '.join(BOUNDS)}, and no attention_mask"
         )
     return None
 
@@ -198,6 +196,7 @@ def refuse_other_bounds(x: Tensor, documents: Tensor | None, arguments: dict[str
     bounds, numbers = arguments.get("cu_seq_lens_q"), arguments.get("seq_idx")
     if (bounds is not None and len(bounds) - 1 > x.shape[0]) or (numbers is not None and numbers.diff(dim=-1).any()):
         raise ValueError(
-            f"cu_seq_lens_q or seq_idx names several documents in a row, which attn_implementation="
-            f"{config._attn_implementation!r} reads from position_ids: pass those, starting again with each document"
+            f"cu_seq_lens_q or seq_idx names several documents in a row, which "
+            f"attn_implementation={attention_implementation(config)!r} reads from position_ids: pass those, starting "
+            f"again with each document"
         )

@@ -3,8 +3,6 @@
 Shapes: B batch, S sequence, H hidden, T = B·S tokens, E experts.
 """
 
-from typing import Any
-
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -25,13 +23,10 @@ class OlmoeSparseMoeBlock(nn.Module):
         self.gate = OlmoeTopKRouter(config)
         self.experts = OlmoeExperts(config)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "experts":  # PEFT has put its adapters around them
-            multiply_instead_of_fold(value)
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, S, H) -> (B, S, H), and the router's logits (T, E)."""
+        if not isinstance(self.experts, OlmoeExperts):  # PEFT has put its wrappers around them
+            multiply_instead_of_fold(self.experts)
         tokens = x.flatten(0, 1)  # (T, H)
         logits, weights, experts = self.gate(tokens)
         return self.experts(tokens, experts, weights).view_as(x), logits

@@ -20,8 +20,8 @@ from olmoe_ft.model.checkpoint import (
     requested_config,
 )
 from olmoe_ft.model.config import OlmoeConfig
-from olmoe_ft.model.experts.autograd import OLMOE_GROUPED
 from olmoe_ft.model.experts.layer import OlmoeExperts
+from olmoe_ft.model.implementations import OLMOE_GROUPED
 from olmoe_ft.model.rope import OlmoeRotaryEmbedding
 from olmoe_ft.model.router import OlmoeTopKRouter
 

@@ -20,6 +20,7 @@ from olmoe_ft.checkpoints.weights import refuse_not_finite
 from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.finite import not_finite
+from olmoe_ft.model.implementations import attention_implementation
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.by_length import StepsByLengthMixin
@@ -103,7 +104,7 @@ class OlmoeDPOTrainer(
     def __init__(self, *, start: str, **kwargs: Any) -> None:
         self.start = start  # the checkpoint of the policy and of its reference
         arguments: DPOConfig = kwargs["args"]
-        self.why_not_shared = why_not_shared(kwargs["model"].config._attn_implementation)
+        self.why_not_shared = why_not_shared(attention_implementation(kwargs["model"].config))
         if self.why_not_shared is None:
             collator = SharedPromptCollator(
                 pad_token_id=kwargs["processing_class"].pad_token_id,

@@ -157,7 +157,7 @@ def test_the_mixture_by_the_kernel_is_the_plain_loop(monkeypatch, dtype, rank, t
     exact = {name: value.detach().double().requires_grad_() for name, value in given.items()}
     for name in ("gate_up_proj", "down_proj"):
         module._parameters[name] = given[name]
-        module.lent[name] = [(given[f"{name}.B"], given[f"{name}.A"], 0.5)]
+        module.low_rank_factors[name] = [(given[f"{name}.B"], given[f"{name}.A"], 0.5)]
     folded = {name: exact[name] + exact[f"{name}.B"] @ exact[f"{name}.A"] / 2 for name in module._parameters}
     y = grouped_experts(module, given["x"], chosen, given["weights"])
     expected = functional_call(module, folded, (exact["x"], chosen, exact["weights"]))

@@ -21,10 +21,9 @@ from olmoe_ft.model.experts.activation import Activation, gated, gated_backward
 from olmoe_ft.model.experts.dispatch import Routes, combine
 from olmoe_ft.model.experts.gradient_memory import ReusedMemory
 from olmoe_ft.model.experts.matmul import AllExperts, Block, on_each_expert
+from olmoe_ft.model.experts.peft_bridge import refuse_folded_weights
 from olmoe_ft.model.experts.traced import traced_experts
 from olmoe_ft.model.kernels import being_traced
-
-OLMOE_GROUPED = "olmoe_grouped"  # the name of this back end, the default one
 
 GRADIENTS = ReusedMemory()
 
@@ -39,15 +38,16 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
     dtype. A weight that is kept packed (`adapters/quantize.py`) is unpacked forward and again backward.
 
     Args:
-        module: has `gate_up_proj` (E, 2I, H), `down_proj` (E, H, I), `act_fn`, and `lent` factors by the weight's name.
+        module: has `gate_up_proj` (E, 2I, H), `down_proj` (E, H, I), `act_fn`, and by weight its `low_rank_factors`.
         x: (T, H); experts: (T, K) indices; weights: (T, K).
     Returns:
         (T, H)
     """
+    refuse_folded_weights(module)
     gate_up, down = module.gate_up_proj, module.down_proj
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else gate_up.dtype
-    adapters = [adapters_in(dtype, module.lent.get(name, ())) for name in ("gate_up_proj", "down_proj")]
+    adapters = [adapters_in(dtype, module.low_rank_factors.get(name, ())) for name in ("gate_up_proj", "down_proj")]
     stacks = [stack.to(dtype) if isinstance(stack, Tensor) else stack for stack in (gate_up, down)]
     routes = Routes.of(experts, gate_up.shape[0])
     rows, by = x.to(dtype), weights.to(dtype)
@@ -63,10 +63,10 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
     return y.to(x.dtype)
 
 
-def adapters_in(dtype: torch.dtype, lent: Sequence[LowRank]) -> list[tuple[Tensor, Tensor]]:
+def adapters_in(dtype: torch.dtype, factors: Sequence[LowRank]) -> list[tuple[Tensor, Tensor]]:
     """Each adapter's `s B` (E, out, r) and `A` (E, r, in), of a rank of whole 16 bytes as the kernel wants."""
     pairs = []
-    for b, a, scaling in lent:
+    for b, a, scaling in factors:
         missing = -a.shape[1] % 8
         b, a = F.pad(b * scaling, (0, missing)), F.pad(a, (0, 0, 0, missing))
         pairs.append((b.to(dtype).contiguous(), a.to(dtype).contiguous()))

@@ -13,7 +13,8 @@ from transformers.integrations import use_experts_implementation
 from transformers.integrations.moe import ExpertsInterface
 
 from olmoe_ft.model.config import OlmoeConfig
-from olmoe_ft.model.experts.autograd import OLMOE_GROUPED, LowRank, grouped_experts
+from olmoe_ft.model.experts.autograd import LowRank, grouped_experts
+from olmoe_ft.model.implementations import OLMOE_GROUPED
 
 # beside transformers' own back ends: "grouped_mm", "batched_mm", …
 ExpertsInterface.register(OLMOE_GROUPED, grouped_experts)
@@ -35,7 +36,7 @@ class OlmoeExperts(nn.Module):
         down_shape = (config.num_experts, config.hidden_size, config.intermediate_size)
         self.gate_up_proj = nn.Parameter(torch.empty(gate_up_shape))  # (E, 2I, H), gate rows first
         self.down_proj = nn.Parameter(torch.empty(down_shape))  # (E, H, I)
-        self.lent: dict[str, list[LowRank]] = {}  # by weight: the adapters' factors, during a forward pass
+        self.low_rank_factors: dict[str, list[LowRank]] = {}  # by weight: those of adapters, while they are active
         self.act_fn = ACT2FN[config.hidden_act] if isinstance(config.hidden_act, str) else config.hidden_act
         self.register_load_state_dict_pre_hook(stack_published_experts)
 
