@@ -80,7 +80,6 @@ def segment_attention(
     dropout: float = 0.0,
     *,
     segments: Segments,
-    **_,
 ) -> tuple[Tensor, None]:
     """Attention by segment on any device, as a few causal calls of SDPA and without a mask.
 
@@ -114,21 +113,24 @@ def varlen_attention(
     value: Tensor,
     attention_mask: None,
     scaling: float,
+    dropout: float = 0.0,
     *,
     cu_seq_lens_q: Tensor,
     cu_seq_lens_k: Tensor,
     max_length_q: int,
     max_length_k: int,
     key_places: Tensor | None = None,
-    **_,
 ) -> tuple[Tensor, None]:
     """Attention by segment in one call of torch's FlashAttention kernel (CUDA), causal from the bottom right.
+
+    The kernel has no dropout (`attention_plan.varlen_works`).
 
     Args:
         query: (B, N, S, D); key and value: (B, M, S, D), fp16 or bf16.
     Returns:
         (B, S, N, D), and no weights.
     """
+    assert not dropout
     flat_query, flat_key, flat_value = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
     if key_places is not None:
         flat_key, flat_value = flat_key.index_select(0, key_places), flat_value.index_select(0, key_places)

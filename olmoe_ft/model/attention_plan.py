@@ -1,4 +1,7 @@
-"""Who may attend to whom: the past, no padding, and of several documents packed in one row only its own.
+"""How a forward pass attends: which back end runs, with which mask, and where packed documents begin and end.
+
+A token attends to the past, to no padding, and of several documents packed in one row to its own alone.
+`plan_attention` decides once for all layers; the back ends are in `attention.py` and `attention_backends.py`.
 
 Shapes: B batch, S sequence, C key positions (cache included), H hidden.
 """
@@ -38,6 +41,7 @@ def plan_attention(
     documents: Tensor | None,
     bounds: Bounds | None,
     output_attentions: bool,
+    described: dict[str, Any],
 ) -> AttentionPlan:
     """Choose the back end and build its mask: the config's, or the eager one where attention weights are asked for.
 
@@ -49,38 +53,45 @@ def plan_attention(
         attention_mask: (B, C), 1 for tokens; or the caller's own (B, 1, S, C), boolean or additive, taken as it is.
         documents: (B, S) from `documents_of`, or None.
         bounds: from `bounds_given`, in the place of documents, or None.
+        described: positions and packing as the caller gave them, which transformers' back ends take beside the mask.
     Raises:
         ValueError: if the back end cannot keep the documents apart.
     """
     implementation = "eager" if output_attentions else attention_implementation(config)
+    beside: dict[str, Any] = (
+        {} if implementation == "eager" else described
+    )  # the eager one is ours, and reads the mask alone
     flash = is_flash_attention_requested(requested_attention_implementation=implementation)
     if bounds is not None:
-        return _plan_by_bounds(implementation, flash, bounds, config, x)
+        return _plan_by_bounds(implementation, flash, bounds, config, x, described)
     if documents is not None and not is_tracing(x):
         # in half precision a CPU keeps the mask: so every rounding is transformers'
         fast = flash or (implementation == "sdpa" and (x.is_cuda or x.dtype in (torch.float32, torch.float64)))
         if fast and (attention_mask is None or attention_mask.all()):
-            return _plan_by_bounds(implementation, flash, varlen_arguments(documents), config, x)
+            return _plan_by_bounds(implementation, flash, varlen_arguments(documents), config, x, described)
         if flash or implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
-            beside = " when attention_mask has padding too" if flash else ""
+            padded = " when attention_mask has padding too" if flash else ""
             raise ValueError(
-                f"attn_implementation={implementation!r} cannot keep the documents of packed rows apart{beside}: "
+                f"attn_implementation={implementation!r} cannot keep the documents of packed rows apart{padded}: "
                 f"use 'sdpa'"
             )
     if attention_mask is not None and len(attention_mask.shape) == 4:  # a flex block mask has no ndim
         if implementation == "eager" and not attention_mask.is_floating_point():
             hidden = torch.finfo(x.dtype).min
             attention_mask = torch.zeros_like(attention_mask, dtype=x.dtype).masked_fill(attention_mask == 0, hidden)
-        return AttentionPlan(implementation, attention_mask, {})
+        return AttentionPlan(implementation, attention_mask, beside)
     config = with_attention(config, implementation)
     same_document = None if documents is None else _same_document(documents, cache)
     mask = create_causal_mask(config, x, attention_mask, cache, and_mask_function=same_document)
-    return AttentionPlan(implementation, mask, {})
+    return AttentionPlan(implementation, mask, beside)
 
 
-def _plan_by_bounds(implementation: str, flash: bool, bounds: Bounds, config: OlmoeConfig, x: Tensor) -> AttentionPlan:
+def _plan_by_bounds(
+    implementation: str, flash: bool, bounds: Bounds, config: OlmoeConfig, x: Tensor, described: dict[str, Any]
+) -> AttentionPlan:
+    """Without a mask, by the documents' bounds: FlashAttention, torch's variable-length kernel, or SDPA by segment."""
     if flash:
-        return AttentionPlan(implementation, None, bounds)
+        return AttentionPlan(implementation, None, {**described, **bounds})
     if varlen_works(config, x):
         return AttentionPlan("varlen", None, bounds)
     longest, key_places = bounds["max_length_k"], bounds.get("key_places")
@@ -187,7 +198,7 @@ def bounds_given(
 
 
 def refuse_other_bounds(x: Tensor, documents: Tensor | None, arguments: dict[str, Any], config: OlmoeConfig) -> None:
-    """Raise `ValueError` where `cu_seq_lens_q` or `seq_idx` tell of packed documents and the positions do not.
+    """Raise `ValueError` where `cu_seq_lens_q` or `seq_idx` describe packed documents and the positions do not.
 
     FlashAttention reads `cu_seq_lens_q` itself. All other back ends would ignore both, and the documents would leak.
     """
