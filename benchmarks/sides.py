@@ -20,7 +20,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
-from olmoe_ft.model.experts.autograd import GRADIENTS
+from olmoe_ft.model.experts.gradient_memory import GRADIENTS
 from olmoe_ft.model.size import adapter_parameters_per_token, training_flops_per_token
 from olmoe_ft.recipe.schema import Router
 from olmoe_ft.training.trainers import OlmoeDPOTrainer, OlmoeSFTTrainer

@@ -25,8 +25,8 @@ class OlmoeExperts(nn.Module):
     """`y_t = sum_k w_tk · down_e(act(gate_e(x_t)) · up_e(x_t))`, e = experts_tk (OLMoE, eq. 1; SwiGLU: Shazeer 2020).
 
     The `forward` below is the plain loop, one matrix product per expert: easy to read, slow to train. The decorator
-    replaces it by the back end named as `experts_implementation` ("olmoe_grouped" by default, see `grouped.py`; or one
-    of transformers'); "eager" keeps the loop, the oracle of all back ends.
+    replaces it by the back end named as `experts_implementation` ("olmoe_grouped" by default, see `autograd.py`; or
+    one of transformers'); "eager" keeps the loop, the oracle of all back ends.
     """
 
     def __init__(self, config: OlmoeConfig) -> None:
