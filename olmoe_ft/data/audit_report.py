@@ -10,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from olmoe_ft.constants import IGNORED
 from olmoe_ft.data.audit import Audit, SourceAudit
 from olmoe_ft.data.findings import findings, first_keys
 from olmoe_ft.data.heldout import OWN
 from olmoe_ft.data.mixture import Mixture
 from olmoe_ft.data.terminal import Console, printable
-from olmoe_ft.data.tokens import IGNORED
 
 SHOWN_ROWS = 3
 SHOWN_CHARACTERS = 1500

@@ -11,6 +11,7 @@ from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOut
 from transformers.utils import can_return_tuple
 from transformers.utils.import_utils import is_tracing
 
+from olmoe_ft.constants import IGNORED
 from olmoe_ft.model.attention_plan import bounds_given, documents_of, plan_attention, refuse_other_bounds
 from olmoe_ft.model.cache import LegacyCache, as_cache, cache_for, next_positions, to_legacy
 from olmoe_ft.model.config import OlmoeConfig
@@ -190,7 +191,7 @@ class OlmoeForCausalLM(OlmoePreTrainedModel, GenerationMixin):
         loss = aux_loss = None
         if labels is not None:
             if labels.shape[1] != logits.shape[1]:  # each kept position predicts the token after it, kept or not
-                for_loss["shift_labels"] = pad(labels, (0, 1), value=-100)[:, 1:][:, logits_to_keep].contiguous()
+                for_loss["shift_labels"] = pad(labels, (0, 1), value=IGNORED)[:, 1:][:, logits_to_keep].contiguous()
             loss = self.loss_function(logits, labels, config.vocab_size, **for_loss)
         if output_router_logits:
             tokens = None  # all count

@@ -13,10 +13,10 @@ from torch import Tensor
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
 
+from olmoe_ft.constants import IGNORED
 from olmoe_ft.model import OlmoeForCausalLM
 
 TILE = 32768  # logits of a token that are held at once
-IGNORED = -100
 
 HEADS = ("places", "scored", "completion_mask")  # of a packed batch, what the network does not take
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-Tokens = Literal["non_padding", "all", "completion"]
+from olmoe_ft.constants import IGNORED, Tokens
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def counted_tokens(inputs: dict[str, Any], tokens: Tokens, pad_token_id: int | N
     if tokens == "all":
         return None
     if tokens == "completion":
-        answers = inputs["completion_mask"] if "completion_mask" in inputs else inputs["labels"] != -100
+        answers = inputs["completion_mask"] if "completion_mask" in inputs else inputs["labels"] != IGNORED
         return answers.flatten().bool()
     if (mask := inputs.get("attention_mask")) is not None:
         return mask.flatten().bool()
