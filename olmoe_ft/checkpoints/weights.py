@@ -22,6 +22,7 @@ from transformers.trainer_utils import align_special_tokens
 from olmoe_ft.checkpoints.base_model import base_of
 from olmoe_ft.checkpoints.folders import check_weights, is_adapter, load_config, resolve_checkpoint
 from olmoe_ft.checkpoints.manifest import write_manifest
+from olmoe_ft.checkpoints.peft_names import is_factor, stored_name
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.experts.peft_bridge import check_wrapper
 from olmoe_ft.model.finite import listed, not_finite
@@ -85,9 +86,9 @@ def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
             f"{path}: this adapter does not fit its base {base.name_or_path}: {len(different)} tensors are missing on "
             f"one side, first {different[0]}"
         )
-    for name in [name for name, weight in model.named_parameters() if ".lora_" in name and weight.is_meta]:
+    for name in [name for name, weight in model.named_parameters() if is_factor(name) and weight.is_meta]:
         # PEFT has sent them where their base is
-        stored = name.replace(".default", "")
+        stored = stored_name(name)
         stored = stored if stored in weights else stored.removesuffix(".weight")  # DoRA's magnitudes
         set_module_tensor_to_device(model, name, "cpu", weights[stored])
     return model

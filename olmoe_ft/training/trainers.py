@@ -21,6 +21,7 @@ from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.finite import not_finite
 from olmoe_ft.model.implementations import attention_implementation
+from olmoe_ft.model.router import freeze_routers
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
 from olmoe_ft.training.by_length import StepsByLengthMixin
@@ -183,9 +184,7 @@ def build_trainer(
     config.output_router_logits = False  # saved as true, every `generate` downstream would compute their loss
     coefficient = config.router_aux_loss_coef
     if recipe.router.train == "frozen":
-        for name, parameter in model.named_parameters():
-            if name.endswith("mlp.gate.weight"):
-                parameter.requires_grad_(False)
+        freeze_routers(model)
     common: dict[str, Any] = {
         "model": model,
         "args": arguments,

@@ -25,6 +25,7 @@ from olmoe_ft.model.experts.peft_bridge import refuse_folded_weights
 from olmoe_ft.model.experts.projection import Projection
 from olmoe_ft.model.experts.traced import traced_experts
 from olmoe_ft.model.kernels import being_traced
+from olmoe_ft.model.names import STACKS
 
 LowRank = tuple[Tensor, Tensor, float]  # an adapter: B (E, out, r), A (E, r, in), scaling s; the weight is W + s B A
 
@@ -46,7 +47,7 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
     gate_up, down = module.gate_up_proj, module.down_proj
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else gate_up.dtype
-    adapters = [adapters_in(dtype, module.low_rank_factors.get(name, ())) for name in ("gate_up_proj", "down_proj")]
+    adapters = [adapters_in(dtype, module.low_rank_factors.get(name, ())) for name in STACKS]
     gate_up, down = (stack.to(dtype) if isinstance(stack, Tensor) else stack for stack in (gate_up, down))
     routes = Routes.of(experts, gate_up.shape[0])
     rows, by_token = x.to(dtype), weights.to(dtype)

@@ -15,6 +15,7 @@ from transformers.integrations.moe import ExpertsInterface
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.experts.autograd import LowRank, grouped_experts
 from olmoe_ft.model.implementations import OLMOE_GROUPED
+from olmoe_ft.model.names import GATE_UP, PUBLISHED, published_weight
 
 # beside transformers' own back ends: "grouped_mm", "batched_mm", …
 ExpertsInterface.register(OLMOE_GROUPED, grouped_experts)
@@ -58,10 +59,13 @@ def stack_published_experts(module: Any, state_dict: dict[str, Tensor], prefix: 
     every expert as it was, with no more than a warning. Of the module only `num_experts` is read.
     """
 
-    def take(projection: str) -> list[Tensor]:
-        return [state_dict.pop(f"{prefix}{expert}.{projection}.weight") for expert in range(module.num_experts)]
+    block = prefix.removesuffix(".")
 
-    if f"{prefix}0.gate_proj.weight" in state_dict:
-        gate, up, down = take("gate_proj"), take("up_proj"), take("down_proj")
-        state_dict[f"{prefix}gate_up_proj"] = torch.cat([torch.stack(gate), torch.stack(up)], dim=1)  # (E, 2I, H)
-        state_dict[f"{prefix}down_proj"] = torch.stack(down)  # (E, H, I)
+    def stacked(projection: str) -> Tensor:
+        names = [published_weight(block, expert, projection) for expert in range(module.num_experts)]
+        return torch.stack([state_dict.pop(name) for name in names])
+
+    if published_weight(block, 0, PUBLISHED[GATE_UP][0]) in state_dict:
+        for stack, projections in PUBLISHED.items():  # (E, 2I, H), gate rows first; (E, H, I)
+            parts = [stacked(projection) for projection in projections]
+            state_dict[f"{prefix}{stack}"] = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
