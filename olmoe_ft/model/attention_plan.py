@@ -179,7 +179,7 @@ def bounds_given(
 ) -> Bounds | None:
     """The documents' bounds as a collator worked them out, for a back end that takes them: no waiting for the device.
 
-    Without positions, or beside a mask, they are not believed: `documents_of` then looks for itself.
+    Without positions, or beside a mask, they are not used: `documents_of` then finds the documents.
 
     Raises:
         ValueError: `key_places` lets segments share keys, and the back end cannot.
