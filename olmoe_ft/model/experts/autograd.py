@@ -50,16 +50,16 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
     adapters = [adapters_in(dtype, module.low_rank_factors.get(name, ())) for name in STACKS]
     gate_up, down = (stack.to(dtype) if isinstance(stack, Tensor) else stack for stack in (gate_up, down))
     routes = Routes.of(experts, gate_up.shape[0])
-    rows, by_token = x.to(dtype), weights.to(dtype)
+    tokens, token_weights = x.to(dtype), weights.to(dtype)
     if being_traced():
-        y = traced_experts(rows, by_token, routes, (gate_up, down), adapters, module.act_fn)
+        y = traced_experts(tokens, token_weights, routes, (gate_up, down), adapters, module.act_fn)
     else:
         of_gate_up, of_down = ([factor for pair in pairs for factor in pair] for pairs in adapters)
         outlines = [stack if isinstance(stack, Tensor) else stack.outline() for stack in (gate_up, down)]
         strategy = choose_strategy(routes, [*outlines, *of_gate_up, *of_down])
         settings = Settings(module.act_fn, routes, strategy, len(of_gate_up))
-        promise, projected = Mixture.apply(rows, by_token, settings, gate_up, down, *of_gate_up, *of_down)
-        y = Output.apply(promise, partial(put_out, projected, by_token, settings, down, of_down))
+        placeholder, projected = Mixture.apply(tokens, token_weights, settings, gate_up, down, *of_gate_up, *of_down)
+        y = Output.apply(placeholder, partial(mixture_output, projected, token_weights, settings, down, of_down))
     return y.to(x.dtype)
 
 
@@ -92,8 +92,8 @@ class Mixture(torch.autograd.Function):
         """x (T, H), weights (T, K), stacks (E, 2I, H) and (E, H, I) or packed, their adapters' B and A.
 
         Returns:
-            the promise of an output (T, H): no content, but its gradient; and `projected` (R, 2I), what comes out of
-            `gate_up`, without a gradient.
+            a placeholder of the output (T, H), without content, which brings its gradient; and `projected` (R, 2I),
+            what comes out of `gate_up`, without a gradient.
         """
         first = Projection(gate_up, factors[: settings.factors_of_gate_up])
         first.prepare(settings.strategy)
@@ -115,7 +115,7 @@ class Mixture(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: None) -> tuple[Tensor | None, ...]:
-        """The gradient (T, H) of the promise -> that of each argument of `forward`."""
+        """The gradient (T, H) of the placeholder -> that of each argument of `forward`."""
         settings: Settings = ctx.settings
         x, weights, projected, order, place, token, ends, gate_up, down, *factors = ctx.saved_tensors
         routes = Routes(order, place, token, ends)
@@ -130,19 +130,19 @@ class Mixture(torch.autograd.Function):
         )
         for projection in (first, second):
             projection.prepare(settings.strategy)
-        by_row = weights.flatten().index_select(0, order).unsqueeze(1)  # (R, 1)
-        way = WayBack(settings.activation, first, second, x, projected, by_row, gradient)
+        row_weights = weights.flatten().index_select(0, order).unsqueeze(1)  # (R, 1)
+        steps = MixtureBackward(settings.activation, first, second, x, projected, row_weights, gradient)
         inner = first.width // 2  # I
         to_rows = on_blocks(
             settings.strategy,
-            way.through,
+            steps.row_gradient,
             routes,
             x,
             x.shape[1],
             {"rows": x.shape[1], "hidden": inner, "to_hidden": inner, "to_projected": first.width},
         )
         to_x = combine(to_rows, routes, None) if wants_x else None
-        to_weights = way.to_weights.index_select(0, place.flatten()).view_as(weights)
+        to_weights = steps.to_weights.index_select(0, place.flatten()).view_as(weights)
         (to_gate_up, *to_first), (to_down, *to_second) = (
             [stack.gradient for stack in projection.stacks] for projection in (first, second)
         )
@@ -150,7 +150,7 @@ class Mixture(torch.autograd.Function):
 
 
 @dataclass
-class WayBack:
+class MixtureBackward:
     """From the gradient of a mixture's output to that of its rows, block by block; those of the weights beside it.
 
     For a row of token t with weight w whose output is `h W_down.T`: `dw = <dy_t W_down, h>`, which spares keeping the
@@ -162,15 +162,15 @@ class WayBack:
     down: Projection
     x: Tensor  # (T, H)
     projected: Tensor  # (R, 2I), what came out of `gate_up`
-    by_row: Tensor  # (R, 1), each row's weight
+    row_weights: Tensor  # (R, 1), each row's weight
     gradient: Tensor  # (T, H), of the output
 
     def __post_init__(self) -> None:
-        self.to_weights = torch.empty_like(self.by_row[:, 0])  # (R,), filled block by block
+        self.to_weights = torch.empty_like(self.row_weights[:, 0])  # (R,), filled block by block
         # nobody reads `projected` again, unless the graph is kept for a second backward pass
         self.last_reader = not torch._C._autograd._get_current_graph_task_keep_graph()
 
-    def through(self, block: Block, out: Tensor | None) -> Tensor:
+    def row_gradient(self, block: Block, out: Tensor | None) -> Tensor:
         """The gradient (n, H) of the block's rows."""
         dy = block.gather(self.gradient)  # (n, H)
         between = self.down.between_factors(block, dy)
@@ -179,7 +179,7 @@ class WayBack:
             self.activation,
             block.part_of(self.projected),
             to_hidden,
-            block.part_of(self.by_row),
+            block.part_of(self.row_weights),
             block.buffer("hidden"),
             block.buffer("to_projected"),
             self.last_reader,
@@ -194,7 +194,7 @@ class WayBack:
 
 
 class Output(torch.autograd.Function):
-    """What a mixture puts out. Its gradient is that of the promise, so nothing is kept for it.
+    """What a mixture puts out. Its gradient is that of the placeholder, so nothing is kept for it.
 
     Gradient checkpointing runs a layer again only up to the last tensor that its backward pass needs, and `Mixture`
     keeps that one. What is done here, the products with `down` and the sum over experts, is therefore not done again.
@@ -202,7 +202,7 @@ class Output(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, promise: Tensor, make: Callable[[], Tensor]) -> Tensor:
+    def forward(ctx: Any, placeholder: Tensor, make: Callable[[], Tensor]) -> Tensor:
         return make()
 
     @staticmethod
@@ -211,7 +211,9 @@ class Output(torch.autograd.Function):
         return gradient, None
 
 
-def put_out(projected: Tensor, weights: Tensor, settings: Settings, down: Any, factors: Sequence[Tensor]) -> Tensor:
+def mixture_output(
+    projected: Tensor, weights: Tensor, settings: Settings, down: Any, factors: Sequence[Tensor]
+) -> Tensor:
     """`projected` (R, 2I) and weights (T, K) -> the mixture's output (T, H)."""
     second = Projection(down, factors)
     second.prepare(settings.strategy)
