@@ -20,7 +20,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
 from olmoe_ft.model import OlmoeConfig
-from olmoe_ft.model.experts.autograd import GRADIENTS
+from olmoe_ft.model.experts.gradient_memory import GRADIENTS
 from olmoe_ft.model.size import adapter_parameters_per_token, training_flops_per_token
 from olmoe_ft.recipe.schema import Router
 from olmoe_ft.stages import STAGES
@@ -211,5 +211,5 @@ def _side(name: str, case: Case, networks: list[torch.nn.Module], steps: int, de
     stage, tokenizer = STAGES[case.stage], common["processing_class"]
     if (packing := stage.packing({"packing": True, "max_length": case.length})) is not None:
         common["train_dataset"] = pack(common["train_dataset"], packing)
-    common["data_collator"] = stage.collator(common["args"], tokenizer, policy.config._attn_implementation)
+    common["data_collator"] = stage.collator(common["args"], tokenizer, "sdpa")
     return Side(trainer_class(case.stage)(**common))

@@ -14,9 +14,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from olmoe_ft.constants import GIB
 from olmoe_ft.planning.job import Needs
 from olmoe_ft.planning.machine import Machine
-from olmoe_ft.planning.memory import GIB
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.shipped import FILES
 

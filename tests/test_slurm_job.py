@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from olmoe_ft.constants import GIB
 from olmoe_ft.planning.job import Needs
 from olmoe_ft.planning.machine import Machine
-from olmoe_ft.planning.memory import GIB
 from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.shipped import FILES
 from olmoe_ft.slurm import job_file, submit

@@ -6,7 +6,7 @@ import torch
 from sides import Case, Side, our_side
 
 from gpu.part import Part
-from olmoe_ft.model.experts.autograd import GRADIENTS
+from olmoe_ft.model.experts.gradient_memory import GRADIENTS
 
 
 def cases(part: Part) -> list[Case]:

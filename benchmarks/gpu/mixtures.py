@@ -63,8 +63,8 @@ def routed(part: Part, s: Shapes) -> tuple[Tensor, Tensor]:
 
 def module_of(given: dict[str, Tensor]) -> SimpleNamespace:
     """What `grouped_experts` asks of `OlmoeExperts`, and adapters as PEFT's wrappers lend them."""
-    lent = {name: [(given[f"{name}: B"], given[f"{name}: A"], SCALING)] for name in STACKS if f"{name}: B" in given}
-    return SimpleNamespace(act_fn=ACT2FN["silu"], lent=lent, **{name: given[name] for name in STACKS})
+    factors = {name: [(given[f"{name}: B"], given[f"{name}: A"], SCALING)] for name in STACKS if f"{name}: B" in given}
+    return SimpleNamespace(act_fn=ACT2FN["silu"], low_rank_factors=factors, **{name: given[name] for name in STACKS})
 
 
 def plain_experts(given: dict[str, Tensor], experts: Tensor) -> Tensor:

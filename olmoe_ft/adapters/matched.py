@@ -7,6 +7,8 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
+from olmoe_ft.checkpoints.peft_names import plain_name
+from olmoe_ft.model.size import parameter_count
 from olmoe_ft.recipe import UserError
 
 
@@ -34,7 +36,7 @@ def adapted_kinds(model: PeftModel) -> list[Kind]:
         if isinstance(module, LoraLayer):
             # a wrapper of a parameter stands where the module with the parameter stood, or another wrapper of it
             parameter = getattr(module, "parameter_name", None)
-            place = name.replace(".base_layer", "") + (f".{parameter}" if parameter else "")
+            place = plain_name(name) + (f".{parameter}" if parameter else "")
             factors = [*module.lora_A.parameters(), *module.lora_B.parameters()]
             _count(kinds, place, factors)
         elif isinstance(module, ModulesToSaveWrapper):
@@ -54,5 +56,4 @@ def adapted_kinds(model: PeftModel) -> list[Kind]:
 def _count(kinds: dict[str, Kind], place: str, weights: list[nn.Parameter]) -> None:
     kind = next(kind for name, kind in kinds.items() if place == name or place.endswith(f".{name}"))
     kind.matched += 1
-    # under ZeRO-3 a parameter's own size is that of this process's shard
-    kind.parameters += sum(getattr(weight, "ds_numel", weight.numel()) for weight in weights if weight.requires_grad)
+    kind.parameters += sum(parameter_count(weight) for weight in weights if weight.requires_grad)

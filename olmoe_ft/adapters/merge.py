@@ -23,15 +23,16 @@ from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, SAFE_WEIGHTS
 
 from olmoe_ft.checkpoints.base_model import base_of, local_folder
 from olmoe_ft.checkpoints.folders import is_adapter, load_config, resolve_checkpoint
+from olmoe_ft.checkpoints.peft_names import is_factor, is_whole_copy, plain_name
 from olmoe_ft.checkpoints.weights import attach_adapter, refuse_not_finite, whole_folder
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.checkpoint import weight_files
 from olmoe_ft.model.experts.layer import stack_published_experts
 from olmoe_ft.model.finite import is_finite
+from olmoe_ft.model.names import EMBEDDING, EXPERTS, HEAD, PUBLISHED, published_weight
 from olmoe_ft.recipe import UserError
 
 LAYER = re.compile(r"model\.layers\.\d+\.")
-ADDED_BY_PEFT = re.compile(r"^base_model\.model\.|\.base_layer|\.original_module|\.modules_to_save\.default")
 State = dict[str, Tensor]
 
 
@@ -62,9 +63,9 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
     source = BaseWeights(base, network)
     adapted = attach_adapter(network, path) if is_adapter(path) else network
     if config.tie_word_embeddings and any(
-        "lora_" in name or "modules_to_save" in name
+        is_factor(name) or is_whole_copy(name)
         for name, _ in adapted.named_parameters()
-        if "lm_head" in name or "embed_tokens" in name
+        if HEAD in name or EMBEDDING in name
     ):
         raise UserError(
             f"{path} adapts embedding or head, which this base has as one tensor: folded, one would change the other"
@@ -125,11 +126,11 @@ class BaseWeights:
                 state |= {name: tensors.get_tensor(name) for name in names}
         if part:
             try:
-                stack_published_experts(self, state, f"{part}mlp.experts.")
+                stack_published_experts(self, state, f"{part}{EXPERTS}.")
             except (KeyError, RuntimeError) as error:
                 raise UserError(f"{self.folder}: the experts of {part} cannot be read: {error}") from None
-        if "lm_head.weight" not in shapes:  # tied to the embedding, and stored beside it by some
-            state.pop("lm_head.weight", None)
+        if f"{HEAD}.weight" not in shapes:  # tied to the embedding, and stored beside it by some
+            state.pop(f"{HEAD}.weight", None)
         found = {name: tensor.shape for name, tensor in state.items()}
         if wrong := sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name)):
             raise UserError(
@@ -141,10 +142,10 @@ class BaseWeights:
 
 def fold(model: PeftModel, state: State) -> State:
     """The tensors of a part with the adapters of a model, whose base is on the meta device, folded in, in fp32."""
-    places = {name: ADDED_BY_PEFT.sub("", name) for name, _ in model.named_parameters() if ".lora_" not in name}
+    places = {name: plain_name(name) for name, _ in model.named_parameters() if not is_factor(name)}
     places = {name: plain for name, plain in places.items() if plain in state}
     for name, plain in places.items():
-        if ".modules_to_save." not in name:  # that one is the adapter's own
+        if not is_whole_copy(name):  # that one is the adapter's own
             set_module_tensor_to_device(model, name, "cpu", state[plain].float())
     owners = {name.rpartition(".")[0] for name in places}
     for name, module in model.named_modules():
@@ -166,15 +167,13 @@ def fold(model: PeftModel, state: State) -> State:
 def published(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     """A tensor under its published name; stacked experts one by one, gate (I, H), up (I, H) and down (H, I)."""
     block, _, stack = name.rpartition(".")
-    if stack == "gate_up_proj":
-        for expert, gate_up in enumerate(tensor):
-            gate, up = gate_up.chunk(2)
-            yield f"{block}.{expert}.gate_proj.weight", gate
-            yield f"{block}.{expert}.up_proj.weight", up
-    elif stack == "down_proj":
-        yield from ((f"{block}.{expert}.down_proj.weight", down) for expert, down in enumerate(tensor))
-    else:
+    if stack not in PUBLISHED:
         yield name, tensor
+        return
+    for expert, matrices in enumerate(tensor):
+        parts = matrices.chunk(len(PUBLISHED[stack]))
+        for projection, matrix in zip(PUBLISHED[stack], parts, strict=True):
+            yield published_weight(block, expert, projection), matrix
 
 
 def write_config(network: OlmoeForCausalLM, base: Path, folder: Path, dtype: torch.dtype) -> None:

@@ -16,7 +16,9 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+from olmoe_ft.checkpoints.peft_names import WRAPPED
 from olmoe_ft.model.experts.layer import OlmoeExperts
+from olmoe_ft.model.names import ATTENTION_PROJECTIONS, STACKS
 from olmoe_ft.recipe import UserError
 
 
@@ -44,15 +46,15 @@ def quantize_base(model: PeftModel) -> None:
     """Pack the frozen weights of attention and experts, in place."""
     for module in list(model.modules()):
         if isinstance(module, OlmoeExperts):
-            for name in ("gate_up_proj", "down_proj"):
+            for name in STACKS:
                 weight = getattr(module, name)
                 assert not weight.requires_grad, "a trained weight cannot be packed"
                 delattr(module, name)
                 setattr(module, name, PackedStack(weight.data))
         for name, child in list(module.named_children()):
-            if name in ("q_proj", "k_proj", "v_proj", "o_proj") and isinstance(child, nn.Linear):
+            if name in ATTENTION_PROJECTIONS and isinstance(child, nn.Linear):
                 setattr(module, name, packed_linear(child))
-            elif name == "base_layer" and isinstance(module, LoraLayer) and isinstance(child, nn.Linear):
+            elif name == WRAPPED and isinstance(module, LoraLayer) and isinstance(child, nn.Linear):
                 module.base_layer = packed_linear(child)
 
 

@@ -15,13 +15,16 @@ from peft import (
     load_peft_weights,
     set_peft_model_state_dict,
 )
+from peft.tuners.lora import ParamWrapper
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import align_special_tokens
 
 from olmoe_ft.checkpoints.base_model import base_of
 from olmoe_ft.checkpoints.folders import check_weights, is_adapter, load_config, resolve_checkpoint
 from olmoe_ft.checkpoints.manifest import write_manifest
+from olmoe_ft.checkpoints.peft_names import is_factor, stored_name
 from olmoe_ft.model import OlmoeForCausalLM
+from olmoe_ft.model.experts.peft_bridge import check_wrapper
 from olmoe_ft.model.finite import listed, not_finite
 from olmoe_ft.recipe import UserError
 
@@ -64,7 +67,9 @@ def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
 
     Raises:
         UserError: the adapter's tensors are not those its configuration gives this base.
+        RuntimeError: this version of PEFT adapts experts in a way that the network does not know.
     """
+    check_wrapper(ParamWrapper)
     config = PeftConfig.from_pretrained(path)
     if getattr(config, "lora_bias", False) and not base.config.attention_bias:
         raise UserError(f"{path}: an adapter with lora_bias cannot be folded into a base without biases")
@@ -81,9 +86,9 @@ def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
             f"{path}: this adapter does not fit its base {base.name_or_path}: {len(different)} tensors are missing on "
             f"one side, first {different[0]}"
         )
-    for name in [name for name, weight in model.named_parameters() if ".lora_" in name and weight.is_meta]:
+    for name in [name for name, weight in model.named_parameters() if is_factor(name) and weight.is_meta]:
         # PEFT has sent them where their base is
-        stored = name.replace(".default", "")
+        stored = stored_name(name)
         stored = stored if stored in weights else stored.removesuffix(".weight")  # DoRA's magnitudes
         set_module_tensor_to_device(model, name, "cpu", weights[stored])
     return model

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from olmoe_ft.data.tokens import IGNORED, Ids, Tokens
+from olmoe_ft.constants import IGNORED
+from olmoe_ft.data.tokens import Ids, Tokens
 
 LEAST_PROMPT = 16  # tokens that keep_end leaves of a prompt, and of a row its share
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from olmoe_ft.constants import IGNORED
 from olmoe_ft.data.rows import RowError, shown
 from olmoe_ft.data.template import Rendered, render
 
-IGNORED = -100
 Ids = list[int]
 
 

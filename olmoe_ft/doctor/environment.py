@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from olmoe_ft.constants import GIB
 from olmoe_ft.training.builds import builder
 
-GIB = 2**30
 ROOM = 20  # GiB below which a run of the released network cannot save: 13 of weights, more with optimizer states
 NAMES = re.compile(
     r"^(HF_|HUGGING|TRANSFORMERS_|DATASETS_|WANDB_|CUDA_|NVIDIA_|NCCL_|GLOO_|TORCH|PYTORCH_|OMP_|MKL_|GOMP_|KMP_|ACCELERATE_|DS_|"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 
-GIB = 2**30
+from olmoe_ft.constants import GIB
+
 SHARED, FILES = 1.0, 4096  # GiB of /dev/shm that workers and NCCL need; open files
 
 

@@ -9,7 +9,9 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
 from olmoe_ft.model.attention_backends import segment_attention, varlen_attention
+from olmoe_ft.model.attention_plan import AttentionPlan
 from olmoe_ft.model.config import OlmoeConfig
+from olmoe_ft.model.implementations import attention_implementation
 from olmoe_ft.model.norm import OlmoeRMSNorm
 from olmoe_ft.model.rope import rotate
 
@@ -22,7 +24,6 @@ def eager_attention(
     attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **_,
 ) -> tuple[Tensor, Tensor]:
     """`softmax(q k^T * scaling + mask) v` (Vaswani et al. 2017, eq. 1), softmax in fp32: the oracle of all back ends.
 
@@ -74,15 +75,14 @@ class OlmoeAttention(nn.Module):
         self,
         x: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
-        attn_implementation: str | None = None,
-        **kwargs,
+        plan: AttentionPlan | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """x (B, S, H) -> (B, S, H), and the attention weights (B, N, S, C) where the back end has them.
 
-        `attn_implementation` is the back end that `attention_mask` was made for; None: the config's.
+        `plan` names the back end and what it takes; None: the config's, without a mask.
         """
+        plan = plan or AttentionPlan(attention_implementation(self.config), None, {})
         query, key, value = self.q_norm(self.q_proj(x)), self.k_norm(self.k_proj(x)), self.v_proj(x)
         if (limit := self.config.clip_qkv) is not None:
             query, key, value = (states.clamp(-limit, limit) for states in (query, key, value))
@@ -90,10 +90,10 @@ class OlmoeAttention(nn.Module):
         query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = ATTENTION.get_interface(attn_implementation or self.config._attn_implementation, eager_attention)
+        attend = ATTENTION.get_interface(plan.implementation, eager_attention)
         dropout = self.config.attention_dropout if self.training else 0.0
         attended, weights = attend(
-            self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout, **kwargs
+            self, query, key, value, plan.mask, scaling=self.scaling, dropout=dropout, **plan.arguments
         )
         return self.o_proj(attended.flatten(-2)), weights
 

@@ -1,10 +1,12 @@
-"""Who may attend to whom: the past, no padding, and of several documents packed in one row only its own.
+"""How a forward pass attends: which back end runs, with which mask, and where packed documents begin and end.
+
+A token attends to the past, to no padding, and of several documents packed in one row to its own alone.
+`plan_attention` decides once for all layers; the back ends are in `attention.py` and `attention_backends.py`.
 
 Shapes: B batch, S sequence, C key positions (cache included), H hidden.
 """
 
 from collections.abc import Callable
-from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +19,7 @@ from transformers.utils.import_utils import is_tracing
 
 from olmoe_ft.model.attention_backends import segments_of
 from olmoe_ft.model.config import OlmoeConfig
+from olmoe_ft.model.implementations import attention_implementation, with_attention
 
 BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 Bounds = dict[str, Any]  # those four, and `key_places` where segments share keys
@@ -38,6 +41,7 @@ def plan_attention(
     documents: Tensor | None,
     bounds: Bounds | None,
     output_attentions: bool,
+    described: dict[str, Any],
 ) -> AttentionPlan:
     """Choose the back end and build its mask: the config's, or the eager one where attention weights are asked for.
 
@@ -49,40 +53,45 @@ def plan_attention(
         attention_mask: (B, C), 1 for tokens; or the caller's own (B, 1, S, C), boolean or additive, taken as it is.
         documents: (B, S) from `documents_of`, or None.
         bounds: from `bounds_given`, in the place of documents, or None.
+        described: positions and packing as the caller gave them, which transformers' back ends take beside the mask.
     Raises:
         ValueError: if the back end cannot keep the documents apart.
     """
-    implementation = "eager" if output_attentions else config._attn_implementation
+    implementation = "eager" if output_attentions else attention_implementation(config)
+    beside: dict[str, Any] = (
+        {} if implementation == "eager" else described
+    )  # the eager one is ours, and reads the mask alone
     flash = is_flash_attention_requested(requested_attention_implementation=implementation)
     if bounds is not None:
-        return _plan_by_bounds(implementation, flash, bounds, config, x)
+        return _plan_by_bounds(implementation, flash, bounds, config, x, described)
     if documents is not None and not is_tracing(x):
         # in half precision a CPU keeps the mask: so every rounding is transformers'
         fast = flash or (implementation == "sdpa" and (x.is_cuda or x.dtype in (torch.float32, torch.float64)))
         if fast and (attention_mask is None or attention_mask.all()):
-            return _plan_by_bounds(implementation, flash, varlen_arguments(documents), config, x)
+            return _plan_by_bounds(implementation, flash, varlen_arguments(documents), config, x, described)
         if flash or implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
-            beside = " when attention_mask has padding too" if flash else ""
+            padded = " when attention_mask has padding too" if flash else ""
             raise ValueError(
-                f"attn_implementation={implementation!r} cannot keep the documents of packed rows apart{beside}: "
+                f"attn_implementation={implementation!r} cannot keep the documents of packed rows apart{padded}: "
                 f"use 'sdpa'"
             )
     if attention_mask is not None and len(attention_mask.shape) == 4:  # a flex block mask has no ndim
         if implementation == "eager" and not attention_mask.is_floating_point():
             hidden = torch.finfo(x.dtype).min
             attention_mask = torch.zeros_like(attention_mask, dtype=x.dtype).masked_fill(attention_mask == 0, hidden)
-        return AttentionPlan(implementation, attention_mask, {})
-    if implementation != config._attn_implementation:
-        config = copy(config)
-        config._attn_implementation = implementation
+        return AttentionPlan(implementation, attention_mask, beside)
+    config = with_attention(config, implementation)
     same_document = None if documents is None else _same_document(documents, cache)
     mask = create_causal_mask(config, x, attention_mask, cache, and_mask_function=same_document)
-    return AttentionPlan(implementation, mask, {})
+    return AttentionPlan(implementation, mask, beside)
 
 
-def _plan_by_bounds(implementation: str, flash: bool, bounds: Bounds, config: OlmoeConfig, x: Tensor) -> AttentionPlan:
+def _plan_by_bounds(
+    implementation: str, flash: bool, bounds: Bounds, config: OlmoeConfig, x: Tensor, described: dict[str, Any]
+) -> AttentionPlan:
+    """Without a mask, by the documents' bounds: FlashAttention, torch's variable-length kernel, or SDPA by segment."""
     if flash:
-        return AttentionPlan(implementation, None, bounds)
+        return AttentionPlan(implementation, None, {**described, **bounds})
     if varlen_works(config, x):
         return AttentionPlan("varlen", None, bounds)
     longest, key_places = bounds["max_length_k"], bounds.get("key_places")
@@ -170,12 +179,12 @@ def bounds_given(
 ) -> Bounds | None:
     """The documents' bounds as a collator worked them out, for a back end that takes them: no waiting for the device.
 
-    Without positions, or beside a mask, they are not believed: `documents_of` then looks for itself.
+    Without positions, or beside a mask, they are not used: `documents_of` then finds the documents.
 
     Raises:
         ValueError: `key_places` lets segments share keys, and the back end cannot.
     """
-    sdpa = config._attn_implementation == "sdpa" and not output_attentions
+    sdpa = attention_implementation(config) == "sdpa" and not output_attentions
     flash = is_flash_attention_requested(config) and "key_places" not in arguments
     known = position_ids is not None and attention_mask is None and all(name in arguments for name in BOUNDS)
     if known and (sdpa or flash):
@@ -183,13 +192,13 @@ def bounds_given(
     if arguments.get("key_places") is not None:
         raise ValueError(
             f"key_places, by which two answers share a prompt, needs attn_implementation='sdpa' (it is "
-            f"{config._attn_implementation!r}), position_ids, {', '.join(BOUNDS)}, and no attention_mask"
+            f"{attention_implementation(config)!r}), position_ids, {', '.join(BOUNDS)}, and no attention_mask"
         )
     return None
 
 
 def refuse_other_bounds(x: Tensor, documents: Tensor | None, arguments: dict[str, Any], config: OlmoeConfig) -> None:
-    """Raise `ValueError` where `cu_seq_lens_q` or `seq_idx` tell of packed documents and the positions do not.
+    """Raise `ValueError` where `cu_seq_lens_q` or `seq_idx` describe packed documents and the positions do not.
 
     FlashAttention reads `cu_seq_lens_q` itself. All other back ends would ignore both, and the documents would leak.
     """
@@ -198,6 +207,7 @@ def refuse_other_bounds(x: Tensor, documents: Tensor | None, arguments: dict[str
     bounds, numbers = arguments.get("cu_seq_lens_q"), arguments.get("seq_idx")
     if (bounds is not None and len(bounds) - 1 > x.shape[0]) or (numbers is not None and numbers.diff(dim=-1).any()):
         raise ValueError(
-            f"cu_seq_lens_q or seq_idx names several documents in a row, which attn_implementation="
-            f"{config._attn_implementation!r} reads from position_ids: pass those, starting again with each document"
+            f"cu_seq_lens_q or seq_idx names several documents in a row, which "
+            f"attn_implementation={attention_implementation(config)!r} reads from position_ids: pass those, starting "
+            f"again with each document"
         )

@@ -7,15 +7,17 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import safe_open
 from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from olmoe_ft.model.config import SIZES, OlmoeConfig
+from olmoe_ft.model.names import DOWN, EXPERTS, GATE_UP, PUBLISHED, STACKS, published_weight
 
-PUBLISHED_EXPERT = re.compile(r"((.*\.|)layers\.\d+\.mlp\.experts)\.\d+\.(gate|up|down)_proj\.weight")
+_PROJECTIONS = "|".join(projection for stack in STACKS for projection in PUBLISHED[stack])
+PUBLISHED_EXPERT = re.compile(rf"((.*\.|)layers\.\d+\.{re.escape(EXPERTS)})\.\d+\.({_PROJECTIONS})\.weight")
 HUB_ARGUMENTS = ("cache_dir", "revision", "subfolder", "token")
 
 
@@ -62,7 +64,22 @@ def weight_files(folder: Path) -> list[Path]:
     return [file for name in sorted(set(names)) if (file := folder / name).exists()]
 
 
-def expert_problems(folder: Path, config: OlmoeConfig) -> list[str]:
+class Problem(NamedTuple):
+    """What is wrong with one tensor of a checkpoint."""
+
+    tensor: str
+    kind: str  # missing, unexpected or misshapen
+    shapes: str = ""  # of a misshapen one
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.tensor}{self.shapes}"
+
+    @property
+    def is_of_experts(self) -> bool:
+        return f".{EXPERTS}." in self.tensor
+
+
+def expert_problems(folder: Path, config: OlmoeConfig) -> list[Problem]:
     """Name every missing, unexpected and misshapen expert tensor of a published checkpoint, from its headers alone.
 
     transformers stacks the experts before it compares them with the network: it can then only say that a stack has the
@@ -77,38 +94,39 @@ def expert_problems(folder: Path, config: OlmoeConfig) -> list[str]:
     if not found:
         return []
     prefix, published = next(iter(found.values()))[2], {match[1] for match in found.values()}
-    blocks = {f"{prefix}layers.{layer}.mlp.experts" for layer in range(config.num_hidden_layers)}
-    stacks = {name for block in blocks for name in (f"{block}.gate_up_proj", f"{block}.down_proj") if name in shapes}
+    blocks = {f"{prefix}layers.{layer}.{EXPERTS}" for layer in range(config.num_hidden_layers)}
+    stacks = {name for block in blocks for stack in STACKS if (name := f"{block}.{stack}") in shapes}
     wide, tall = (config.intermediate_size, config.hidden_size), (config.hidden_size, config.intermediate_size)
     expected = {
-        f"{block}.{expert}.{projection}_proj.weight": shape
+        published_weight(block, expert, projection): shape
         for block in blocks
-        if block in published or f"{block}.down_proj" not in stacks
+        if block in published or f"{block}.{DOWN}" not in stacks
         for expert in range(config.num_experts)
-        for projection, shape in (("gate", wide), ("up", wide), ("down", tall))  # (I, H), (I, H), (H, I)
+        for stack, shape in ((GATE_UP, wide), (DOWN, tall))  # (I, H) twice, (H, I)
+        for projection in PUBLISHED[stack]
     }
     surplus = {name for name in stacks if name.rpartition(".")[0] in published} | (found.keys() - expected.keys())
     return [
-        *(f"missing {name}" for name in sorted(expected.keys() - found.keys())),
-        *(f"unexpected {name}" for name in sorted(surplus)),
+        *(Problem(name, "missing") for name in sorted(expected.keys() - found.keys())),
+        *(Problem(name, "unexpected") for name in sorted(surplus)),
         *misshapen((name, shapes[name], expected[name]) for name in sorted(found.keys() & expected.keys())),
     ]
 
 
-def misshapen(triples: Iterable[tuple[str, Iterable[int], Iterable[int]]]) -> list[str]:
+def misshapen(triples: Iterable[tuple[str, Iterable[int], Iterable[int]]]) -> list[Problem]:
     """Name the tensors of (name, shape in the checkpoint, shape in the network) whose shapes differ."""
     return [
-        f"misshapen {name}: {tuple(theirs)} in the checkpoint, {tuple(ours)} in the network"
+        Problem(name, "misshapen", f": {tuple(theirs)} in the checkpoint, {tuple(ours)} in the network")
         for name, theirs, ours in triples
         if tuple(theirs) != tuple(ours)
     ]
 
 
-def refuse(checkpoint: object, problems: list[str], shown: int = 20) -> None:
+def refuse(checkpoint: object, problems: list[Problem], shown: int = 20) -> None:
     """Raise `ValueError` with the problems, if there are any."""
     if problems:
         more = [f"and {len(problems) - shown} more"] if len(problems) > shown else []
-        lines = "\n  ".join([*problems[:shown], *more])
+        lines = "\n  ".join([*map(str, problems[:shown]), *more])
         raise ValueError(
             f"the checkpoint {checkpoint} does not hold this network:\n  {lines}\n"
             f"Check that its config.json belongs to its weights and that every file is there."

@@ -8,6 +8,8 @@ from typing import Any, TypeGuard
 from transformers import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from olmoe_ft.model.implementations import attention_implementation, experts_implementation
+
 SIZES = (
     "vocab_size",
     "hidden_size",
@@ -106,8 +108,8 @@ class OlmoeConfig(PreTrainedConfig):
         if isinstance(config, cls):
             return config
         back_ends = {
-            "attn_implementation": config._attn_implementation,
-            "experts_implementation": config._experts_implementation,
+            "attn_implementation": attention_implementation(config),
+            "experts_implementation": experts_implementation(config),
         }
         return cls.from_dict(config.to_dict(), **{name: value for name, value in back_ends.items() if value})
 

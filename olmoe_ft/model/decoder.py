@@ -3,13 +3,12 @@
 Shapes: B batch, S sequence, H hidden, T = B·S tokens, E experts.
 """
 
-from typing import Any
-
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from olmoe_ft.model.attention import OlmoeAttention
+from olmoe_ft.model.attention_plan import AttentionPlan
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.experts.layer import OlmoeExperts
 from olmoe_ft.model.experts.peft_bridge import multiply_instead_of_fold
@@ -25,13 +24,10 @@ class OlmoeSparseMoeBlock(nn.Module):
         self.gate = OlmoeTopKRouter(config)
         self.experts = OlmoeExperts(config)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "experts":  # PEFT has put its adapters around them
-            multiply_instead_of_fold(value)
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, S, H) -> (B, S, H), and the router's logits (T, E)."""
+        if not isinstance(self.experts, OlmoeExperts):  # PEFT has put its wrappers around them
+            multiply_instead_of_fold(self.experts)
         tokens = x.flatten(0, 1)  # (T, H)
         logits, weights, experts = self.gate(tokens)
         return self.experts(tokens, experts, weights).view_as(x), logits
@@ -55,13 +51,16 @@ class OlmoeDecoderLayer(GradientCheckpointingLayer):
         self,
         x: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
-        **kwargs,
+        plan: AttentionPlan | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """x (B, S, H) -> (B, S, H), router logits (T, E), attention weights where the back end has them."""
+        """x (B, S, H) -> (B, S, H), router logits (T, E), attention weights where the back end has them.
+
+        `plan` says who attends to whom. It is given by keyword: DeepSpeed and gradient checkpointing look into
+        positional arguments for tensors.
+        """
         attended, attention_weights = self.self_attn(
-            self.input_layernorm(x), position_embeddings, attention_mask, past_key_values, **kwargs
+            self.input_layernorm(x), position_embeddings, past_key_values=past_key_values, plan=plan
         )
         h = x + attended
         mixed, router_logits = self.mlp(self.post_attention_layernorm(h))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-PARTS = {"gate_up_proj": ("gate", "up"), "down_proj": ("down",)}  # of a stack of experts: its published weights
+from olmoe_ft.model.names import EXPERTS, PUBLISHED, published_weight
 
 
 def not_finite(model: nn.Module) -> list[str]:
@@ -43,10 +43,10 @@ def is_finite(tensor: Tensor) -> Tensor:
 def _published(name: str, stack: Tensor) -> Iterator[str]:
     """The experts' weights of a stack (E, 2·I, H) or (E, H, I) that are not finite, or the name as it is."""
     block, _, kind = name.rpartition(".")
-    if not block.endswith("mlp.experts") or kind not in PARTS or stack.dim() != 3:
+    if not block.endswith(EXPERTS) or kind not in PUBLISHED or stack.dim() != 3:
         yield name
         return
-    for part, weights in zip(PARTS[kind], stack.chunk(len(PARTS[kind]), dim=1), strict=True):
+    for projection, weights in zip(PUBLISHED[kind], stack.chunk(len(PUBLISHED[kind]), dim=1), strict=True):
         for expert, weight in enumerate(weights):
             if not is_finite(weight):
-                yield f"{block}.{expert}.{part}_proj.weight"
+                yield published_weight(block, expert, projection)

@@ -11,10 +11,12 @@ from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOut
 from transformers.utils import can_return_tuple
 from transformers.utils.import_utils import is_tracing
 
+from olmoe_ft.constants import IGNORED
 from olmoe_ft.model.attention_plan import bounds_given, documents_of, plan_attention, refuse_other_bounds
 from olmoe_ft.model.cache import LegacyCache, as_cache, cache_for, next_positions, to_legacy
 from olmoe_ft.model.config import OlmoeConfig
 from olmoe_ft.model.decoder import OlmoeDecoderLayer
+from olmoe_ft.model.keywords import LOSS, PACKING, refuse_unknown
 from olmoe_ft.model.norm import OlmoeRMSNorm
 from olmoe_ft.model.pretrained import OlmoePreTrainedModel
 from olmoe_ft.model.rope import OlmoeRotaryEmbedding
@@ -63,6 +65,7 @@ class OlmoeModel(OlmoePreTrainedModel):
                 `use_cache` and None here a new `DynamicCache` does, but not for packed rows, nor in training with
                 gradient checkpointing.
             cache_position: (S,), the places in the cache that the new tokens take: those behind the cached ones.
+            **kwargs: where documents packed in a row begin and end, by the names in `keywords.PACKING`.
         Returns:
             `hidden_states`: the embeddings and each layer's output (B, S, H), the last one normalised. `attentions`:
             (B, N, S, C) a layer. `router_logits`: (T, E) a layer, pre-softmax, with gradient.
@@ -70,7 +73,9 @@ class OlmoeModel(OlmoePreTrainedModel):
             ValueError: unless exactly one of `input_ids` and `inputs_embeds` is given; if documents are packed in a
                 row that continues a cache or is to be cached; if `cache_position` contradicts the cache; if
                 `attention_mask` has another width than the row.
+            TypeError: for an unknown keyword.
         """
+        refuse_unknown(OlmoeModel.forward, kwargs, PACKING)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         config = self.config
@@ -90,21 +95,14 @@ class OlmoeModel(OlmoePreTrainedModel):
         cache = cache_for(config, cache, use_cache, packed, recomputed=self.gradient_checkpointing and self.training)
         following = next_positions(cache, cache_position, x)
         position_ids = following if position_ids is None else position_ids
-        plan = plan_attention(config, x, attention_mask, cache, documents, bounds, output_attentions)
+        described = {"position_ids": position_ids, **kwargs}
+        plan = plan_attention(config, x, attention_mask, cache, documents, bounds, output_attentions, described)
         cos_sin = self.rotary_emb(x, position_ids)
 
         hidden_states, router_logits, attentions = [], [], []
         for layer in self.layers:
             hidden_states.append(x)
-            x, logits, weights = layer(
-                x,
-                cos_sin,
-                plan.mask,
-                past_key_values=cache,
-                attn_implementation=plan.implementation,
-                position_ids=position_ids,
-                **kwargs | plan.arguments,
-            )
+            x, logits, weights = layer(x, cos_sin, past_key_values=cache, plan=plan)
             router_logits.append(logits)
             attentions.append(weights)
             if not output_hidden_states:  # keep nothing alive that nobody asked for
@@ -160,10 +158,14 @@ class OlmoeForCausalLM(OlmoePreTrainedModel, GenerationMixin):
         Args:
             logits_to_keep: how many last positions get logits (0: all), or the positions themselves.
             num_logits_to_keep: its older name.
-            **kwargs: for the loss: `num_items_in_batch`, by which the sum over tokens is divided in the place of the
-                number of labels here; and for the attention back end.
+            **kwargs: for the loss `num_items_in_batch`, by which the sum over tokens is divided in the place of the
+                number of labels here, and `shift_labels` (B, S), labels that stand where they are predicted; and what
+                `OlmoeModel` takes.
         Other arguments, outputs and errors: see `OlmoeModel`.
         """
+        refuse_unknown(OlmoeForCausalLM.forward, kwargs, (*LOSS, *PACKING))
+        packing = {name: kwargs[name] for name in PACKING if name in kwargs}
+        for_loss = {name: kwargs[name] for name in LOSS if name in kwargs}
         config = self.config
         if output_router_logits is None:
             output_router_logits = config.output_router_logits
@@ -179,7 +181,7 @@ class OlmoeForCausalLM(OlmoePreTrainedModel, GenerationMixin):
             output_router_logits=output_router_logits,
             cache_position=cache_position,
             return_dict=True,
-            **kwargs,
+            **packing,
         )
         x = outputs.last_hidden_state
         if isinstance(logits_to_keep, int):
@@ -189,8 +191,8 @@ class OlmoeForCausalLM(OlmoePreTrainedModel, GenerationMixin):
         loss = aux_loss = None
         if labels is not None:
             if labels.shape[1] != logits.shape[1]:  # each kept position predicts the token after it, kept or not
-                kwargs["shift_labels"] = pad(labels, (0, 1), value=-100)[:, 1:][:, logits_to_keep].contiguous()
-            loss = self.loss_function(logits, labels, config.vocab_size, **kwargs)
+                for_loss["shift_labels"] = pad(labels, (0, 1), value=IGNORED)[:, 1:][:, logits_to_keep].contiguous()
+            loss = self.loss_function(logits, labels, config.vocab_size, **for_loss)
         if output_router_logits:
             tokens = None  # all count
             if attention_mask is not None and len(attention_mask.shape) == 2:

@@ -12,6 +12,7 @@ from transformers.conversion_mapping import (
 )
 
 from olmoe_ft.model.checkpoint import (
+    Problem,
     expert_problems,
     folder_of,
     misshapen,
@@ -20,8 +21,8 @@ from olmoe_ft.model.checkpoint import (
     requested_config,
 )
 from olmoe_ft.model.config import OlmoeConfig
-from olmoe_ft.model.experts.autograd import OLMOE_GROUPED
 from olmoe_ft.model.experts.layer import OlmoeExperts
+from olmoe_ft.model.implementations import OLMOE_GROUPED
 from olmoe_ft.model.rope import OlmoeRotaryEmbedding
 from olmoe_ft.model.router import OlmoeTopKRouter
 
@@ -52,7 +53,7 @@ class OlmoePreTrainedModel(PreTrainedModel):
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
-        return True  # transformers looks for its decorator in this file's text; ours stands in experts.py
+        return True  # transformers looks for its decorator in this file's text; ours is in experts/layer.py
 
     def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
         return super().get_correct_experts_implementation(requested_experts or OLMOE_GROUPED)
@@ -119,10 +120,10 @@ class OlmoePreTrainedModel(PreTrainedModel):
             raise
         problems = [] if ignore_mismatched_sizes else misshapen(sorted(info["mismatched_keys"]))
         if not output_loading_info:
-            problems += [f"missing {key}" for key in sorted(info["missing_keys"])]
-            problems += [f"unexpected {key}" for key in sorted(info["unexpected_keys"])]
+            problems += [Problem(key, "missing") for key in sorted(info["missing_keys"])]
+            problems += [Problem(key, "unexpected") for key in sorted(info["unexpected_keys"])]
         if not (output_loading_info or ignore_mismatched_sizes) and (folder := folder_of(name, kwargs)):
             experts = expert_problems(folder, model.config)  # says of each expert what `info` says of its stack
-            problems = experts + [problem for problem in problems if not (experts and ".mlp.experts." in problem)]
+            problems = experts + [problem for problem in problems if not (experts and problem.is_of_experts)]
         refuse(name, problems)
         return (model, info) if output_loading_info else model

@@ -7,6 +7,13 @@ from torch.nn import functional as F
 from olmoe_ft.model.config import OlmoeConfig
 
 
+def freeze_routers(network: nn.Module) -> None:
+    """Leave the routers' own weights as they are in training."""
+    for module in network.modules():
+        if isinstance(module, OlmoeTopKRouter):
+            module.requires_grad_(False)
+
+
 class OlmoeTopKRouter(nn.Module):
     """Dropless token-choice routing (OLMoE, section 2): softmax over all experts in fp32, then the K largest.
 

@@ -3,7 +3,14 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from olmoe_ft.model.config import OlmoeConfig
+
+
+def parameter_count(weight: "Tensor") -> int:
+    """Elements of a weight. Under ZeRO-3 of the whole one, whose own size is that of this process's shard."""
+    return getattr(weight, "ds_numel", weight.numel())
 
 
 def all_parameters(config: "OlmoeConfig") -> int:

@@ -1,13 +1,11 @@
 """Load balancing and router z-loss. L layers, T tokens, E experts, K experts per token."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor
 
+from olmoe_ft.constants import Scope
 from olmoe_ft.objective.routing import Counts, Routing
-
-Scope = Literal["layer", "pooled"]
 
 
 def load_balancing_loss(

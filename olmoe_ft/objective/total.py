@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from olmoe_ft.objective.losses import Scope, balance, z
+from olmoe_ft.constants import Scope
+from olmoe_ft.objective.losses import balance, z
 from olmoe_ft.objective.routing import Counts, Routing
 
 

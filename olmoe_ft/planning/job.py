@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+from olmoe_ft.constants import GIB
 from olmoe_ft.planning.machine import Machine, check_machine, read_machine
 from olmoe_ft.planning.measured_step import measure_step
-from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
+from olmoe_ft.planning.memory import DeviceMemory, device_memory
 from olmoe_ft.planning.plan import Plan, largest_batch, machines_for, make_plan
 from olmoe_ft.planning.schedule import schedule
 from olmoe_ft.planning.step_memory import StepMemory

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from olmoe_ft.constants import GIB
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.step_memory import StepMemory
 
-GIB = 2**30
 RESERVE = GIB
 FP32 = 4
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
+from olmoe_ft.constants import GIB
 from olmoe_ft.data.audit_report import data_report, print_audit
 from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.mixture import row_lengths
@@ -15,7 +16,7 @@ from olmoe_ft.model.size import all_parameters, matrix_parameters_per_token
 from olmoe_ft.planning.advice import changes_that_fit
 from olmoe_ft.planning.machine import Machine, read_machine
 from olmoe_ft.planning.measured_step import Batch, measure_step
-from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
+from olmoe_ft.planning.memory import DeviceMemory, device_memory
 from olmoe_ft.planning.schedule import Schedule, schedule
 from olmoe_ft.planning.shapes import print_shapes, shapes_by_speed
 from olmoe_ft.planning.time import Rates, work_of

@@ -7,9 +7,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from olmoe_ft.constants import GIB
 from olmoe_ft.data.terminal import Console
 from olmoe_ft.planning.machine import Machine
-from olmoe_ft.planning.memory import GIB, DeviceMemory, device_memory
+from olmoe_ft.planning.memory import DeviceMemory, device_memory
 from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.planning.time import Rates, StepTime, Work, step_time
 

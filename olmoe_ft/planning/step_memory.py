@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from olmoe_ft.adapters.lora import ATTENTION
+from olmoe_ft.checkpoints.peft_names import is_factor, plain_name
+from olmoe_ft.model.names import ATTENTION_PROJECTIONS, STACKS
 
 NF4_BITS = 4.127  # of a weight, with its scales quantised too (Dettmers et al. 2023, section 3)
 
@@ -61,10 +62,8 @@ class StepMemory:
 
 def packed_base(memory: StepMemory, policy: nn.Module) -> StepMemory:
     """With the frozen weights of attention and experts in 4 bit; one stack at a time is unpacked for its product."""
-    names = ("gate_up_proj", "down_proj", *ATTENTION)
-    base = [
-        (name.replace(".base_layer", ""), weight) for name, weight in policy.named_parameters() if "lora_" not in name
-    ]
+    names = (*STACKS, *ATTENTION_PROJECTIONS)
+    base = [(plain_name(name), weight) for name, weight in policy.named_parameters() if not is_factor(name)]
     packed = [weight for name, weight in base if any(part in names for part in name.split("."))]
     saved = total_bytes(packed) - int(sum(weight.numel() for weight in packed) * NF4_BITS / 8)
     unpacked = max(weight.nbytes for weight in packed)

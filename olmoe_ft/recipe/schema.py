@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from olmoe_ft.constants import BalanceOver, Scope, Tokens
 from olmoe_ft.recipe.paths import with_paths
 from olmoe_ft.recipe.rules import broken_rules, stage_of
 from olmoe_ft.recipe.training_rules import without_absent
@@ -76,11 +77,11 @@ class Router(Section):
     """Weight of the load balancing loss, which is 1.0 at balance; pretraining used 0.01."""
     z_loss_coef: float = Field(ge=0)
     """Weight of the router z-loss; pretraining used 0.001."""
-    scope: Literal["layer", "pooled"] = "layer"
+    scope: Scope = "layer"
     """Balance every layer (as in pretraining), or all layers pooled (as transformers does)."""
-    tokens: Literal["non_padding", "all", "completion"] = "non_padding"
+    tokens: Tokens = "non_padding"
     """Which tokens count in both losses and the statistics: all but padding, all, or those of the answers."""
-    balance_over: Literal["micro_batch", "ranks", "accumulation"] = "micro_batch"
+    balance_over: BalanceOver = "micro_batch"
     """Whose tokens are to be balanced together: a process's micro-batch, the micro-batches that all processes work on
     at once, or those and the ones before them in the optimizer step."""
     train: Literal["full", "frozen", "lora"]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from olmoe_ft.checkpoints.base_model import fingerprint, note_base
+from olmoe_ft.checkpoints.peft_names import ADAPTER, is_b_factor, is_factor
 from olmoe_ft.recipe import UserError
 from olmoe_ft.training.saving import SavingMixin
 
@@ -28,12 +29,12 @@ class AdapterChecks(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.before = self._frozen_bits()
-        config = self.trainer.model.peft_config["default"]
+        config = self.trainer.model.peft_config[ADAPTER]
         self.began_at = state.global_step
         # after a resume B may still be 0 here and there: it is asked alone
         both = state.global_step == 0 and config.init_lora_weights in (False, "orthogonal")
         for name, weight in self._factors():
-            if both or "lora_B" in name:
+            if both or is_b_factor(name):
                 self.silent[name] = weight.register_hook(lambda gradient, name=name: self._heard(name, gradient))
         self.asked = list(self.silent)
 
@@ -82,7 +83,7 @@ class AdapterChecks(TrainerCallback):
 
     def _factors(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, weight in self.trainer.model.named_parameters():
-            if "lora_" in name and weight.requires_grad:
+            if is_factor(name) and weight.requires_grad:
                 yield name, weight
 
     def _frozen_bits(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ from peft import get_peft_model
 
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.model import OlmoeConfig
+from olmoe_ft.model.router import freeze_routers
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.scoring import ScoringOlmoe
 
@@ -21,8 +22,7 @@ def outline(recipe: Recipe, config: OlmoeConfig) -> ScoringOlmoe:
     finally:
         torch.set_default_dtype(before)
     if recipe.router.train == "frozen":
-        for layer in network.base_model.layers:
-            layer.mlp.gate.requires_grad_(False)
+        freeze_routers(network)
     return network
 
 

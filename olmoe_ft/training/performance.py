@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from olmoe_ft.constants import GIB
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.size import training_flops_per_token
-
-GIB = 2**30
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:

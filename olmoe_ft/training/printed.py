@@ -11,7 +11,7 @@ from rich.table import Table
 from olmoe_ft.adapters.matched import adapted_kinds
 from olmoe_ft.checkpoints.run_checkpoints import put_aside, read_object
 from olmoe_ft.data.terminal import Console
-from olmoe_ft.model.size import all_parameters
+from olmoe_ft.model.size import all_parameters, parameter_count
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.precision import precision
 from olmoe_ft.recipe.schema import Lora
@@ -25,8 +25,7 @@ console = Console()
 
 def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, steps: Steps, resume: Path | None) -> None:
     weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
-    # under ZeRO-3 a parameter's own size is that of this process's shard
-    trained = sum(getattr(weight, "ds_numel", weight.numel()) for weight in weights)
+    trained = sum(parameter_count(weight) for weight in weights)
     console.print(
         f"[bold]{recipe.name}[/bold] ({recipe.stage.upper()}): {len(trainer.train_dataset):,} rows, "
         f"{steps.steps:,} steps ({steps.epochs:.4g} epochs), "

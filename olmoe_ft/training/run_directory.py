@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from olmoe_ft.checkpoints import manifest
 from olmoe_ft.checkpoints.manifest import damage, entries, write_manifest
 from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints, put_aside, read_object, stood_on
+from olmoe_ft.constants import GIB
 from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.changes import GO_ON, STEPS, Restart, differences, of_another_run, to_accept
@@ -203,8 +204,8 @@ class RunDirectory:
         needed = 0 if self.recipe.lora else all_parameters(config) * BYTES[self.recipe.model.dtype]
         if (free := shutil.disk_usage(place).free) < needed:
             raise UserError(
-                f"{self.path}: the disk has {free / 2**30:.1f} GiB left and the run will write at least "
-                f"{needed / 2**30:.1f}; make room, or let runs/ be a link to another disk"
+                f"{self.path}: the disk has {free / GIB:.1f} GiB left and the run will write at least "
+                f"{needed / GIB:.1f}; make room, or let runs/ be a link to another disk"
             )
         try:
             with TemporaryDirectory(dir=place):

@@ -21,10 +21,11 @@ from transformers.utils import ModelOutput
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
+from olmoe_ft.constants import IGNORED
 from olmoe_ft.model import OlmoeForCausalLM
 
 TILE = 32768  # logits of a token that are held at once
-IGNORED = -100
+
 
 # of a packed batch, what says where the labels are; the rest is for the network
 WHERE = ("places", "scored", "completion_mask")

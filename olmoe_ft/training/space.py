@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import TrainingArguments
 
+from olmoe_ft.constants import GIB, MIB
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, UserError
@@ -29,7 +30,6 @@ from olmoe_ft.training.start import needs_base
 from olmoe_ft.training.steps import Steps
 
 FP32 = 4
-GIB, MIB = 2**30, 2**20
 FILES = 25_000  # of a tokenizer, configuration and arguments, in each folder
 PROCESS = 15_000  # a process's random numbers
 SCRIPTS, SHARD = 42_000, 25_000  # what DeepSpeed writes beside numbers: once, and for each process

@@ -16,7 +16,7 @@ from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.data.audit_report import data_report, print_audit
 from olmoe_ft.data.terminal import Console
 from olmoe_ft.evaluation.answers import score
-from olmoe_ft.model.experts.autograd import GRADIENTS
+from olmoe_ft.model.experts.gradient_memory import GRADIENTS
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.changes import GO_ON, Restart
 from olmoe_ft.recipe.precision import precision

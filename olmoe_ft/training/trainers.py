@@ -15,6 +15,7 @@ from olmoe_ft.adapters.matched import adapted_kinds
 from olmoe_ft.adapters.quantize import quantize_base
 from olmoe_ft.checkpoints.weights import refuse_not_finite
 from olmoe_ft.model.finite import not_finite
+from olmoe_ft.model.router import freeze_routers
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.stages import STAGES, Stage, TrainerArguments
 from olmoe_ft.training.adapter_checks import AdapterChecks
@@ -104,9 +105,7 @@ def build_trainer(
     config.output_router_logits = False  # saved as true, every `generate` downstream would compute their loss
     coefficient = config.router_aux_loss_coef
     if recipe.router.train == "frozen":
-        for name, parameter in model.named_parameters():
-            if name.endswith("mlp.gate.weight"):
-                parameter.requires_grad_(False)
+        freeze_routers(model)
     common: dict[str, Any] = {
         "model": model,
         "args": arguments,

@@ -2,9 +2,10 @@
 
 import pytest
 
+from olmoe_ft.constants import IGNORED
 from olmoe_ft.data.length import Length
 from olmoe_ft.data.rows import RowError
-from olmoe_ft.data.tokens import IGNORED, Tokens, answer_tokens
+from olmoe_ft.data.tokens import Tokens, answer_tokens
 
 BOS = 0
 # a prompt of 5 tokens (BOS first) and an answer of 3

@@ -209,3 +209,18 @@ def test_padding_does_not_count_in_the_auxiliary_loss(model):
     later = model(IDS[:, 5:], attention_mask=mask, past_key_values=past, output_router_logits=True).aux_loss
     past = model(IDS[:1, :5]).past_key_values
     assert_close(later, model(IDS[:1, 5:], past_key_values=past, output_router_logits=True).aux_loss)
+
+
+@pytest.mark.parametrize("keyword", ["cu_seqlens_q", "is_causal", "ouput_attentions", "token_type_ids"])
+def test_an_unknown_keyword_is_refused_with_those_that_are_known(model, keyword):
+    """A misspelt one would be ignored by the kernels, and packed documents would leak into each other."""
+    for network, more in ((model, "num_items_in_batch, shift_labels, cu_seq_lens_q"), (model.model, "cu_seq_lens_q")):
+        with pytest.raises(TypeError, match=f"unknown keywords {keyword}; allowed: input_ids,.*{more}.*seq_idx"):
+            network(IDS, **{keyword: None})
+    with pytest.raises(TypeError, match="OlmoeModel.forward: found unknown keywords num_items_in_batch"):
+        model.model(IDS, num_items_in_batch=3)
+
+
+def test_labels_that_are_shifted_already(model):
+    shifted = torch.cat([IDS[:, 1:], torch.full((2, 1), -100)], dim=1)
+    assert_close(model(IDS, labels=IDS, shift_labels=shifted).loss, model(IDS, labels=IDS).loss)

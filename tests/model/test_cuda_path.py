@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 
 from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
 from olmoe_ft.model import OlmoeForCausalLM, attention_plan
-from olmoe_ft.model.experts.matmul import AllExperts
+from olmoe_ft.model.experts.matmul import force_strategy
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.planning.stand_ins import as_on_a_gpu
 from olmoe_ft.stages import STAGES
@@ -27,8 +27,9 @@ TOKENS, KEYS = 32, 40
 def as_on_cuda(monkeypatch):
     """The choices that are made on a GPU; autocast does not know the meta device."""
     monkeypatch.setattr(attention_plan, "varlen_works", lambda config, x: True)
-    monkeypatch.setattr(AllExperts, "can", staticmethod(lambda routes, matrices: True))
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device=None: False)
+    with force_strategy("at_once"):
+        yield
 
 
 def network(**options) -> OlmoeForCausalLM:
@@ -83,10 +84,9 @@ def test_the_head_asks_for_no_value_where_the_collator_tells_the_labels_places(t
             assert all(weight.grad is not None for weight in model.parameters())
 
 
-def test_what_looks_at_a_value_is_seen(monkeypatch):
+def test_what_looks_at_a_value_is_seen():
     """Documents that have to be found in the positions, and experts one by one."""
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         step(network(), told=False)
-    monkeypatch.setattr(AllExperts, "can", staticmethod(lambda routes, matrices: False))
-    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+    with force_strategy("by_expert"), pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         step(network())

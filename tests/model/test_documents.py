@@ -6,7 +6,7 @@ from networks import assert_close, ours
 
 from olmoe_ft.model import attention_backends, attention_plan
 from olmoe_ft.model.attention_backends import (
-    CALL,
+    WORTH_A_CALL,
     Segments,
     equal_length_groups,
     segment_attention,
@@ -52,7 +52,7 @@ def test_the_layout_of_a_pair_and_a_document_by_hand(monkeypatch):
 
     The tokens' results then stand at: prompt and chosen 9 to 15, rejected behind the prompt's four at 4 to 8, 16, 17.
     """
-    monkeypatch.setattr(attention_backends, "CALL", 0)
+    monkeypatch.setattr(attention_backends, "WORTH_A_CALL", 0)
     names = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_k", "key_places")
     segments = segments_of(14, *(SHARED[name] for name in names))
     expected = [[[0, 1, 2, 3, 7, 8, 9, 10, 11]], [[0, 1, 2, 3, 4, 5, 6]], [[12, 13]]]
@@ -72,7 +72,7 @@ def test_groups_hold_every_segment_once_and_waste_less_than_a_call(seed):
     groups = equal_length_groups(sizes)
     assert sorted(number for group in groups for number in group) == list(range(40))
     for group in groups:
-        assert sum(sizes[group[0]] ** 2 - sizes[number] ** 2 for number in group) <= CALL
+        assert sum(sizes[group[0]] ** 2 - sizes[number] ** 2 for number in group) <= WORTH_A_CALL
     assert len(equal_length_groups([30] * 100)) == 1
 
 

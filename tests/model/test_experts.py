@@ -105,7 +105,7 @@ def test_every_way_of_multiplying_gives_the_loops_numbers(monkeypatch, way, adap
     leaves = [matrix.requires_grad_() for name in names for b, a, _ in factors[name] for matrix in (b, a)]
     leaves += [x, weights, *module.parameters()]
     direction = torch.randn(40, 32)
-    module.lent = factors
+    module.low_rank_factors = factors
     found = grouped_experts(module, x, chosen, weights)
     gradients = torch.autograd.grad((found * direction).sum(), leaves)
     folded = {name: getattr(module, name) + sum(s * b @ a for b, a, s in factors[name]) for name in names}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from networks import assert_close, ours
 
-from olmoe_ft.model.experts.autograd import Projection
+from olmoe_ft.model.experts.projection import Projection
 
 IDS = torch.randint(3, 97, (2, 20), generator=torch.Generator().manual_seed(1))
 MASK = torch.ones_like(IDS).index_fill(1, torch.arange(17, 20), 0)

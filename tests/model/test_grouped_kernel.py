@@ -11,11 +11,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from olmoe_ft.model import OlmoeConfig
-from olmoe_ft.model.experts import autograd, matmul
+from olmoe_ft.model.experts import matmul
 from olmoe_ft.model.experts.autograd import grouped_experts
 from olmoe_ft.model.experts.dispatch import Routes
 from olmoe_ft.model.experts.layer import OlmoeExperts
-from olmoe_ft.model.experts.matmul import AllExperts, kernel_for
+from olmoe_ft.model.experts.matmul import AllExperts, choose_strategy, kernel_for
 
 pytest.importorskip("triton", reason="Triton is made for Linux alone")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -143,7 +143,7 @@ def test_the_mixture_by_the_kernel_is_the_plain_loop(monkeypatch, dtype, rank, t
     monkeypatch.setattr(matmul, "capability_of", lambda x: (8, 6))
     monkeypatch.setattr(matmul, "use_triton", lambda x: True)
     monkeypatch.delattr(F, "grouped_mm")  # no other way is taken
-    monkeypatch.delattr(autograd, "on_each_expert")
+    monkeypatch.delattr(matmul, "on_each_expert")
     sizes = {"hidden_size": 36, "num_attention_heads": 1, "intermediate_size": 20, "num_experts": 4}
     module = OlmoeExperts(OlmoeConfig(**{**SMALL, **sizes}, experts_implementation="eager"))
     chosen = torch.rand(9, 3).topk(2).indices
@@ -157,7 +157,7 @@ def test_the_mixture_by_the_kernel_is_the_plain_loop(monkeypatch, dtype, rank, t
     exact = {name: value.detach().double().requires_grad_() for name, value in given.items()}
     for name in ("gate_up_proj", "down_proj"):
         module._parameters[name] = given[name]
-        module.lent[name] = [(given[f"{name}.B"], given[f"{name}.A"], 0.5)]
+        module.low_rank_factors[name] = [(given[f"{name}.B"], given[f"{name}.A"], 0.5)]
     folded = {name: exact[name] + exact[f"{name}.B"] @ exact[f"{name}.A"] / 2 for name in module._parameters}
     y = grouped_experts(module, given["x"], chosen, given["weights"])
     expected = functional_call(module, folded, (exact["x"], chosen, exact["weights"]))
@@ -190,13 +190,13 @@ def test_which_kernel_runs_on_which_card(dtype, width, by_torch):
 
 
 @pytest.mark.parametrize(
-    ("triton", "dtype", "expected"), [(True, BF16, True), (False, BF16, False), (True, FP64, False)]
+    ("triton", "dtype", "expected"), [(True, BF16, "at_once"), (False, BF16, "by_expert"), (True, FP64, "by_expert")]
 )
-def test_what_all_experts_can_depends_on_the_card(monkeypatch, triton, dtype, expected):
+def test_the_strategy_depends_on_the_card(monkeypatch, triton, dtype, expected):
     monkeypatch.setattr(matmul, "capability_of", lambda x: (8, 9))
     monkeypatch.setattr(matmul, "use_triton", lambda x: triton)
     routes = Routes.of(torch.tensor([[0, 1]]), 2)
-    assert AllExperts.can(routes, [torch.empty(2, 8, 3, dtype=dtype), torch.empty(2, 3, 4, dtype=dtype)]) is expected
+    assert choose_strategy(routes, [torch.empty(2, 8, 3, dtype=dtype), torch.empty(2, 3, 4, dtype=dtype)]) == expected
 
 
 def test_gradients_of_experts_without_rows_are_zero_where_torch_leaves_what_was_there(monkeypatch):
@@ -211,7 +211,7 @@ def test_gradients_of_experts_without_rows_are_zero_where_torch_leaves_what_was_
         return product
 
     monkeypatch.setattr(F, "grouped_mm", leaving)
-    left, right, gradients = torch.randn(5, 8).bfloat16(), torch.randn(5, 16).bfloat16(), [None]
-    AllExperts(Routes(ends, ends, ends, ends)).outer(left, right, gradients, 0)
+    left, right = torch.randn(5, 8).bfloat16(), torch.randn(5, 16).bfloat16()
+    gradient = AllExperts(Routes(ends, ends, ends, ends)).weight_gradient(left, right, None)
     for expert, rows in enumerate([slice(0), slice(0, 3), slice(0), slice(3, 5)]):
-        assert_rounded(gradients[0][expert], left[rows].double().t() @ right[rows].double())
+        assert_rounded(gradient[expert], left[rows].double().t() @ right[rows].double())

@@ -179,7 +179,7 @@ def test_what_the_variable_length_kernel_refuses_goes_document_by_document(size,
     with FakeTensorMode():
         x, bounds = torch.empty(1, 16, 2 * size, dtype=dtype, device="cuda"), torch.empty(3, dtype=torch.int32)
         given = dict(zip(attention_plan.BOUNDS, (bounds, bounds, 8, 8), strict=True))
-        plan = attention_plan.plan_attention(config, x, None, None, None, given, False)
+        plan = attention_plan.plan_attention(config, x, None, None, None, given, False, {})
     assert plan.implementation == ("varlen" if works else "segments")
 
 

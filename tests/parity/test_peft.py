@@ -2,12 +2,21 @@
 
 import copy
 import random
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
 
 import peft
 import pytest
 import torch
 from networks import assert_close, ours, pair
+from peft.tuners.lora import ParamWrapper
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from olmoe_ft.adapters.lora import lora_config
+from olmoe_ft.checkpoints.weights import attach_adapter
+from olmoe_ft.model.experts import peft_bridge
+from olmoe_ft.recipe.schema import Lora
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
@@ -143,6 +152,39 @@ def test_other_back_ends_of_the_experts_still_hear_the_adapter():
     for name in ("eager", "grouped_mm", "batched_mm"):
         network.get_base_model().set_experts_implementation(name)
         assert_close(network(ids).logits, expected)
+
+
+ANOTHER_PEFT = rf"PEFT {version('peft')} .* allowed: peft>=0.21,<0.22; install it with"
+
+
+@pytest.mark.parametrize("method", ["_activate_lora", "get_delta_factors"])
+def test_another_peft_is_refused_before_a_model_is_loaded_and_in_the_first_forward_pass(monkeypatch, tmp_path, method):
+    """In a recipe, in a checkpoint, and where somebody attaches an adapter by PEFT alone."""
+    network = peft.get_peft_model(ours(), adapter())
+    network.save_pretrained(tmp_path)
+    monkeypatch.delattr(ParamWrapper, method)
+    with pytest.raises(RuntimeError, match=ANOTHER_PEFT) as refusal:
+        network(torch.tensor([[5, 6, 7]]))
+    assert method in str(refusal.value)
+    with pytest.raises(RuntimeError, match=ANOTHER_PEFT):
+        lora_config(Lora(r=4, alpha=8, attention=False, experts=True), "frozen")
+    with pytest.raises(RuntimeError, match=ANOTHER_PEFT):
+        attach_adapter(ours(), str(tmp_path))
+
+
+def test_a_peft_that_folds_without_asking_the_bridge_is_refused(monkeypatch):
+    """As if its `forward` called another method; the back ends that read weights alone go on."""
+    network = peft.get_peft_model(ours(), adapter())
+    monkeypatch.setattr("olmoe_ft.model.decoder.multiply_instead_of_fold", lambda experts: None)
+    with pytest.raises(RuntimeError, match="folds an adapter into (gate_up|down)_proj.*" + ANOTHER_PEFT[-40:]):
+        network(torch.tensor([[5, 6, 7]]))
+    network.get_base_model().set_experts_implementation("eager")
+    network(torch.tensor([[5, 6, 7]]))
+
+
+def test_the_allowed_version_is_the_packages_own():
+    project = tomllib.loads(Path(peft_bridge.__file__).parents[3].joinpath("pyproject.toml").read_text())
+    assert peft_bridge.ALLOWED in project["project"]["dependencies"]
 
 
 def test_merging_unmerging_and_unloading():

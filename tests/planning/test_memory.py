@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from olmoe_ft.constants import GIB
 from olmoe_ft.planning.machine import Machine, read_machine
-from olmoe_ft.planning.memory import GIB, device_memory
+from olmoe_ft.planning.memory import device_memory
 from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.recipe import RecipeError
 

@@ -96,7 +96,9 @@ def test_the_experts_backward_pass_by_hand(trained, kept, expected):
         stacks = [
             torch.empty(shape, dtype=torch.bfloat16).requires_grad_(trained) for shape in ((8, 128, 128), (8, 128, 64))
         ]
-        module = SimpleNamespace(gate_up_proj=stacks[0], down_proj=stacks[1], act_fn=torch.nn.SiLU(), lent={})
+        module = SimpleNamespace(
+            gate_up_proj=stacks[0], down_proj=stacks[1], act_fn=torch.nn.SiLU(), low_rank_factors={}
+        )
         x, weights = (torch.empty(512, width, dtype=torch.bfloat16, requires_grad=True) for width in (128, 8))
         y = grouped_experts(module, x, torch.zeros(512, 8, dtype=torch.long), weights)
         gradient = torch.empty_like(y)

@@ -6,11 +6,11 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
+from olmoe_ft.constants import GIB
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.planning.advice import changes_that_fit
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.measured_step import Batch
-from olmoe_ft.planning.memory import GIB
 from olmoe_ft.planning.plan import largest_batch, machines_for, make_plan, print_plan
 from olmoe_ft.planning.schedule import schedule
 from olmoe_ft.planning.time import Rates

@@ -7,10 +7,10 @@ from itertools import product
 import pytest
 from rich.console import Console
 
+from olmoe_ft.constants import GIB
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.size import adapter_parameters_per_token, recomputed_flops_per_token, training_flops_per_token
 from olmoe_ft.planning.machine import Machine
-from olmoe_ft.planning.memory import GIB
 from olmoe_ft.planning.plan import make_plan
 from olmoe_ft.planning.shapes import print_shapes, shapes_by_speed
 from olmoe_ft.planning.step_memory import StepMemory

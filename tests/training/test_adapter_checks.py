@@ -46,7 +46,7 @@ def test_experts_whose_adapter_is_left_out_are_found(make_trainer):
     """What a back end does that has never heard of adapters."""
     trainer = make_trainer(LORA, USUAL)
     for layer in trainer.backbone.layers:
-        layer.mlp.experts.get_base_layer().lent = Forgetful()
+        layer.mlp.experts.get_base_layer().low_rank_factors = Forgetful()
     with pytest.raises(RecipeError, match="no gradient came to 4 of 12 factors.*leaves this adapter out"):
         trainer.train()
 

@@ -1,4 +1,4 @@
-"""Which row of which expert belongs to which token, and the two ways between them.
+"""The (token, expert) pairs of a layer sorted by expert, and the sum over a token's experts.
 
 Shapes: T tokens, H hidden, E experts, K experts per token, R = T·K rows (a token once per expert), sorted by expert.
 """
@@ -11,15 +11,15 @@ from torch.nn import functional as F
 
 from olmoe_ft.model.kernels import use_triton
 
-KEY = torch.int16  # an expert's number to sort by: a sort digit by digit has a quarter of the passes that int64 has
+KEY = torch.int16  # of an expert's number: radix sort needs a quarter of the passes that int64 does
 
 
 class Routes(NamedTuple):
     """The (token, expert) pairs of one layer, sorted by expert."""
 
-    order: Tensor  # (R,) the r-th sorted row is row order[r] of (T, K)
-    place: Tensor  # (T, K) its inverse: where each pair stands
-    token: Tensor  # (R,) whose row it is
+    order: Tensor  # (R,) the r-th sorted row is the pair order[r] of (T, K), flattened
+    place: Tensor  # (T, K) its inverse: the sorted row of each pair
+    token: Tensor  # (R,) the token of each sorted row
     ends: Tensor  # (E,) int32, where each expert's rows end
 
     @classmethod
@@ -37,8 +37,8 @@ class Routes(NamedTuple):
 def combine(rows: Tensor, routes: Routes, weights: Tensor | None) -> Tensor:
     """`y[t] = sum_k w[t, k] rows[place[t, k]]`. rows (R, H), weights (T, K) or None for ones -> (T, H).
 
-    In half precision products are rounded before they are summed (in fp32), as in transformers: later layers then
-    route alike.
+    As in transformers, products in half precision are rounded before they are summed (in fp32): a later router then
+    gets the same logits as there, and chooses the same experts.
     """
     if rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64):
         return F.embedding_bag(routes.place, rows, mode="sum", per_sample_weights=weights)

@@ -13,7 +13,9 @@ from transformers.integrations import use_experts_implementation
 from transformers.integrations.moe import ExpertsInterface
 
 from olmoe_ft.model.config import OlmoeConfig
-from olmoe_ft.model.experts.autograd import OLMOE_GROUPED, LowRank, grouped_experts
+from olmoe_ft.model.experts.autograd import LowRank, grouped_experts
+from olmoe_ft.model.implementations import OLMOE_GROUPED
+from olmoe_ft.model.names import GATE_UP, PUBLISHED, published_weight
 
 # beside transformers' own back ends: "grouped_mm", "batched_mm", …
 ExpertsInterface.register(OLMOE_GROUPED, grouped_experts)
@@ -24,8 +26,8 @@ class OlmoeExperts(nn.Module):
     """`y_t = sum_k w_tk · down_e(act(gate_e(x_t)) · up_e(x_t))`, e = experts_tk (OLMoE, eq. 1; SwiGLU: Shazeer 2020).
 
     The `forward` below is the plain loop, one matrix product per expert: easy to read, slow to train. The decorator
-    replaces it by the back end named as `experts_implementation` ("olmoe_grouped" by default, see `grouped.py`; or one
-    of transformers'); "eager" keeps the loop, the oracle of all back ends.
+    replaces it by the back end named as `experts_implementation` ("olmoe_grouped" by default, see `autograd.py`; or
+    one of transformers'); "eager" keeps the loop, the oracle of all back ends.
     """
 
     def __init__(self, config: OlmoeConfig) -> None:
@@ -35,7 +37,7 @@ class OlmoeExperts(nn.Module):
         down_shape = (config.num_experts, config.hidden_size, config.intermediate_size)
         self.gate_up_proj = nn.Parameter(torch.empty(gate_up_shape))  # (E, 2I, H), gate rows first
         self.down_proj = nn.Parameter(torch.empty(down_shape))  # (E, H, I)
-        self.lent: dict[str, list[LowRank]] = {}  # by weight: the adapters' factors, during a forward pass
+        self.low_rank_factors: dict[str, list[LowRank]] = {}  # by weight: those of adapters, while they are active
         self.act_fn = ACT2FN[config.hidden_act] if isinstance(config.hidden_act, str) else config.hidden_act
         self.register_load_state_dict_pre_hook(stack_published_experts)
 
@@ -57,10 +59,13 @@ def stack_published_experts(module: Any, state_dict: dict[str, Tensor], prefix: 
     every expert as it was, with no more than a warning. Of the module only `num_experts` is read.
     """
 
-    def take(projection: str) -> list[Tensor]:
-        return [state_dict.pop(f"{prefix}{expert}.{projection}.weight") for expert in range(module.num_experts)]
+    block = prefix.removesuffix(".")
 
-    if f"{prefix}0.gate_proj.weight" in state_dict:
-        gate, up, down = take("gate_proj"), take("up_proj"), take("down_proj")
-        state_dict[f"{prefix}gate_up_proj"] = torch.cat([torch.stack(gate), torch.stack(up)], dim=1)  # (E, 2I, H)
-        state_dict[f"{prefix}down_proj"] = torch.stack(down)  # (E, H, I)
+    def stacked(projection: str) -> Tensor:
+        names = [published_weight(block, expert, projection) for expert in range(module.num_experts)]
+        return torch.stack([state_dict.pop(name) for name in names])
+
+    if published_weight(block, 0, PUBLISHED[GATE_UP][0]) in state_dict:
+        for stack, projections in PUBLISHED.items():  # (E, 2I, H), gate rows first; (E, H, I)
+            parts = [stacked(projection) for projection in projections]
+            state_dict[f"{prefix}{stack}"] = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

@@ -1,16 +1,17 @@
-"""Products of rows with their experts' matrices, in two ways: expert by expert, or all experts in one kernel, which is
-torch's or our own by the card (`kernel_for`).
+"""Products of rows with their experts' matrices, in two ways: all experts in one kernel, or expert by expert.
 
-On a CPU each thread takes experts of its own and works in buffers that stay in its cache. Two threads at one product
-would wait for each other at its end: a product of 128 rows ran at 127 to 179 GFLOP/s with both, at 190 with one product
-each (2 cores; docs/performance.md).
+The kernel is torch's or our own, depending on the card (`kernel_for`). Expert by expert is for a CPU: each thread takes
+experts of its own and works in buffers that stay in its cache. Two threads at one product would wait for each other at
+its end: a product of 128 rows ran at 127 to 179 GFLOP/s with both, at 190 with one product each (2 cores;
+docs/performance.md).
 
-Shapes: R rows sorted by expert, n rows of one expert, E experts, r rank.
+Shapes: T tokens, H hidden, R rows sorted by expert, n rows of a block, E experts.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -26,27 +27,31 @@ from olmoe_ft.model.kernels import use_triton
 # more, and the loop over experts is better left to the kernel where an expert has fewer multiplications than this.
 WORTH_THREADS, WORTH_A_CALL = 2**17, 6 * 10**6
 
+Strategy = Literal["at_once", "by_expert"]
+"""All experts' rows in one kernel; or expert by expert, in buffers that stay in a CPU's cache."""
+_forced: list[Strategy] = []  # what `force_strategy` asks for, the innermost last
+
 
 class Block(Protocol):
-    """Some experts' rows, and how they are multiplied."""
+    """Some experts' rows, n of the R, and how they are multiplied. Where a result goes is `out`, or a new tensor."""
 
     def part_of(self, rows: Tensor) -> Tensor:
-        """Its rows of (R, ·), to be read or written to."""
+        """Its rows (n, ·) of (R, ·), to be read or written to."""
 
-    def gather(self, x: Tensor, name: str) -> Tensor:
-        """Its tokens' rows of x (T, H)."""
+    def gather(self, x: Tensor) -> Tensor:
+        """Its tokens' rows (n, H) of x (T, H), in the buffer "rows" where there is one."""
 
     def buffer(self, name: str) -> Tensor | None:
-        """Working memory for its rows; None where operations make their own results."""
+        """Working memory (n, ·) for its rows; None where operations make their own results."""
 
-    def times(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
-        """`rows @ weight[e].T`: weight (E, out, in), rows (·, in) -> (·, out)."""
+    def project(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        """`rows @ weight[e].T`: rows (n, in), weight (E, out, in) -> (n, out)."""
 
-    def back(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
-        """`rows @ weight[e]`: rows (·, out) -> (·, in)."""
+    def project_back(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        """`rows @ weight[e]`: rows (n, out), weight (E, out, in) -> (n, in)."""
 
-    def outer(self, left: Tensor, right: Tensor, gradients: list[Tensor | None], index: int) -> None:
-        """`gradients[index][e] = left.T @ right` over the rows of e: (E, M, N) from (·, M) and (·, N)."""
+    def weight_gradient(self, to_outputs: Tensor, inputs: Tensor, out: Tensor | None) -> Tensor:
+        """`out[e] = to_outputs.T @ inputs` over the rows of e: (n, out) and (n, in) -> (E, out, in)."""
 
 
 def kernel_for(
@@ -81,40 +86,58 @@ def kernel_on_device(x: Tensor, sizes: Iterable[int]) -> Literal["torch", "trito
     return kernel_for(capability_of(x), x.dtype, sizes, use_triton(x))
 
 
+def choose_strategy(routes: Routes, matrices: list[Tensor]) -> Strategy:
+    """How experts are multiplied: by one kernel where one takes them; on a CPU where `F.grouped_mm`, there a loop, is
+    faster than ours.
+
+    Args:
+        matrices: (E, out, in) each, all that are multiplied; the first is the largest.
+    """
+    if _forced:
+        return _forced[-1]
+    stack = matrices[0]
+    if stack.device.type == "cpu":
+        multiplications = routes.token.numel() * stack[0].numel()
+        if multiplications >= WORTH_A_CALL * len(stack) or stack[0].numel() >= WORTH_THREADS:
+            return "by_expert"
+    taken = all(kernel_on_device(matrix, matrix.shape[1:]) for matrix in matrices)
+    return "at_once" if taken else "by_expert"
+
+
+@contextmanager
+def force_strategy(strategy: Strategy) -> Iterator[None]:
+    """In the block, experts are multiplied in this way whatever their sizes and device: for the planner, and tests."""
+    _forced.append(strategy)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
 class AllExperts:
     """All rows at once, by one kernel: on a GPU, and on a CPU where experts are too small to be called one by one."""
 
     def __init__(self, routes: Routes) -> None:
         self.routes = routes
 
-    @staticmethod
-    def can(routes: Routes, matrices: list[Tensor]) -> bool:
-        """Whether a kernel takes them, and on a CPU whether `F.grouped_mm`, there a loop, is faster than ours."""
-        stack = matrices[0]
-        if stack.device.type == "cpu" and routes.token.numel() * stack[0].numel() >= WORTH_A_CALL * len(stack):
-            return False
-        if stack.device.type == "cpu" and stack[0].numel() >= WORTH_THREADS:
-            return False
-        return all(kernel_on_device(matrix, matrix.shape[1:]) for matrix in matrices)
-
     def part_of(self, rows: Tensor) -> Tensor:
         return rows
 
-    def gather(self, x: Tensor, name: str) -> Tensor:
+    def gather(self, x: Tensor) -> Tensor:
         return x.index_select(0, self.routes.token)
 
     def buffer(self, name: str) -> Tensor | None:
         return None
 
-    def times(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+    def project(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
         return self._product(rows, weight.transpose(-2, -1), (rows.shape[0], weight.shape[1]))
 
-    def back(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+    def project_back(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
         return self._product(rows, weight, (rows.shape[0], weight.shape[2]))
 
-    def outer(self, left: Tensor, right: Tensor, gradients: list[Tensor | None], index: int) -> None:
-        shape = self.routes.ends.numel(), left.shape[1], right.shape[1]
-        gradients[index] = self._product(left.t(), right, shape)
+    def weight_gradient(self, to_outputs: Tensor, inputs: Tensor, out: Tensor | None) -> Tensor:
+        shape = self.routes.ends.numel(), to_outputs.shape[1], inputs.shape[1]
+        return self._product(to_outputs.t(), inputs, shape)
 
     def _product(self, left: Tensor, right: Tensor, shape: tuple[int, ...]) -> Tensor:
         if is_fake(left):  # its shape rules know bf16 alone
@@ -140,31 +163,51 @@ class OneExpert:
     def part_of(self, rows: Tensor) -> Tensor:
         return rows[self.rows]
 
-    def gather(self, x: Tensor, name: str) -> Tensor:
-        return torch.index_select(x, 0, self.token, out=self.buffer(name))
+    def gather(self, x: Tensor) -> Tensor:
+        return torch.index_select(x, 0, self.token, out=self.buffer("rows"))
 
     def buffer(self, name: str) -> Tensor:
         return self.buffers[name][: self.token.numel()]
 
-    def times(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+    def project(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.mm(rows, weight[self.expert].t(), out=out)
 
-    def back(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+    def project_back(self, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.mm(rows, weight[self.expert], out=out)
 
-    def outer(self, left: Tensor, right: Tensor, gradients: list[Tensor | None], index: int) -> None:
-        gradient = gradients[index]
-        assert gradient is not None
-        torch.mm(left.t(), right, out=gradient[self.expert])
+    def weight_gradient(self, to_outputs: Tensor, inputs: Tensor, out: Tensor | None) -> Tensor:
+        assert out is not None  # the one for all experts
+        torch.mm(to_outputs.t(), inputs, out=out[self.expert])
+        return out
 
 
-def on_each_expert(work: Callable[[OneExpert], Any], routes: Routes, x: Tensor, widths: dict[str, int]) -> None:
-    """Call `work` for every expert, the busiest first, on as many threads as torch may use.
+def on_blocks(
+    strategy: Strategy,
+    compute: Callable[[Any, Tensor | None], Tensor],
+    routes: Routes,
+    x: Tensor,
+    width: int,
+    buffers: dict[str, int],
+) -> Tensor:
+    """Compute something of every row, of all at once or of one expert's after the other.
 
     Args:
+        compute: (block, out) -> (n, width), in `out` where it is given.
         x: (T, H), for its dtype, device and size.
-        widths: of the buffers that `work` asks for.
+        width: of the result.
+        buffers: name and width of the working memory that `compute` asks a block for.
+    Returns:
+        (R, width)
     """
+    if strategy == "at_once":
+        return compute(AllExperts(routes), None)
+    result = x.new_empty(routes.token.numel(), width)
+    on_each_expert(lambda one: compute(one, one.part_of(result)), routes, x, buffers)
+    return result
+
+
+def on_each_expert(compute: Callable[[OneExpert], Any], routes: Routes, x: Tensor, buffers: dict[str, int]) -> None:
+    """Call `compute` for every expert, the busiest first, on as many threads as torch may use; see `on_blocks`."""
     if is_fake(x):  # sizes alone: one expert, with its even share
         count = routes.ends.numel()
         bounds = [0, max(1, routes.token.numel() // count)]
@@ -172,7 +215,7 @@ def on_each_expert(work: Callable[[OneExpert], Any], routes: Routes, x: Tensor, 
         bounds = [0, *routes.ends.tolist()]
     slices = [slice(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
     sizes = [rows.stop - rows.start for rows in slices]
-    worth_it = x.device.type == "cpu" and x.shape[1] * max(widths.values()) >= WORTH_THREADS
+    worth_it = x.device.type == "cpu" and x.shape[1] * max(buffers.values()) >= WORTH_THREADS
     threads = torch.get_num_threads() if worth_it and not is_fake(x) else 1
     shares: list[list[int]] = [[] for _ in range(min(threads, len(sizes)))]
     loads = [0] * len(shares)
@@ -181,20 +224,21 @@ def on_each_expert(work: Callable[[OneExpert], Any], routes: Routes, x: Tensor, 
         shares[least].append(expert)
         loads[least] += sizes[expert]
 
-    def go(share: list[int], buffers: dict[str, Tensor], inference: bool) -> None:
+    def run_share(share: list[int], memory: dict[str, Tensor], inference: bool) -> None:
         with torch.inference_mode(inference), torch.no_grad():
             for expert in share:
-                work(OneExpert(expert, slices[expert], routes.token, buffers))
+                compute(OneExpert(expert, slices[expert], routes.token, memory))
 
     inference = torch.is_inference_mode_enabled()
     tasks = [
-        (share, {name: x.new_empty(max(sizes), width) for name, width in widths.items()}, inference) for share in shares
+        (share, {name: x.new_empty(max(sizes), width) for name, width in buffers.items()}, inference)
+        for share in shares
     ]
     if len(tasks) == 1:
-        go(*tasks[0])
+        run_share(*tasks[0])
         return
     pool = thread_pool(len(tasks))
-    for future in [pool.submit(go, *task) for task in tasks]:
+    for future in [pool.submit(run_share, *task) for task in tasks]:
         future.result()
 
 

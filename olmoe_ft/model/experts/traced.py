@@ -1,4 +1,7 @@
-"""The experts as operations that torch can trace, transform and compile: what `grouped.py` computes, without its hand.
+"""The experts as operations that torch can trace, transform and compile.
+
+They compute what `autograd.py` does. That one has a backward pass written by hand around threads and buffers, which
+torch cannot look into; here autograd finds the backward pass, but for the two sums below.
 
 Shapes: T tokens, H hidden, I intermediate, E experts, K experts per token, R = T·K rows (a token once per expert),
 r rank.
@@ -56,8 +59,8 @@ def grouped_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
 class Dispatch(torch.autograd.Function):
     """Each token's row, once per expert, sorted by expert: `rows[r] = x[order[r] // K]`.
 
-    Backward: `dx[t] = sum_k drows[place[t, k]]`. It reads through the inverse of `order`, so that it needs no atomic
-    additions: it is deterministic, and bf16 sums are taken in fp32.
+    Backward: `dx[t] = sum_k drows[place[t, k]]`. Each token reads its K rows, by the inverse of `order`, instead of
+    rows being added to their token: the result does not depend on an order of additions, and bf16 sums are in fp32.
     """
 
     generate_vmap_rule = True
@@ -80,7 +83,8 @@ class Dispatch(torch.autograd.Function):
 class Combine(torch.autograd.Function):
     """The experts' outputs back in the tokens' order, weighted and summed: `y[t] = sum_k w[t, k] rows[place[t, k]]`.
 
-    Products are rounded before they are summed (in fp32), as in transformers: in bf16 later layers then route alike.
+    As in transformers, products are rounded before they are summed (in fp32): in bf16 a later router then gets the
+    same logits as there, and chooses the same experts.
     Backward: `dw[t, k] = <dy[t], rows[place[t, k]]>`, `drows[r] = w[order[r]] dy[order[r] // K]`.
     """
 

@@ -1,14 +1,11 @@
 """Whose tokens are balanced together: `router.balance_over`."""
 
-from typing import Literal
-
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from olmoe_ft.constants import BalanceOver
 from olmoe_ft.objective import Counts, Routing
-
-BalanceOver = Literal["micro_batch", "ranks", "accumulation"]
 
 
 class BalanceGroup:

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
+from olmoe_ft.constants import IGNORED, Tokens
 from olmoe_ft.objective import agreement, chosen_experts
-from olmoe_ft.training.router.logits import Tokens, counted_tokens
+from olmoe_ft.training.router.logits import counted_tokens
 from olmoe_ft.training.run_directory import write_whole
 
 ROWS, LENGTH = 16, 128  # the probe: so many rows from all over the training set, cut to so many tokens
@@ -76,7 +77,7 @@ class RoutingDrift(TrainerCallback):
         model = self.trainer.model_wrapped
         device = self.trainer.args.device
         inputs = {name: rows.to(device) for name, rows in self.probe.items() if name in INPUTS}
-        nothing = torch.full_like(inputs["input_ids"], -100)
+        nothing = torch.full_like(inputs["input_ids"], IGNORED)
         training = model.training
         model.eval()
         # The same way as a training step's, with labels to score: ZeRO-3 loses weights between forward passes that

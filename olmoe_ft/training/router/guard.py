@@ -9,14 +9,16 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from olmoe_ft.model import names
+from olmoe_ft.model.size import parameter_count
 from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.schema import Router
 
 PARTS = {  # how the parts of a layer are called, and the modules of each
-    "routers": ("mlp.gate",),
-    "attention": ("self_attn",),
-    "norms": ("input_layernorm", "post_attention_layernorm"),
-    "experts": ("mlp.experts",),
+    "routers": (names.ROUTER,),
+    "attention": (names.ATTENTION,),
+    "norms": names.NORMS,
+    "experts": (names.EXPERTS,),
 }
 
 
@@ -28,8 +30,7 @@ def moved_weights(model: nn.Module) -> dict[str, int]:
     """
     moved: dict[str, int] = {}
     for part, _, weight in _before_routers(model):
-        # under ZeRO-3 a parameter's own size is that of this process's shard
-        moved[part] = moved.get(part, 0) + getattr(weight, "ds_numel", weight.numel())
+        moved[part] = moved.get(part, 0) + parameter_count(weight)
     return moved
 
 
@@ -41,7 +42,7 @@ def _before_routers(model: nn.Module) -> Iterator[tuple[str, int, nn.Parameter]]
         if not weight.requires_grad:
             continue
         if match is None:
-            if "embed_tokens" in name:
+            if names.EMBEDDING in name:
                 yield "embeddings", 0, weight
             continue
         part = next(part for part, modules in PARTS.items() if match[2].startswith(modules))

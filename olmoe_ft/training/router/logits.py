@@ -1,11 +1,11 @@
 """Which tokens of a batch count in the router losses."""
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import pad
 
-Tokens = Literal["non_padding", "all", "completion"]
+from olmoe_ft.constants import IGNORED, Tokens
 
 
 def counted_tokens(inputs: dict[str, Any], tokens: Tokens, pad_token_id: int | None) -> Tensor | None:
@@ -20,7 +20,7 @@ def counted_tokens(inputs: dict[str, Any], tokens: Tokens, pad_token_id: int | N
     if tokens == "all":
         return None
     if tokens == "completion":
-        answers = inputs["completion_mask"] if "completion_mask" in inputs else inputs["labels"] != -100
+        answers = inputs["completion_mask"] if "completion_mask" in inputs else inputs["labels"] != IGNORED
         return answers.flatten().bool()
     if (mask := inputs.get("attention_mask")) is not None:
         return mask.flatten().bool()
