@@ -1,4 +1,4 @@
-"""What the `training` section may hold: TRL's fields and their values, as the table of options says of each."""
+"""Check the `training` section: TRL's fields and their values, by the table of options."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,7 +26,7 @@ SECTIONS = ("lr_scheduler_kwargs", "gradient_checkpointing_kwargs", "activation_
 
 
 def broken_training(stage: Stage, values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Everything that is wrong with the `training` section of a recipe, which need not be one."""
+    """Every mistake in the `training` section of a recipe, which may even not be a section."""
     options = without_absent(stage, values.get("training"))
     wrong = {name: found for name, value in options.items() if (found := list(_broken_option(stage, name, value)))}
     for name, problems in wrong.items():
@@ -37,7 +37,7 @@ def broken_training(stage: Stage, values: Mapping[str, Any]) -> Iterator[Problem
 
 
 def without_effect(stage: Stage, values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Options of a recipe that is right, which change nothing in it."""
+    """Options of a valid recipe that change nothing."""
     given = _given(stage, values, without_absent(stage, values.get("training")))
     for name in given.values:
         if OPTIONS[name].kind == "no effect" and given.changed(name):
@@ -49,9 +49,9 @@ def without_effect(stage: Stage, values: Mapping[str, Any]) -> Iterator[Problem]
 
 
 def without_absent(stage: Stage, training: Any) -> dict[str, Any]:
-    """The `training` section without the nulls that only take away what a file below has set.
+    """The `training` section without the nulls that only remove what an extended file has set.
 
-    A null stays where it is a value of the field (`max_length: null` truncates nothing) or the key is wrong anyway.
+    A null is kept if it is a value of the field (`max_length: null` truncates nothing) or if the key is wrong anyway.
     """
     if not isinstance(training, Mapping):
         return {}
@@ -82,11 +82,11 @@ def _broken_option(stage: Stage, name: str, value: Any) -> Iterator[str]:
     """What is wrong with one option by itself."""
     fields = training_fields(stage)
     if _kind(name) == "set":
-        yield f"found {shown(value)}; the pipeline sets this field: {OPTIONS[name].text}"
+        yield f"found {shown(value)}; a recipe cannot set this field: {OPTIONS[name].text}"
     elif name not in fields:
         yield _unknown(stage, name)
     elif _kind(name) is None:
-        yield f"is a field of a newer {CONFIG_NAMES[stage]} that was never tried here; remove it"
+        yield f"is a field of a newer {CONFIG_NAMES[stage]}, which is untested here; remove it"
     elif _kind(name) == "refused":
         default = default_of(stage, name)
         off = value is False and default is None and "bool" in fields[name]
@@ -94,9 +94,9 @@ def _broken_option(stage: Stage, name: str, value: Any) -> Iterator[str]:
             yield f"found {shown(value)}; {OPTIONS[name].text}"
     elif not fits(value, fields[name]):
         allowed = " or ".join(SCALARS[kind] for kind in allowed_scalars(fields[name]))
-        yield f"found {shown(value)}; {allowed} is needed ({CONFIG_NAMES[stage]}: {fields[name]})"
+        yield f"found {shown(value)}; allowed: {allowed} ({CONFIG_NAMES[stage]}: {fields[name]})"
     elif name in SECTIONS and not isinstance(value, Mapping | None):
-        yield f"found {shown(value)}; a section is needed (`key: value` on each line)"
+        yield f"found {shown(value)}; allowed: a section (`key: value` on each line)"
     else:
         yield from _unknown_choice(stage, name, value)
         yield from wrong_number(name, value)
@@ -108,11 +108,14 @@ def _unknown_choice(stage: Stage, name: str, value: Any) -> Iterator[str]:
     for one in (value if several else [value]) if choices else ():
         assert choices is not None
         if name == "train_sampling_strategy" and one == "batch_rebalance":
-            yield 'found "batch_rebalance", whose micro-batches differ in size but count alike; choose group_by_length'
+            yield (
+                'found "batch_rebalance", which makes micro-batches of different sizes that count the same; choose '
+                "group_by_length"
+            )
         elif one is None or one in choices:
             continue
         elif one is False and "no" in choices:
-            yield 'found false, as YAML reads a bare no; write "no" in quotes'
+            yield 'found false, because YAML reads a bare no as false; write "no" in quotes'
         else:
             names = [choice for choice in choices if isinstance(choice, str)]
             suggestion = nearest(one, names) if isinstance(one, str) else ""
@@ -122,8 +125,11 @@ def _unknown_choice(stage: Stage, name: str, value: Any) -> Iterator[str]:
 def _unknown(stage: Stage, name: str) -> str:
     other: Stage = "dpo" if stage == "sft" else "sft"
     if name in training_fields(other):
-        return f"is a field of {CONFIG_NAMES[other]} (stage {other}) only; this stage is {stage}"
+        return f"is a field of {CONFIG_NAMES[other]} (stage {other}) only; this stage is {stage}: remove it"
     if (lead := hint("training", name)) is not None:
-        return f"is no field of TRL's {CONFIG_NAMES[stage]}; {lead}"
+        return f"there is no such field in TRL's {CONFIG_NAMES[stage]}; {lead}"
     free = [field for field in training_fields(stage) if _kind(field) in ("obeyed", "no effect")]
-    return f"unknown key{nearest(name, free)}; allowed are the fields of TRL's {CONFIG_NAMES[stage]}"
+    return (
+        f"unknown key{nearest(name, free)}; allowed: the fields of TRL's {CONFIG_NAMES[stage]}, listed in "
+        "docs/options.md"
+    )
