@@ -388,7 +388,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ),
     # machines
     ("no machine", lambda: ["plan", SFT, "--accelerate", "none.yaml"], "none.yaml: cannot be read"),
-    ("another machine", lambda: plan_with("distributed_type: TPU"), "distributed_type TPU is not planned for"),
+    ("another machine", lambda: plan_with("distributed_type: TPU"), "found distributed_type TPU; allowed: NO"),
     ("no machine inside", lambda: plan_with("- a"), "not a configuration of accelerate"),
     (
         "a number in words",
@@ -418,7 +418,11 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         ],
         "bad.yaml: training.tf32: found true on configs/accelerate/cpu.yaml, which has no GPU",
     ),
-    ("no processes", lambda: plan_with("distributed_type: MULTI_CPU\nnum_processes: 0"), "at least 1 is needed"),
+    (
+        "no processes",
+        lambda: plan_with("distributed_type: MULTI_CPU\nnum_processes: 0"),
+        "found num_processes 0; allowed: at least 1",
+    ),
     ("nothing of DeepSpeed", lambda: plan_with("distributed_type: DEEPSPEED"), "names no deepspeed_config_file"),
 ]
 

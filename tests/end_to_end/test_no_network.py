@@ -15,7 +15,8 @@ from servers import answering, closed, silent
 
 FROM_HUB = ["train", SFT, "data.train=[{path: own/er}]"]  # found out before torch is imported
 NOT_CACHED = (
-    "own/er: there is no such file here and no such dataset in the cache, and the Hub {}; download it where there is a network"
+    "own/er: there is no such file here and no such dataset in the cache, and the Hub {}; download it where there is "
+    "a network"
 )
 
 
@@ -57,7 +58,10 @@ def test_a_hub_without_answer_is_said_once_and_not_waited_for(workspace, server,
 @pytest.mark.parametrize(
     ("server", "said"),
     [
-        (answering(401, X_Error_Code="RepoNotFound"), "own/er: there is no such file here and no such dataset on the Hub"),
+        (
+            answering(401, X_Error_Code="RepoNotFound"),
+            "own/er: there is no such file here and no such dataset on the Hub",
+        ),
         (answering(403, X_Error_Code="GatedRepo"), "own/er: the dataset is gated; ask for access at http://127"),
         (answering(404, X_Error_Code="RevisionNotFound"), "own/er: the dataset on the Hub has no such revision"),
         (answering(404), "answers, but not as the Hub does (Client error '404 Not Found'"),
