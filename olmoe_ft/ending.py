@@ -1,4 +1,4 @@
-"""How the command ends: its exit code, one sentence or one traceback, and nothing on the terminal behind that."""
+"""How the command ends: an exit code, one sentence or one traceback, and nothing on the terminal after that."""
 
 import atexit
 import io
@@ -17,14 +17,14 @@ from olmoe_ft.recipe import RunError, UserError
 from olmoe_ft.stopping import TRY_AGAIN, Stopped, asked, end_in_order, exit_code, hear_no_more, leave_in_turn
 
 MISTAKE, FAILURE = 2, 1  # exit codes
-farewells: list[Callable[[int], None]] = []  # are called with the exit code, behind everything else
+farewells: list[Callable[[int], None]] = []  # called with the exit code, after everything else
 
 
 def program() -> NoReturn:
-    """The command `olmoe-ft`, as a process of its own."""
+    """The command `olmoe-ft`, as a process."""
     code = FAILURE
-    # Handlers run last in, first out: this one is behind those of all libraries. What the interpreter would do next is
-    # to look through all that was imported, for most of a second, while libraries print what they find alive.
+    # Handlers run last in, first out, so this one runs after those of all libraries. Next the interpreter would clean
+    # up all imports for most of a second, while libraries print warnings about what is still alive.
     leave = atexit.register(lambda: _leave(code))
     os.register_at_fork(after_in_child=lambda: atexit.unregister(leave))
     end_in_order()
@@ -36,7 +36,7 @@ def program() -> NoReturn:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else FAILURE
     except BaseException as error:
-        if asked() and _lost_another(error):  # which was asked to stop as well, and has left
+        if asked() and _lost_another(error):  # the other one was asked to stop too, and has ended
             code = exit_code()
             sys.exit(code)
         leave_in_turn()
@@ -49,11 +49,11 @@ def program() -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    hear_no_more()  # it ends
+    hear_no_more()  # the process ends anyway
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
-        except OSError:  # nobody reads it any more, or its disk is full
+        except OSError:  # nobody reads the stream any more, or its disk is full
             code = code or FAILURE
     for tell in farewells:
         tell(code)
@@ -61,9 +61,9 @@ def _leave(code: int) -> NoReturn:
 
 
 def let_no_text_fail() -> None:
-    """Show a character that the terminal does not have as another one, and print to nowhere if it is closed.
+    """Replace characters that the terminal cannot show, and print to nowhere if it is closed.
 
-    What a library logs is escaped as our own lines are.
+    Lines that libraries log are escaped like our own.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -75,7 +75,7 @@ def let_no_text_fail() -> None:
 
 
 class _PrintableRecord(logging.LogRecord):
-    """A line of a library's log, which may quote what others wrote."""
+    """A line of a library's log; it may quote texts from others."""
 
     def getMessage(self) -> str:
         from olmoe_ft.data.terminal import printable
@@ -84,11 +84,11 @@ class _PrintableRecord(logging.LogRecord):
 
 
 def exit_with_reason(error: Exception) -> None:
-    """Say in one sentence why the command ends, and end it; goes on where the error needs its traceback.
+    """Say in one sentence why the command ends, and end it; return if the error needs its traceback.
 
     Raises:
-        SystemExit: with 2 where the user's input is wrong, 1 where something else ended a run, 75 where a run was
-            asked to stop and was saved.
+        SystemExit: with 2 if the user's input is wrong, 1 if something else ended a run, 75 if a run was asked to stop
+            and was saved.
     """
     from olmoe_ft.data.terminal import say
 
@@ -112,14 +112,14 @@ def _code(error: UserError | RunError) -> int:
 
 
 def tell_launcher(sentence: str) -> None:
-    """Leave the sentence where torch's launcher of several processes looks for it, so that its own report ends with it.
+    """Write the sentence where torch's launcher of several processes looks for it, so that it is in its report.
 
     The format is that of `torch.distributed.elastic.multiprocessing.errors.ProcessFailure`.
     """
     if (file := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None:
         from olmoe_ft.data.terminal import printable
 
-        # only the first: what fails behind it fails because of it
+        # only the first: what fails after it fails because of it
         with suppress(OSError), open(file, "x", encoding="utf-8") as stream:
             json.dump({"message": printable(sentence), "timestamp": int(time.time())}, stream)
 
@@ -129,15 +129,15 @@ def _of_several() -> bool:
 
 
 def _lost_another(error: BaseException) -> bool:
-    """Whether a process waited for another one of its launch that is no longer there."""
+    """Whether a process waited for another one of its launch that has ended."""
     places = (frame.filename for frame in traceback.extract_tb(error.__traceback__))
     return _of_several() and isinstance(error, RuntimeError) and any("/torch/distributed/" in place for place in places)
 
 
 def _wait_for_turn(mistake: bool) -> None:
-    """Let one process of a launch speak: the launcher ends the others when the first has left.
+    """Let one process of a launch report: the launcher ends the others when the first has ended.
 
-    Most find the same mistake; and where one fails alone, the others fail for want of it, which says less.
+    Usually all find the same mistake. If one fails alone, the others fail because it is missing, which says less.
     """
     if _of_several():
         time.sleep((0 if mistake else 4) + 0.5 * int(os.environ.get("LOCAL_RANK", "0")))

@@ -1,7 +1,7 @@
-"""The Hub: whether it can be reached, and why something on it cannot be had.
+"""The Hub: whether it can be reached, and why something on it cannot be loaded.
 
-Every use of a Hub name goes through `reach_hub` first. Where nothing answers, each library would ask again and again
-for every file; so the rest of the command is then offline, as with HF_HUB_OFFLINE=1.
+Every use of a Hub name goes through `reach_hub` first. If nothing answers, each library would retry for every file. So
+the rest of the command is then offline, as with HF_HUB_OFFLINE=1.
 """
 
 import os
@@ -26,18 +26,18 @@ from olmoe_ft.recipe import Unreachable, UserError
 from olmoe_ft.recipe.paths import sought
 from olmoe_ft.servers import DOWN, why_no_answer
 
-Kind = Literal["model", "tokenizer", "data set"]
-ASKED_FIRST = {  # by the libraries
+Kind = Literal["model", "tokenizer", "dataset"]
+ASKED_FIRST = {  # the first file that the libraries request
     "model": "{}/resolve/main/config.json",
     "tokenizer": "{}/resolve/main/tokenizer_config.json",
-    "data set": "datasets/{}/resolve/main/README.md",
+    "dataset": "datasets/{}/resolve/main/README.md",
 }
 _answers: dict[str, str | None] = {}
-"""Of endpoints that were asked: why there was no answer, None where there was one."""
+"""For each endpoint that was asked: why there was no answer, or None if there was one."""
 
 
 def reach_hub(name: str, kind: Kind) -> None:
-    """Before the Hub is used: find out once in a command whether it answers, and go offline where it does not.
+    """Find out, once in a command and before the Hub is used, whether it answers; go offline if it does not.
 
     Args:
         name: what is looked for there.
@@ -50,10 +50,10 @@ def reach_hub(name: str, kind: Kind) -> None:
 
 
 def why_unreachable(name: str, kind: Kind, seconds: float | None = None) -> str | None:
-    """Ask the Hub for the file that the libraries ask for first, as long as they would wait, but once.
+    """Ask the Hub once for the file that the libraries request first, and wait as long as they would.
 
     Returns:
-        why it gives no answer; None where it answers, be it that there is no such file.
+        why there is no answer; None if there is one, even that there is no such file.
     """
     from huggingface_hub.utils import get_session
 
@@ -69,41 +69,43 @@ def why_unreachable(name: str, kind: Kind, seconds: float | None = None) -> str 
 
 
 def go_offline(reason: str) -> None:
-    """Turn the rest of this command offline, in every library that asks the Hub, and say so."""
+    """Make the rest of this command offline, in every library that uses the Hub, and say so."""
     _answers[constants.ENDPOINT] = reason
-    os.environ["HF_HUB_OFFLINE"] = "1"  # for processes that are started from here
+    os.environ["HF_HUB_OFFLINE"] = "1"  # for child processes
     constants.HF_HUB_OFFLINE = True
-    if (config := sys.modules.get("datasets.config")) is not None:  # which has a copy from when it was imported
+    if (config := sys.modules.get("datasets.config")) is not None:  # it has its own copy
         config.HF_HUB_OFFLINE = config.HF_DATASETS_OFFLINE = True  # type: ignore[attr-defined]
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # each machine has a network of its own
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # once on each machine
         from olmoe_ft.data.terminal import say
 
         say(
-            f"the Hub ({constants.ENDPOINT}) cannot be reached: {reason}; going on with what is in the cache, as with "
+            f"the Hub ({constants.ENDPOINT}) cannot be reached: {reason}; continuing with what is in the cache, as "
+            "with "
             "HF_HUB_OFFLINE=1",
             file=sys.stderr,
         )
 
 
 def refuse_own_code(path: str, file: str, values: dict[str, Any]) -> None:
-    """Refuse a folder or repository that brings code of its own, which transformers would ask to run.
+    """Refuse a folder or repository that has its own code, which transformers would ask to run.
 
     Args:
-        values: what its `file` holds.
+        values: the content of its `file`.
     Raises:
         UserError: it names code.
     """
     if values.get("auto_map"):
         raise UserError(
-            f"{path}: its {file} asks for Python code of its own (auto_map), and no code of a checkpoint is run here; "
-            "if transformers' own classes do the same, take `auto_map` out of that file"
+            f"{path}: found auto_map in its {file}, which asks for the checkpoint's own Python code; no such code is "
+            "run "
+            "here; if transformers' own classes do the same, remove `auto_map` from that file"
         )
 
 
 def refusal(name: str, kind: Kind, error: BaseException) -> UserError:
-    """What to say where a library could not load something by its Hub name."""
-    place = "file" if kind == "data set" else "folder"
-    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'data set' else ''}{name}"
+    """The error for something that a library could not load by its Hub name."""
+    place = "file" if kind == "dataset" else "folder"
+    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
     found = [*_chain(error)]
     if _any(found, GatedRepoError):
         return Unreachable(
@@ -111,46 +113,49 @@ def refusal(name: str, kind: Kind, error: BaseException) -> UserError:
             "HF_TOKEN"
         )
     if _any(found, RevisionNotFoundError):
-        return UserError(f"{name}: the {kind} on the Hub has no such revision; {page} lists those there are")
+        return UserError(f"{name}: the {kind} on the Hub has no such revision; {page} lists them")
     if _any(found, RepositoryNotFoundError):
         return UserError(
-            f"{name} is neither a {place} here nor a {kind} on the Hub; check the name, or log in with `hf auth login` "
-            f"if it is private ({sought(name)})"
+            f"{name}: there is no such {place} here and no such {kind} on the Hub; check the name, or log in with "
+            f"`hf auth login` if it is private ({sought(name)})"
         )
     if _any(found, HFValidationError):
-        return UserError(f"{name} is neither a {place} here nor a name that the Hub allows; check it")
+        return UserError(f"{name}: there is no such {place} here, and the Hub does not allow this name; check it")
     if lost := next((one for one in found if _is_no_answer(one)), None):
         go_offline(one_line(lost))
     if constants.is_offline_mode() and (lost or _any(found, FileNotFoundError, OfflineModeIsEnabled, ConnectionError)):
-        why = "cannot be reached" if _answers.get(constants.ENDPOINT) else "is not asked, as HF_HUB_OFFLINE is set"
-        option = " --repo-type dataset" if kind == "data set" else ""
+        why = "cannot be reached" if _answers.get(constants.ENDPOINT) else "is not asked, because HF_HUB_OFFLINE is set"
+        option = " --repo-type dataset" if kind == "dataset" else ""
         return Unreachable(
-            f"{name} is neither a {place} here nor a {kind} in the cache, and the Hub {why}; fetch it where there is a "
-            f"network (hf download {name}{option} --local-dir FOLDER) and name that folder ({sought(name)})"
+            f"{name}: there is no such {place} here and no such {kind} in the cache, and the Hub {why}; download it "
+            "where "
+            f"there is a network (hf download {name}{option} --local-dir FOLDER) and name that folder ({sought(name)})"
         )
     if strange := next((one for one in found if isinstance(one, HfHubHTTPError | FileMetadataError)), None):
         reason = str(strange).splitlines()[0].partition(". ")[0]
         return Unreachable(
-            f"{name}: {constants.ENDPOINT} answers, but not as the Hub does ({reason}); check HF_ENDPOINT, a proxy, or "
-            "whether this network wants a login first"
+            f"{name}: {constants.ENDPOINT} answers, but not like the Hub ({reason}); check HF_ENDPOINT, a proxy, or "
+            "whether this network asks for a login first"
         )
-    return Unreachable(f"{name} is neither a {place} here nor a {kind} that can be loaded: {one_line(error)[:300]}")
+    return Unreachable(
+        f"{name}: there is no such {place} here and no such {kind} that can be loaded: {one_line(error)[:300]}"
+    )
 
 
-def error_of_data_set(name: str, revision: str | None, error: BaseException) -> BaseException:
-    """The Hub's own error about a data set, which the `datasets` library has dropped; else the one there is."""
+def error_of_dataset(name: str, revision: str | None, error: BaseException) -> BaseException:
+    """The Hub's own error about a dataset, which the `datasets` library hides; otherwise `error` itself."""
     from huggingface_hub import HfApi
 
     try:
         HfApi().dataset_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         HfApi().auth_check(name, repo_type="dataset")
-    except Exception as own:  # of the Hub or the network
+    except Exception as own:  # from the Hub or the network
         return own
     return error
 
 
 def _is_no_answer(error: BaseException) -> bool:
-    """Whether an error says that no server answered, or one that is down; not that offline nobody was asked."""
+    """Whether an error says that no server answered, or that it is down; not an error of offline mode."""
     import httpx2
 
     if isinstance(error, HfHubHTTPError):
@@ -160,7 +165,7 @@ def _is_no_answer(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and all those that it was raised from, or behind."""
+    """An error and all those that caused it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""What an error of a library or of the system says to a user, in one sentence."""
+"""Errors of libraries and of the system, as one sentence for the user."""
 
 import errno
 import os
@@ -6,31 +6,31 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# What a disk, a folder's rights or a limit of the system can do to any program that is right.
+# Errors that a disk, a folder's permissions or a limit of the system can cause in any correct program.
 SYSTEM = {
     errno.EACCES: "change its permissions, or name another folder",
     errno.EPERM: "change its permissions, or name another folder",
-    errno.EROFS: "this disk can only be read: name a folder on another one",
-    errno.ENOSPC: "make room on this disk, or name a folder on another one",
-    errno.EDQUOT: "make room within your quota, or name a folder on another disk",
-    errno.EFBIG: "a file may not get that large here: look at `ulimit -f` and at the disk's own limit",
+    errno.EROFS: "this disk is read-only; name a folder on another one",
+    errno.ENOSPC: "free some space on this disk, or name a folder on another one",
+    errno.EDQUOT: "free some of your quota, or name a folder on another disk",
+    errno.EFBIG: "files cannot be that large here; check `ulimit -f` and the limit of the disk",
     errno.ENAMETOOLONG: "choose a shorter name or folder",
-    errno.ENOTDIR: "a file is where a folder should be: move it away",
-    errno.EMFILE: "too many files are open: raise `ulimit -n`",
-    errno.EIO: "the disk or the network to it fails: look at the system's log",
-    errno.ESTALE: "the disk or the network to it fails: look at the system's log",
+    errno.ENOTDIR: "there is a file where a folder should be; move it away",
+    errno.EMFILE: "too many files are open; raise `ulimit -n`",
+    errno.EIO: "the disk or its network connection is failing; check the system's log",
+    errno.ESTALE: "the disk or its network connection is failing; check the system's log",
 }
-# The system's own code, in the messages of libraries written in Rust and of Arrow.
+# The system's error code, in messages of Arrow and of libraries written in Rust.
 CODE = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
-STREAM = re.compile(r"PytorchStreamWriter failed|unexpected pos \d+ vs \d+")  # torch.save, which does not say why
+STREAM = re.compile(r"PytorchStreamWriter failed|unexpected pos \d+ vs \d+")  # from torch.save, which does not say why
 # CUDA, HIP and cuBLAS, torch's allocator on a CPU, DeepSpeed's pinned buffers
 NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 def one_line(error: BaseException) -> str:
-    """All that an error says, without its line breaks; with its type where that is no sentence, as of a KeyError."""
-    said, kind = " ".join(str(error).split()), type(error).__name__
-    return said if " " in said else ": ".join(filter(None, (kind, said)))
+    """The whole message of an error on one line; with its type if it is a single word, as for a KeyError."""
+    message, kind = " ".join(str(error).split()), type(error).__name__
+    return message if " " in message else ": ".join(filter(None, (kind, message)))
 
 
 def system_reason(error: BaseException, where: str = "") -> str | None:
@@ -39,7 +39,7 @@ def system_reason(error: BaseException, where: str = "") -> str | None:
     Args:
         where: what was written to, for errors that do not say so.
     Returns:
-        None where neither the error nor one that it was raised from is of this kind.
+        None if neither the error nor one of its causes is of this kind.
     """
     for cause in _causes(error):
         file = getattr(cause, "filename", None)
@@ -51,9 +51,9 @@ def system_reason(error: BaseException, where: str = "") -> str | None:
 
 
 def is_no_space(error: BaseException, folder: Path) -> bool:
-    """Whether a disk or a quota took no more bytes in a folder, or in one that the error does not name.
+    """Whether a disk or quota was full when a file in this folder was written, or one that the error does not name.
 
-    torch's writer of files does not say why it failed.
+    torch's file writer does not say why it failed.
     """
     for cause in _causes(error):
         if _code(cause) in (errno.ENOSPC, errno.EDQUOT):
@@ -63,7 +63,7 @@ def is_no_space(error: BaseException, folder: Path) -> bool:
 
 
 def _code(error: BaseException) -> int | None:
-    """The system's, of an error that has or tells it."""
+    """The system's error code, from an attribute or the message of an error; None if there is none."""
     if (code := getattr(error, "errno", None)) is not None:
         return code
     if found := CODE.search(str(error)):
@@ -80,9 +80,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_refused_option(error: BaseException) -> bool:
-    """Whether a library has looked at what it was given and refuses it: an option, or a package that is not there.
+    """Whether a library refuses what it was given: an option, or because of a missing package.
 
-    An error that is raised in this project's own code is a mistake of this project.
+    An error raised in this project's own code is a bug of this project.
     """
     if not isinstance(error, ValueError | TypeError | NotImplementedError | ImportError):
         return False

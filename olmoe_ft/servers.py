@@ -1,28 +1,28 @@
-"""Whether a server answers, asked once and for a few seconds."""
+"""Find out whether a server answers, with one request and a few seconds to wait."""
 
 import threading
 from collections.abc import Callable
 
 from olmoe_ft.reasons import one_line
 
-DOWN = (500, 502, 503, 504)  # answers of a server that is not there for anyone
+DOWN = (500, 502, 503, 504)  # answers of a server that is down
 
 
 def why_no_answer(ask: Callable[[], object], seconds: float) -> str | None:
-    """Ask a server in a thread of its own, since looking up a name can take longer than any timeout of a request.
+    """Ask a server in a separate thread, since looking up its name can take longer than the timeout of a request.
 
     Args:
-        ask: sends one request; raises where nothing comes back.
-        seconds: to wait for it.
+        ask: sends one request; raises an error if there is no answer.
+        seconds: how long to wait.
     Returns:
-        the reason in a line; None where the server answered.
+        the reason in one line; None if the server answered.
     """
     found: list[str | None] = []
 
     def answer() -> None:
         try:
             ask()
-        except Exception as error:  # whatever a proxy, a resolver, a certificate or a URL can do
+        except Exception as error:  # a proxy, a resolver, a certificate or a URL can raise anything
             found.append(one_line(error))
         else:
             found.append(None)

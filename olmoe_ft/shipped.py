@@ -1,7 +1,7 @@
-"""What comes with the package beside its code: recipes, configurations, the data of the tiny skills.
+"""Files that come with the package besides its code: recipes, configurations, the data of the tiny skills.
 
-In a checkout these folders are beside the package, where they are worked on. A wheel holds them inside it, in `files/`,
-where pyproject.toml puts them. A shipped file is known by its path in the repository: `configs/accelerate/cpu.yaml`.
+In a checkout these folders are beside the package. In a wheel they are inside it, in `files/`, where pyproject.toml
+puts them. A shipped file is named by its path in the repository: `configs/accelerate/cpu.yaml`.
 """
 
 import os
@@ -20,7 +20,7 @@ def is_shipped_name(name: str) -> bool:
 
 
 def found(name: str) -> str:
-    """A path as it is where something is there, else the shipped file of that name, else the path as it is."""
+    """The path itself if it exists, otherwise the shipped file of that name if there is one, otherwise the path."""
     if not os.path.exists(name) and is_shipped_name(name):
         shipped = os.path.join(FILES, os.path.normpath(name))
         return shipped if os.path.exists(shipped) else name
@@ -28,7 +28,7 @@ def found(name: str) -> str:
 
 
 def shipped_name(path: str) -> str:
-    """The path of a shipped file in the repository, the same wherever the package is installed; others as they are."""
+    """The path of a shipped file in the repository, wherever the package is installed; other paths unchanged."""
     name = path.removeprefix(f"{FILES}/")
     return name if name != path and is_shipped_name(name) else path
 
@@ -41,6 +41,6 @@ def recipe_names() -> list[str]:
 
 
 def shipped_recipe(name: str) -> Path | None:
-    """The file of a shipped recipe; `recipes/` and `.yaml` around its name may be there or not."""
+    """The file of a shipped recipe; its name may be given with or without `recipes/` and `.yaml`."""
     short = os.path.normpath(name).removeprefix("recipes/").removesuffix(".yaml")
     return FILES / "recipes" / f"{short}.yaml" if short in recipe_names() else None

@@ -1,7 +1,7 @@
-"""A job of SLURM for a recipe: one of the files in configs/slurm/, filled in by the recipe's plan, and submitted.
+"""A SLURM job for a recipe: one of the files in configs/slurm/, filled in from the recipe's plan, and submitted.
 
-The files are whole as they are, for people to fill in. Here only values are put in the place of others: those behind
-`#SBATCH --option=` and behind `NAME=`.
+The files work as they are, and people can fill them in by hand. Here only values are replaced: those after
+`#SBATCH --option=` and after `NAME=`.
 """
 
 import math
@@ -20,15 +20,15 @@ from olmoe_ft.planning.machine import Machine
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.shipped import FILES
 
-MARGIN, START = 1.5, 1800  # of the predicted time; seconds to start, with the first save and the last
+MARGIN, START = 1.5, 1800  # a factor on the predicted time; seconds for the start, the first save and the last
 WITHOUT_A_TIME = 12  # hours
 WRITES = 0.5e9  # bytes a second to a shared disk, assumed
 STOP = 120  # seconds: SLURM's signal may come a minute late, and a process needs some to end
-CPUS = 8  # of a process
-SIGNAL = "B:USR1@"  # to the job's shell alone; then the seconds before the job's end
+CPUS = 8  # per process
+SIGNAL = "B:USR1@"  # only to the job's shell; then come the seconds before the job's end
 OPTION = re.compile(r"(?P<name>[a-z][a-z-]*)(=(?P<value>.+))?")
 
-Options = dict[str, str | None]  # of sbatch: "" where it has no value, None where it is to be left out
+Options = dict[str, str | None]  # of sbatch: "" for an option without a value, None to leave it out
 
 
 def job_file(
@@ -37,11 +37,11 @@ def job_file(
     """The text of a job.
 
     Args:
-        command: the recipe's name, and what is changed in it, as `train` takes them.
+        command: the recipe's name and overrides, as `train` takes them.
         accelerate: the machine's file.
-        given: options of sbatch, such as `partition=gpu`, which come before ours.
+        given: options of sbatch, such as `partition=gpu`, which replace ours.
     Raises:
-        UserError: one of them is no option, or takes away what the job lives by; or the machine's file is not where
+        UserError: one of them is not an option, or the job would not work with it; or the machine's file is not where
             the launcher looks for it.
     """
     own = dict(map(_option, given))
@@ -78,9 +78,9 @@ def job_file(
 def _launched_with(accelerate: str, machine: Machine) -> str:
     if machine.processes == 1 and not machine.deepspeed:
         return ""
-    if not Path(accelerate).exists():  # it comes with the package, then, and names files by their path from here
+    if not Path(accelerate).exists():  # then it comes with the package and names files by paths from here
         raise UserError(
-            f"{accelerate} is not in this folder, where the job will look for it; "
+            f"{accelerate}: there is no such file in this folder, where the job will look for it; "
             f"`olmoe-ft recipes copy {accelerate.removesuffix('.yaml')}` writes it"
         )
     return shlex.quote(accelerate)
@@ -102,7 +102,7 @@ def _options(recipe: Recipe, machine: Machine, needs: Needs) -> Options:
 
 
 def _reasons(machine: Machine, needs: Needs) -> dict[str, str]:
-    """Why the options are what they are, for those who look at the job's file."""
+    """Why the options have their values, for comments in the job's file."""
     if needs.seconds is not None:
         time = (
             f"{needs.steps:,} steps, the longest {needs.step:.3g} s, as `olmoe-ft plan` predicts (not measured), times "
@@ -110,10 +110,10 @@ def _reasons(machine: Machine, needs: Needs) -> dict[str, str]:
         )
     else:
         lacking = "rows that can be read here" if machine.gpu else "GPUs"
-        time = f"a guess, because no time is known without {lacking}. What is left then, the next job does."
+        time = f"a guess, because no time is known without {lacking}. The next job does what is left then."
     return {
         "gpus-per-node": f"each needs {needs.device / GIB:.1f} GiB of its own memory.",
-        "mem": "of each process its libraries, and its weights on their way.",
+        "mem": "for each process, its libraries and its weights while they are loaded.",
         "time": time,
         "signal": f"{STOP // 60} minutes, a step, and a checkpoint of up to {needs.checkpoint / 1e9:.2g} GB at "
         f"{WRITES / 1e9:g} GB/s (assumed).",
@@ -123,12 +123,16 @@ def _reasons(machine: Machine, needs: Needs) -> dict[str, str]:
 def _option(given: str) -> tuple[str, str]:
     found = OPTION.fullmatch(given)
     if found is None:
-        raise UserError(f"--sbatch {given!r}: give one long option of sbatch, such as partition=gpu or exclusive")
+        raise UserError(
+            f"--sbatch: found {given!r}; allowed: one long option of sbatch, such as partition=gpu or exclusive"
+        )
     name, value = found["name"], found["value"] or ""
     if name == "nodes":
-        raise UserError(f"--sbatch {given}: give --nodes {value}, so that the job is planned for as many")
+        raise UserError(f"--sbatch {given}: the plan must know the number of nodes; give --nodes {value} instead")
     if name == "signal" and not re.fullmatch(rf"{SIGNAL}\d+", value):
-        raise UserError(f"--sbatch {given}: the job listens to one signal; give signal={SIGNAL}SECONDS")
+        raise UserError(
+            f"--sbatch: found {given}; allowed: signal={SIGNAL}SECONDS, the only signal that the job handles"
+        )
     return name, value
 
 
@@ -140,24 +144,28 @@ def _with_option(text: str, option: str, value: str | None) -> str:
 
 
 def submit(text: str, file: Path) -> None:
-    """Write a job's file and give it to SLURM, which says the job's number.
+    """Write a job's file and submit it to SLURM, which answers with the job's number.
 
     Raises:
-        UserError: there is no SLURM here, it takes no such job, or the file is there with another text.
+        UserError: there is no SLURM here, it refuses the job, or the file exists with another text.
     """
     if (sbatch := shutil.which("sbatch")) is None:
         raise UserError(
-            "sbatch is not found, so there is no SLURM on this computer; launch where there is, or look at the job "
-            "with --dry-run"
+            "sbatch: there is no such command here, so this computer has no SLURM; launch on one that has, or look at "
+            "the job with --dry-run"
         )
     if there := file.exists():
         if file.read_text(encoding="utf-8") != text:
-            raise UserError(f"{file} is there and is another job; submit it with `sbatch {file}`, or move it away")
+            raise UserError(
+                f"{file}: the file exists already, with another job; submit it with `sbatch {file}`, or move it away"
+            )
     else:
         file.write_text(text, encoding="utf-8")
     done = subprocess.run([sbatch, str(file)], capture_output=True, text=True)
     if done.returncode != 0:
         if not there:
             file.unlink()
-        raise UserError(f"sbatch takes no such job: {(done.stderr or done.stdout).strip()}")
+        raise UserError(
+            f"sbatch refuses the job: {(done.stderr or done.stdout).strip()}; change its options with --sbatch"
+        )
     print(f"{done.stdout.strip()} ({file})")

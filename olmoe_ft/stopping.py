@@ -1,9 +1,9 @@
 """What a request to stop does: SIGTERM, SIGINT, SIGUSR1, SIGHUP, or the end of the launcher. See docs/signals.md.
 
-Between two optimizer steps a run can be saved, so while it trains a request is only noted, and the trainer asks for it
-at the end of each step (`olmoe_ft.training.stop`). At any other time the command ends in order: the main thread gets a
-`SystemExit` at its next line of Python. Where it waits in C++ for a process that is gone there is no next line: then
-the listening thread does what must not be left undone, and ends the process. A second request ends it at once.
+A run can be saved between two optimizer steps. So during training a request is only noted, and the trainer checks for
+it at the end of each step (`olmoe_ft.training.stop`). At any other time the command ends in order: the main thread gets
+a `SystemExit` at its next line of Python. If it is waiting in C++ for a process that has ended, there is no next line.
+Then the listening thread does the necessary clean-up and ends the process. A second request ends it at once.
 """
 
 import os
@@ -19,43 +19,43 @@ from typing import Any, NoReturn
 
 from olmoe_ft.recipe import RunError
 
-TRY_AGAIN = 75  # the exit code of a run that was saved and can go on: EX_TEMPFAIL of sysexits.h
-PATIENCE = 3.0  # seconds for the main thread to come to its next line
+TRY_AGAIN = 75  # the exit code of a run that was saved and can continue: EX_TEMPFAIL of sysexits.h
+PATIENCE = 3.0  # seconds for the main thread to reach its next line
 REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-LAUNCHER_ENDED = 65  # beside the numbers of signals, which end at 64
+LAUNCHER_ENDED = 65  # not the number of a signal, which end at 64
 TICK = 0.5  # seconds
-AGAIN = 0.05  # seconds; less than a second request is apart from the first
-TRIES = 3  # to reach the launcher's store
+AGAIN = 0.05  # seconds; less than the time between a first and a second request
+TRIES = 3  # attempts to reach the launcher's store
 
 _undone: list[Callable[[], None]] = []
-_leaving = threading.Event()  # the main thread is on its way out
+_leaving = threading.Event()  # the main thread is ending
 
 
 class Stopped(RunError):
-    """A run that was asked to stop, and was saved: the same command goes on with it. Exit code 75."""
+    """A run that was asked to stop, and was saved: the same command continues it. Exit code 75."""
 
 
 class _Request:
-    """What this process was asked first; the listening thread writes it."""
+    """The first request to this process; the listening thread writes it."""
 
     code = 0
     since = 0.0  # time.monotonic()
-    noted_only = False  # while training: whoever takes the steps asks for it
-    raised = False  # as SystemExit in the main thread, which is done once
+    noted_only = False  # while training: the trainer checks for it
+    raised = False  # as SystemExit in the main thread, which happens once
     said = False
 
     @classmethod
     def again_at(cls) -> float:
-        """From then on another one is a second one. A launcher passes on what the terminal, or the batch system, has
-        sent to its processes already; `timeout` sends its signal twice."""
+        """From this time on another request counts as a second one. A launcher passes on signals that the terminal or
+        the batch system has already sent to its processes, and `timeout` sends its signal twice."""
         return cls.since + (1.5 if launched() else 0.2)
 
 
 def end_in_order() -> None:
-    """From here on this process does so. Its children, such as a data loader's workers, end as usual."""
+    """From now on this process ends in order when asked. Its children, such as data loader workers, end as usual."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    # torchrun hears, and passes on, what nohup or a shell's & had told it to ignore
+    # torchrun handles and passes on signals that nohup or a shell's & had set to be ignored
     heard = {number for number in REQUESTS if _by_torchrun() or signal.getsignal(number) != signal.SIG_IGN}
     for number in heard:
         signal.signal(number, _in_main_thread)
@@ -66,8 +66,8 @@ def end_in_order() -> None:
 
 
 def _said_again(otherwise: Callable[[Any], Any]) -> Callable[[Any], None]:
-    """Where a `SystemExit` comes into what cannot be left by one (`__del__`, a callback of a weak reference) Python
-    prints and forgets it: it comes again a moment later."""
+    """Python prints and drops a `SystemExit` in places that it cannot leave by one (`__del__`, a callback of a weak
+    reference). This hook sends the request again a moment later."""
 
     def hook(lost: Any) -> None:
         if not (_Request.raised and isinstance(lost.exc_value, SystemExit)):
@@ -81,12 +81,12 @@ def _said_again(otherwise: Callable[[Any], Any]) -> Callable[[Any], None]:
 
 
 def asked() -> int:
-    """What this process was asked to stop by: the number of a signal, `LAUNCHER_ENDED`, 0 for nothing."""
+    """What asked this process to stop: the number of a signal, `LAUNCHER_ENDED`, or 0 for nothing."""
     return _Request.code
 
 
 def exit_code() -> int:
-    """Of a process that ends for what it was asked: that of the signal, of SIGTERM where its launcher has gone."""
+    """The exit code for the request: that of the signal, or of SIGTERM if the launcher has ended."""
     return 128 + (signal.SIGTERM if asked() == LAUNCHER_ENDED else asked())
 
 
@@ -104,16 +104,16 @@ def _by_torchrun() -> bool:
 
 
 def only_note() -> None:
-    """Until `at_steps` ends a request is noted; who takes the steps asks for it."""
+    """Only note requests until `at_steps` ends; the trainer checks for them."""
     _Request.noted_only = True
 
 
 @contextmanager
 def at_steps() -> Iterator[None]:
-    """Around all steps: behind them a request ends the command in order, as it does before them.
+    """Around all steps: after them a request ends the command in order again, as before them.
 
     Raises:
-        SystemExit: one was noted behind the last step.
+        SystemExit: a request was noted after the last step.
     """
     try:
         yield
@@ -127,19 +127,19 @@ def at_steps() -> Iterator[None]:
 
 
 def leave_in_turn() -> None:
-    """The main thread has an error to say: what was asked before does not end it sooner."""
+    """The main thread has an error to report; an earlier request must not end it before that."""
     if asked():
         _leaving.set()
 
 
 def leaving() -> bool:
-    """Whether the main thread is on its way out, and will say itself why."""
+    """Whether the main thread is ending, and will say why itself."""
     return _leaving.is_set()
 
 
 @contextmanager
 def done_at_a_stop(act: Callable[[], None]) -> Iterator[None]:
-    """Within the block, have this done in another thread where the main one cannot do it."""
+    """Within the block, let another thread do this clean-up if the main thread cannot."""
     _undone.append(act)
     try:
         yield
@@ -148,14 +148,14 @@ def done_at_a_stop(act: Callable[[], None]) -> Iterator[None]:
 
 
 def hear_no_more() -> dict[int, Any]:
-    """Ignore requests to stop from here on; returns the handlers there were. For the main thread."""
+    """Ignore requests to stop from now on; returns the previous handlers. For the main thread."""
     _leaving.set()
     return {number: signal.signal(number, signal.SIG_IGN) for number in REQUESTS}
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore requests to stop within the block: what is half removed would be in the way of the next launch."""
+    """Ignore requests to stop within the block: half-removed files would be in the way of the next launch."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -168,7 +168,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def end_at_once(code: int) -> NoReturn:
-    """End this process from another thread than its main one, with what must not be left undone."""
+    """End this process from a thread that is not the main one, after the necessary clean-up."""
     try:
         for act in reversed(_undone):
             act()
@@ -185,7 +185,8 @@ def _in_main_thread(number: int, frame: Any) -> None:
 def _leave() -> None:
     _Request.raised = True
     _leaving.set()
-    if os.environ.get("WORLD_SIZE", "1") == "1" and not _Request.said:  # of several, the one that failed has said why
+    # of several processes, the one that failed has said why
+    if os.environ.get("WORLD_SIZE", "1") == "1" and not _Request.said:
         _Request.said = True
         _say(f"stopped by {name_of(asked())}")
     sys.exit(exit_code())
@@ -210,8 +211,8 @@ def _listen(reader: int, heard: set[signal.Signals]) -> None:
 
 
 def _is_orphan() -> bool:
-    """Whether torchrun's launcher ended before this process could look for it: nobody keeps the store of its ranks any
-    more, for which they would wait half an hour."""
+    """Whether torchrun's launcher ended before this process could check for it. Then the store of the ranks is gone,
+    and they would wait for it for half an hour."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return False
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -220,7 +221,7 @@ def _is_orphan() -> bool:
             socket.create_connection(address, timeout=5).close()
         except ConnectionRefusedError:
             time.sleep(1)
-        except OSError:  # of the network, which may come
+        except OSError:  # a network problem, which may go away
             return False
         else:
             return False
@@ -231,29 +232,32 @@ def _hear(code: int) -> None:
     if not _Request.since:
         noted = _Request.noted_only
         if noted and os.environ.get("RANK", "0") == "0":
-            _say(_announcement(code))  # before anything else can be said about it
+            _say(_announcement(code))  # before any other message about it
         _Request.code, _Request.since = code, time.monotonic()
         if code == LAUNCHER_ENDED and not noted:
-            os.kill(os.getpid(), signal.SIGTERM)  # which wakes the main thread, as a signal does
+            os.kill(os.getpid(), signal.SIGTERM)  # wakes the main thread, as a signal does
     elif code != LAUNCHER_ENDED and time.monotonic() > _Request.again_at():
-        _say(f"{name_of(code)} after {name_of(asked())}: ended at once; what was being written does not count")
+        _say(
+            f"{name_of(code)} after {name_of(asked())}: ended at once; files that were being written are incomplete "
+            "and will be ignored"
+        )
         end_at_once(128 + code)
 
 
 def _announcement(code: int) -> str:
-    sentence = f"{name_of(code)}: the run is saved at the end of this step, and stops"
+    sentence = f"{name_of(code)}: the run will be saved at the end of this step, and then stop"
     if code == LAUNCHER_ENDED:
         return sentence
-    sentence += "; a second one ends it at once"
+    sentence += "; a second signal ends it at once"
     if _by_torchrun():
         seconds = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "30")
-        sentence += f". Its launcher, if it was asked too, waits {seconds} s (TORCH_ELASTIC_SHUTDOWN_TIMEOUT)"
+        sentence += f". If its launcher got the signal too, it waits {seconds} s (TORCH_ELASTIC_SHUTDOWN_TIMEOUT)"
     return sentence
 
 
 def _say(sentence: str) -> None:
-    with suppress(OSError):  # the terminal may have gone with what stopped us
-        sys.stderr.write(sentence + "\n")  # in one piece: another thread may be saying something
+    with suppress(OSError):  # the terminal may be gone too
+        sys.stderr.write(sentence + "\n")  # in one piece: another thread may be printing
         sys.stderr.flush()
 
 
@@ -261,5 +265,7 @@ def _as_usual(heard: set[signal.Signals]) -> None:
     signal.set_wakeup_fd(-1)
     for number in heard:
         signal.signal(number, signal.SIG_DFL)
-    if _Request.noted_only:  # a data loader's worker: the launcher signals the whole group, and the step needs it
+    if (
+        _Request.noted_only
+    ):  # a data loader's worker: the launcher signals the whole group, but the step needs the worker
         os.setpgid(0, 0)

@@ -33,7 +33,7 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         (
             Exception("No space left on device (os error 28)"),  # of a library in Rust
             2,
-            "No space left on device (os error 28); make room on this disk, or name a folder on another one",
+            "No space left on device (os error 28); free some space on this disk, or name a folder on another one",
         ),
     ],
 )

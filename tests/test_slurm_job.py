@@ -121,11 +121,11 @@ def test_options_of_sbatch_come_before_ours():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("--partition=gpu", "give one long option"),
-        ("partition gpu", "give one long option"),
-        ("comment=two\nlines", "give one long option"),
+        ("--partition=gpu", "allowed: one long option"),
+        ("partition gpu", "allowed: one long option"),
+        ("comment=two\nlines", "allowed: one long option"),
         ("nodes=4", "give --nodes 4"),
-        ("signal=TERM@60", "give signal=B:USR1@SECONDS"),
+        ("signal=TERM@60", "allowed: signal=B:USR1@SECONDS"),
     ],
 )
 def test_options_that_no_job_can_have(given, message):
@@ -135,7 +135,7 @@ def test_options_that_no_job_can_have(given, message):
 
 def test_a_machine_that_the_job_would_not_find_is_named(place):
     with pytest.raises(
-        RecipeError, match=r"zero3.yaml is not in this folder.*`olmoe-ft recipes copy \S+/zero3` writes"
+        RecipeError, match=r"zero3.yaml: there is no such file in this folder.*`olmoe-ft recipes copy \S+/zero3` writes"
     ):
         filled()
 
@@ -154,7 +154,7 @@ def test_a_job_is_written_and_submitted(place, capsys):
     assert Path("submitted").read_text() == Path("my.sbatch").read_text() == "a job\n"
     assert capsys.readouterr().out == "Submitted batch job 17 (my.sbatch)\n"
     submit("a job\n", Path("my.sbatch"))  # the same once more, for a run that a mistake has ended
-    with pytest.raises(RecipeError, match="my.sbatch is there and is another job"):
+    with pytest.raises(RecipeError, match="my.sbatch: the file exists already, with another job"):
         submit("another job\n", Path("my.sbatch"))
     assert Path("my.sbatch").read_text() == "a job\n"
 

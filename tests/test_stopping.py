@@ -78,7 +78,9 @@ def test_while_it_trains_it_is_noted_and_said(number):
     process.send_signal(number)
     code, out, err = ended(process)
     assert (code, out) == (75, f"asked {number}\n")
-    assert err.startswith(f"{number.name}: the run is saved at the end of this step, and stops; a second one ends it")
+    assert err.startswith(
+        f"{number.name}: the run will be saved at the end of this step, and then stop; a second signal ends it"
+    )
 
 
 def test_what_nobody_asked_for_ends_the_command_behind_the_steps():

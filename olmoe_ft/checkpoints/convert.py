@@ -1,4 +1,4 @@
-"""DeepSpeed's converter to its universal form, as a program that reads pickles no more freely than its caller does."""
+"""DeepSpeed's converter to universal checkpoints, as a program that reads pickles as strictly as its caller."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""`manifest.json`: the files a folder was written with, so that one that is missing, cut off or changed is found.
+"""`manifest.json`: a list of a folder's files, to find one that is missing, cut off or changed.
 
 A checkpoint, a run's `final/` and its `base/` each have one, written last. A folder of another program has none.
 """
@@ -17,15 +17,15 @@ from olmoe_ft.recipe.errors import UserError
 
 NAME = "manifest.json"
 FORMAT = 1
-LOADED = (".safetensors", ".bin", ".pt", ".pth")  # what a library may load because it lies there
+LOADED = (".safetensors", ".bin", ".pt", ".pth")  # a library may load such a file just because it is there
 THREADS = min(8, os.cpu_count() or 1)
-PIECE, READ = 2**25, 2**18  # bytes: of a file for one thread, and of one read of it
+PIECE, READ = 2**25, 2**18  # bytes: the piece of a file for one thread, and a single read of it
 
 Entries = dict[str, dict[str, Any]]
 
 
 def files_of(folder: Path) -> list[str]:
-    """Every file below a folder by its path in it, with slashes; without the manifest itself."""
+    """Every file below a folder, by its path in it, with slashes; without the manifest itself."""
     files = (
         file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir() or file.is_symlink()
     )
@@ -33,8 +33,11 @@ def files_of(folder: Path) -> list[str]:
 
 
 def entries(folder: Path, files: Iterable[str]) -> Entries:
-    """Size and checksum of some files. xxh3 (128 bits, Collet 2019) reads faster than a disk writes; it finds damage,
-    it is no signature. A file's is that of the checksums of its pieces, which several threads read."""
+    """Size and checksum of some files.
+
+    xxh3 (128 bits, Collet 2019) reads faster than a disk writes. It finds damage; it is not a signature. The checksum
+    of a file is that of the checksums of its pieces, which several threads read.
+    """
     sizes = {file: (folder / file).stat().st_size for file in files}
     pieces = [(file, start) for file, size in sizes.items() for start in range(0, size, PIECE)]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -46,7 +49,7 @@ def entries(folder: Path, files: Iterable[str]) -> Entries:
 
 
 def _checksum(file: Path, start: int) -> bytes:
-    """Of the piece that begins there."""
+    """The checksum of the piece that begins at `start`."""
     checksum, left, buffer = xxhash.xxh3_128(), PIECE, memoryview(bytearray(READ))
     with file.open("rb", buffering=0) as stream:
         stream.seek(start)
@@ -57,28 +60,28 @@ def _checksum(file: Path, start: int) -> bytes:
 
 
 def write_manifest(folder: Path, found: Entries | None = None) -> None:
-    """Write it, as the last file of the folder.
+    """Write the manifest, as the last file of the folder.
 
     Args:
-        found: the entries of all files, where several processes have made them; else they are made here.
+        found: the entries of all files, if several processes have computed them; otherwise they are computed here.
     """
     found = entries(folder, files_of(folder)) if found is None else found
     (folder / NAME).write_text(json.dumps({"format": FORMAT, "files": found}, indent=1) + "\n", encoding="utf-8")
 
 
 def damage(folder: Path, alone: bool = True) -> str | None:
-    """What is not as it was written in a folder that should have a manifest; None where all is.
+    """The first damage in a folder that should have a manifest; None if all files are as they were written.
 
     Args:
-        alone: whether the folder may hold no other file of weights.
+        alone: whether any other file of weights in the folder counts as damage.
     """
     if not folder.is_dir():
-        return "no folder"
+        return "there is no such folder"
     return next((f"{file} {what}" for file, what in damages(folder, alone)), None)
 
 
 def damages(folder: Path, alone: bool = True) -> Iterator[tuple[str, str]]:
-    """Each file of a folder that is not as it was written, and what is wrong with it; as `damage` does."""
+    """Each file of a folder that is not as it was written, and what is wrong with it; arguments as for `damage`."""
     try:
         content = json.loads((folder / NAME).read_text(encoding="utf-8"))
         wanted = {str(file): (entry["bytes"], entry["xxh3_128"]) for file, entry in content["files"].items()}
@@ -112,7 +115,7 @@ def damages(folder: Path, alone: bool = True) -> Iterator[tuple[str, str]]:
 
 
 def refuse_damaged(folder: str) -> None:
-    """Refuse a folder with a manifest that it does not agree with; a folder of another program has none to ask.
+    """Refuse a folder whose files do not match its manifest; a folder of another program has no manifest.
 
     Raises:
         UserError: naming the file.
@@ -120,12 +123,13 @@ def refuse_damaged(folder: str) -> None:
     manifest = Path(folder) / NAME
     if manifest.exists() and (found := _damage_once(folder, manifest.stat().st_mtime_ns)) is not None:
         raise UserError(
-            f"{folder} is damaged: {found}; bring the file back or write the folder again. If you have changed it "
+            f"{folder}: the folder is damaged: {found}; restore the file or write the folder again. If you have "
+            "changed it "
             f"yourself, remove {manifest}"
         )
 
 
 @lru_cache(maxsize=16)
 def _damage_once(folder: str, written: int) -> str | None:
-    """A command looks at the same folder several times."""
+    """`damage`, cached, because a command checks the same folder several times."""
     return damage(Path(folder))

@@ -1,8 +1,8 @@
-"""Pickles in a checkpoint: they may hold tensors and plain values, and run no code.
+"""Pickles in a checkpoint may contain tensors and plain values, but must not run code.
 
-A pickle names the functions that it calls when it is read. transformers reads its own files with torch's restricted
-reader, which calls a few known ones; DeepSpeed reads its shards with the open one. So every file is looked at first,
-and then DeepSpeed is given the restricted reader too.
+A pickle names the functions that it calls when it is read. transformers reads its files with torch's restricted reader,
+which calls only a few known functions, but DeepSpeed reads its shards with the unrestricted one. So every file is
+checked first, and then DeepSpeed gets the restricted reader too.
 """
 
 import importlib
@@ -21,55 +21,55 @@ from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import UserError
 
 ENDINGS = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
-NEVER_READ = ("training_args.bin",)  # transformers writes it for people
-ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # what torch.save and pickle.dump begin a file with
-DEEPSPEED = (  # what its shards hold beside tensors: where a weight lies, a loss scale of 1, the stage of ZeRO
+NEVER_READ = ("training_args.bin",)  # transformers writes it for people to read
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # the first bytes of files by torch.save and pickle.dump
+DEEPSPEED = (  # objects in its shards besides tensors: the place of a weight, a loss scale of 1, the stage of ZeRO
     "deepspeed.utils.tensor_fragment.fragment_address",
     "deepspeed.runtime.fp16.loss_scaler.LossScaler",
     "deepspeed.runtime.zero.config.ZeroStageEnum",
 )
 HARMLESS = {
     *DEEPSPEED,
-    # of a random state; transformers lets its reader call them
+    # in a random state; transformers lets its reader call them
     "numpy._core.multiarray._reconstruct",
     "numpy.ndarray",
     "numpy.dtype",
     "numpy.dtypes.UInt32DType",
-    # optimizer states of torchao, which lets torch's reader call them
+    # in optimizer states of torchao, which lets torch's reader call them
     "torchao.optim.subclass_4bit.OptimState4bit",
     "torchao.optim.subclass_8bit.OptimState8bit",
 }
-FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch: every torch.load is a restricted one, whatever its caller asks for
+FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # makes every torch.load a restricted one, whatever its caller asks for
 
 
 def refuse_code(folder: Path) -> None:
-    """Look at every pickle below a folder, without reading one.
+    """Check every pickle below a folder without loading it.
 
     Raises:
-        UserError: naming each file that calls what no checkpoint needs, or is not written as torch.save writes.
+        UserError: naming each file that calls a function that no checkpoint needs, or that torch.save did not write.
     """
     places = (Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names)
     files = sorted(place for place in places if place.is_file() and place.name not in NEVER_READ)
-    messages = [f"{file} {reason}" for file in files if (reason := _why_not(file)) is not None]
+    messages = [f"{file}: the file {reason}" for file in files if (reason := _why_not(file)) is not None]
     if messages:
-        advice = "it is not read, as it could run code; if you trust who wrote it, start with `--accept code`"
-        raise UserError([f"{message}: {advice}" for message in messages])
+        advice = "it could run code, so it is not loaded; if you trust its author, start with `--accept code`"
+        raise UserError([f"{message}; {advice}" for message in messages])
 
 
 @contextmanager
 def without_code(trusted: bool = False) -> Iterator[None]:
-    """Within the block nothing reads a pickle in any other way than torch's restricted one. DeepSpeed's shards pass.
+    """Within the block every pickle is read with torch's restricted reader, which accepts DeepSpeed's shards.
 
     Args:
-        trusted: the user has accepted that code runs; then each caller reads as it likes.
+        trusted: the user has accepted that code may run; then nothing is restricted.
     """
     if trusted:
         yield
         return
     before = os.environ.get(FORCED)
-    os.environ[FORCED] = "1"  # of processes that are started from here, too
+    os.environ[FORCED] = "1"  # also for child processes
     try:
-        # where DeepSpeed is not imported, nothing reads its shards
+        # if DeepSpeed is not imported, nothing reads its shards
         shards: list[Any] = [_named(name) for name in DEEPSPEED if "deepspeed" in sys.modules]
         with torch.serialization.safe_globals(shards):
             yield
@@ -90,14 +90,14 @@ def _why_not(file: Path) -> str | None:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            return "is a packed archive, which torch.save does not write"
+            return "is a compressed archive, which torch.save does not write"
         pickles = [entry.filename for entry in entries if entry.filename.endswith(".pkl")]
         if [name.partition("/")[2] for name in pickles] != ["data.pkl"]:
             found_here = f"with the pickles {', '.join(pickles)}" if pickles else "without a pickle"
-            return f"is an archive {found_here}, where torch.save writes one data.pkl"
+            return f"is an archive {found_here}, but torch.save writes one data.pkl"
         found = set(get_unsafe_globals_in_checkpoint(file)) - HARMLESS
-    except Exception as error:  # what a hostile file makes torch or zipfile raise
-        return f"cannot be looked through ({one_line(error)[:200]})"
+    except Exception as error:  # a hostile file can make torch or zipfile raise anything
+        return f"cannot be checked ({one_line(error)[:200]})"
     return f"calls {', '.join(sorted(found)[:5])}" if found else None
 
 

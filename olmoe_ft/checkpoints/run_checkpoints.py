@@ -1,4 +1,4 @@
-"""`checkpoints/` of a run: which are whole, and where one is written before it gets its name."""
+"""`checkpoints/` of a run: which checkpoints are complete, and where one is written before it gets its name."""
 
 import json
 import re
@@ -9,13 +9,13 @@ from typing import Any
 
 from olmoe_ft.checkpoints.manifest import damage
 
-NAMED = re.compile(r"checkpoint-([1-9]\d*)")  # anything else in the folder is the user's
+NAMED = re.compile(r"checkpoint-([1-9]\d*)")  # anything else in the folder belongs to the user
 KEPT_ASIDE = re.compile(r"checkpoint-\d+\.(damaged|before)(-\d+)?")  # by an earlier launch
-STOOD_ON = "stood_on.json"  # in a checkpoint: what it depends on beside its weights
+STOOD_ON = "stood_on.json"  # in a checkpoint: what it depends on besides its weights
 
 
 class RunCheckpoints:
-    """Folders `checkpoint-N`, each whole; what is being written or removed lies in a hidden folder beside them."""
+    """Folders `checkpoint-N`, each complete; what is being written or removed is in a hidden folder beside them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -25,17 +25,17 @@ class RunCheckpoints:
         return self.path / f"checkpoint-{step}"
 
     def newest_first(self) -> list[Path]:
-        """All that bear a checkpoint's name, whole or not; of a path that is no folder there are none."""
+        """All folders with a checkpoint's name, complete or not; empty if there is no folder `checkpoints/`."""
         if not self.path.is_dir():
             return []
         found = [folder for folder in self.path.iterdir() if NAMED.fullmatch(folder.name) and folder.is_dir()]
         return sorted(found, key=step_of, reverse=True)
 
     def examined(self, needs_best: bool = False) -> Iterator[tuple[Path, str | None]]:
-        """Checkpoints from the newest on, each with what is damaged, down to the first whole one.
+        """Checkpoints from the newest on, each with its damage, down to the first one without damage.
 
         Args:
-            needs_best: whether the run's best checkpoint so far must be whole as well.
+            needs_best: whether the run's best checkpoint so far must be undamaged too.
         """
         for checkpoint in self.newest_first():
             found = damage(checkpoint) or self._not_resumable(checkpoint, needs_best)
@@ -53,19 +53,19 @@ class RunCheckpoints:
         return None
 
     def of_others(self) -> list[Path]:
-        """What is called like a checkpoint and is none: not looked at, and never removed."""
+        """Files and folders that are named like a checkpoint but are none: never read, and never removed."""
         if not self.path.is_dir():
             return []
         places = [place for place in self.path.glob("checkpoint-*") if not KEPT_ASIDE.fullmatch(place.name)]
         return sorted(place for place in places if not (NAMED.fullmatch(place.name) and place.is_dir()))
 
     def tidy(self) -> None:
-        """Remove what a launch left that was killed while it wrote or removed a checkpoint."""
+        """Remove what is left of a launch that was killed while it wrote or removed a checkpoint."""
         if self.aside.exists():
             shutil.rmtree(self.aside)
 
     def name(self, step: int) -> None:
-        """Give the checkpoint that was written aside its name; whoever has it is put aside."""
+        """Give a newly written checkpoint its name; if the name is taken, the older one is renamed."""
         if (place := self.of_step(step)).exists() or place.is_symlink():
             put_aside(place, "before")
         (self.aside / place.name).rename(place)
@@ -74,7 +74,7 @@ class RunCheckpoints:
     def keep(self, limit: int | None, best: int | None) -> None:
         """Remove the oldest beyond a limit (`training.save_total_limit`), never the newest or the best one.
 
-        Each loses its name first, so that none is ever half there.
+        Each is renamed first, so that there is never half a checkpoint under its name.
         """
         if not limit:
             return
@@ -94,12 +94,12 @@ def step_of(checkpoint: Path) -> int:
 
 
 def stood_on(checkpoint: Path) -> dict[str, Any] | None:
-    """What a checkpoint depended on; None where it does not say so."""
+    """What a checkpoint depends on; None if it does not say."""
     return read_object(checkpoint / STOOD_ON)
 
 
 def read_object(file: Path) -> dict[str, Any] | None:
-    """What a JSON file holds; None where it is not there, or holds no object."""
+    """The object in a JSON file; None if the file is missing or has no object."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

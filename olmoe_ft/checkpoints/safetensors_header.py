@@ -1,7 +1,7 @@
-"""The header of a safetensors file, and where each tensor's bytes lie. Reads no weights.
+"""The header of a safetensors file, and where the bytes of each tensor are. Reads no weights.
 
-The file may be somebody else's: its header may name bytes that are not there, or be gigabytes of JSON. The library
-looks at all of that (https://huggingface.co/docs/safetensors, "Format"), if it is not asked to read too much.
+The file may come from anybody: its header may name bytes that are not there, or be gigabytes of JSON. The library
+checks all of that (https://huggingface.co/docs/safetensors, "Format"), as long as the header is not too long.
 """
 
 import json
@@ -28,7 +28,7 @@ def read_header(file: Path) -> dict[str, Stored]:
     """The tensors of a file by their names.
 
     Raises:
-        UserError: the header is no such header, is very long, or does not describe the bytes that are there.
+        UserError: the header is invalid or very long, or does not match the file's size.
     """
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -51,4 +51,4 @@ def read_header(file: Path) -> dict[str, Stored]:
 
 
 def _refusal(file: Path, reason: str) -> UserError:
-    return UserError(f"{file} is cut off or no safetensors file ({reason}); fetch or write the checkpoint again")
+    return UserError(f"{file}: not a complete safetensors file ({reason}); download or write the checkpoint again")

@@ -1,4 +1,4 @@
-"""`olmoe-ft verify`: is what a run has left whole?"""
+"""`olmoe-ft verify`: check that the files of a run are complete and unchanged."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,27 +14,28 @@ from olmoe_ft.recipe.errors import UserError
 class Verified(NamedTuple):
     place: Path
     damage: str | None
-    """None where every byte is as it was written."""
+    """None if every byte is as it was written."""
     note: str = ""
 
 
 def verify(path: str) -> list[Verified]:
-    """Every folder and file of a run (of a pipeline: of all its stages), or one checkpoint folder, read to the end.
+    """Check every folder and file of a run (for a pipeline, of all its stages), or one checkpoint folder.
 
     Raises:
-        UserError: there is nothing of that kind.
+        UserError: there is no run or checkpoint at the path.
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise UserError(f"{path} is no folder; name a run directory (runs/<name>) or a checkpoint in it")
+        raise UserError(f"{path}: there is no such folder; name a run directory (runs/<name>) or a checkpoint in it")
     if (folder / NAME).exists() and not _is_run(folder):
         return [Verified(folder, damage(folder))]
     runs = [folder, *sorted(stage for stage in folder.iterdir() if stage.is_dir())]
     found = [verified for run in runs if _is_run(run) for verified in _verify_run(run)]
     if not found:
         raise UserError(
-            f"{path} holds neither a run (recipe.yaml, checkpoints/) nor a {NAME}; a checkpoint of another program "
-            "says nothing of its files"
+            f"{path}: found neither a run (recipe.yaml, checkpoints/) nor a {NAME}, without which a checkpoint of "
+            "another "
+            "program cannot be checked; name a run directory (runs/<name>) or a checkpoint in it"
         )
     return found
 
@@ -52,7 +53,9 @@ def _verify_run(run: Path) -> Iterator[Verified]:
         yield Verified(checkpoint, damage(checkpoint))
     summary = run / "summary.json"
     if not summary.exists():
-        yield Verified(run / "final", None, "not there: the run has not finished; start it again to finish it")
+        yield Verified(
+            run / "final", None, "there is no such folder: the run has not finished; start it again to finish it"
+        )
         return
     yield Verified(run / NAME, damage(run, alone=False))
     yield Verified(run / "final", damage(run / "final"))

@@ -1,14 +1,14 @@
-"""Rows in any known format -> conversations or preference pairs -> one mixture of token ids; and an audit of it.
+"""Rows in any known format -> conversations or preference pairs -> one mixture of token ids, with an audit.
 
-What reads what, from a file to a batch:
+The modules in the order of the data, from a file to a batch:
 
     locations, files, json_rows     a path -> rows, each with its place
-    formats, pairs                  a row -> messages, or prompt, chosen and rejected; by way of
+    formats, pairs                  a row -> messages, or prompt, chosen and rejected, using
       reader, prompts, turns, content   which keys were read, and the parts of a row
-      unread, suggest                   keys that nobody reads; rows that are nearly of a known form
-    sources, cache                  a source of the recipe -> converted rows, kept by content
-    template, confined, tokens, length  messages -> text with its answers marked -> token ids and labels, cut to length
-    facts, prepare, mixture         rows with what is known of each -> the rows of a stage, mixed
-    heldout, benchmarks, duplicates, words, questions     what else stands in the rows
+      unread, suggest                   keys that were not read; hints for rows that are nearly of a known format
+    sources, cache                  a source of the recipe -> converted rows, cached by content
+    template, confined, tokens, length  messages -> text with marked answers -> token ids and labels, cut to length
+    facts, prepare, mixture         rows with facts about each -> the mixed rows of a stage
+    heldout, benchmarks, duplicates, words, questions     copies and held-out prompts in the rows
     audit, dropped, findings, report, terminal            numbers -> sentences -> screen and data_report.json
 """

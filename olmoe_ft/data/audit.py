@@ -1,4 +1,4 @@
-"""What is in the rows a stage trains on: the numbers of each source, and what in them should make one stop and look."""
+"""What is in the rows that a stage trains on: the numbers of each source, and the flaws in them."""
 
 import json
 from collections import Counter
@@ -23,54 +23,54 @@ LISTED_ROWS = 10_000  # contaminated rows of a source that the report names
 
 @dataclass(frozen=True)
 class SourceAudit:
-    """One source. Rows are those read (after `max_rows`). Flaws are counted in rows that are trained on, so that a
-    dropped row is counted once, under its reason."""
+    """One source. `rows` are those that were read (after `max_rows`). Flaws are counted only in rows that are trained
+    on, so a dropped row is counted once, under its reason."""
 
     path: str
     rows: int
     drawn: int
-    """Rows an epoch trains on, by `weight` and `repeat`."""
+    """Rows that an epoch trains on, by `weight` and `repeat`."""
     forms: dict[str, int]
-    """Rows by the format they were read as."""
+    """Number of rows by the format they were read as."""
     unread: dict[str, int]
-    """Rows by their keys that were not read."""
+    """Number of rows by key that was not read."""
     doubtful: dict[str, int]
-    """Those of these keys that may matter: they hold another text of the row, or true or false."""
+    """The unread keys that may matter: they hold another text of the row, or true or false."""
     dropped: dict[str, int]
     """Rows that are not trained on, by reason."""
     problems: list[Problem]
-    """What is wrong with them."""
+    """What is wrong with the dropped rows."""
     turns: int
-    """Of all rows that can be read; of a pair those of its prompt and one more."""
+    """Turns of all readable rows; a pair counts its prompt and one more."""
     tokens: int
-    """Of all rows that can be read, before truncation; the prompt of a pair counts once."""
+    """Tokens of all readable rows, before truncation; the prompt of a pair counts once."""
     tokens_p50: float
-    """Length of a row, before truncation; of a pair that of the longer side."""
+    """Length of a row, before truncation; for a pair, of its longer side."""
     tokens_p95: float
     tokens_max: int
     supervised_tokens: int
-    """Tokens that a loss is taken of, after truncation; of a pair those of both answers."""
+    """Tokens that the loss is computed on, after truncation; for a pair, those of both answers."""
     truncated_rows: int
     truncated_prompt_tokens: int
     truncated_answer_tokens: int
     beyond_positions: int
-    """Rows that after truncation are longer than the network's positions."""
+    """Rows that are longer than the network's positions, even after truncation."""
     without_eos: int
-    """Rows in which something that is learned does not end with EOS, before truncation."""
+    """Rows with a learned answer that does not end with EOS, before truncation."""
     double_bos: int
     special_tokens: int
-    """Rows in whose text EOS or another special token is written out."""
+    """Rows that have EOS or another special token written in their text."""
     exact_copies: int
-    """Rows whose turns stand word for word in an earlier row of the mixture's sources."""
+    """Rows that are the same, word for word, as an earlier row of the mixture's sources."""
     near_copies: int
     """Other rows with a Jaccard similarity of at least 0.8 to an earlier one (5-word shingles, MinHash estimate)."""
     same_answers: int
     """Pairs whose chosen and rejected answers are the same."""
     overlaps: dict[str, dict[str, int]]
-    """Of the held-out prompts and of each benchmark: `rows` in which one stands, how many of these are `kept`, and
-    `prompts` that stand in a row."""
+    """For the held-out prompts and for each benchmark: the `rows` that contain one, how many of these are `kept`, and
+    how many `prompts` were found in a row."""
     overlapping: list[dict[str, Any]]
-    """The first LISTED_ROWS of these rows: `row`, `group`, `kept`, and `prompts`, where those stand."""
+    """The first LISTED_ROWS of these rows: `row`, `group`, `kept`, and the places of the `prompts`."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class Audit:
 
     sources: list[SourceAudit]
     groups: dict[str, int] = field(default_factory=dict)
-    """How many held-out prompts there are, and questions of each benchmark."""
+    """The number of held-out prompts, and of questions of each benchmark."""
     positions: int | None = None
-    """The network's positions, where they are known."""
+    """The network's number of positions, if known."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,16 +90,16 @@ class Audit:
 def audit(mixture: Mixture, positions: int | None = None) -> Audit:
     """Count what `prepare` noted about every row; the rows themselves are not read again.
 
-    Takes 150 bytes of memory a row, and the time of sorting that; the second time it is answered from the cache.
+    Takes 150 bytes of memory per row, and the time to sort that. The second time it comes from the cache.
 
     Args:
-        positions: of the network, `max_position_embeddings`.
+        positions: the network's `max_position_embeddings`.
     """
 
     def make(folder: Path) -> None:
         (folder / "audit.json").write_text(json.dumps(_audit(mixture, positions).as_dict()), encoding="utf-8")
 
-    # names that an audit shows, and rows do not depend on
+    # names that the audit shows, although the rows do not depend on them
     names = [[shipped_name(prepared.source.path) for prepared in mixture.sources], mixture.held_out.key_with_places]
     entry = mixture.cache.entry("audit", [mixture.key, names, positions, LISTED_ROWS], make)
     return _from_dict(json.loads((entry / "audit.json").read_text(encoding="utf-8")))
@@ -169,7 +169,7 @@ def _audit_source(
 
 
 def _counted(prepared: Prepared, column: str) -> dict[str, int]:
-    """How often each value stands in a column of texts or of lists of them, the most frequent first."""
+    """How often each value appears in a column of texts or of lists of texts, the most frequent first."""
     values = prepared.rows.data.column(column)
     if column != "form":
         values = compute.list_flatten(values)
@@ -178,7 +178,7 @@ def _counted(prepared: Prepared, column: str) -> dict[str, int]:
 
 
 def _overlapping(prepared: Prepared, held_out: HeldOut) -> Iterator[dict[str, Any]]:
-    """The rows in which held-out prompts stand: one record for each row and group of prompts."""
+    """The rows that contain held-out prompts: one record for each row and group of prompts."""
     found = np.flatnonzero(compute.list_value_length(prepared.rows.data.column("held_out")).to_numpy())
     columns = prepared.rows.select_columns(["place", "held_out", "dropped"])
     for row in columns.select(found, keep_in_memory=True):

@@ -1,4 +1,4 @@
-"""The audit for people: a table, what is worth a look, and rows as the model sees them; and `data_report.json`."""
+"""The audit as a person reads it: a table, findings, and rows as the model sees them; and `data_report.json`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,13 +19,13 @@ SHOWN_ROWS = 3
 SHOWN_CHARACTERS = 1500
 STYLES = {"learned": "green", "chosen": "green", "rejected": "red", "seen": "dim"}
 
-Span = tuple[str, str]  # what the model does with a piece of a row (a key of STYLES), and the piece
+Span = tuple[str, str]  # what the model does with a part of a row (a key of STYLES), and the text of the part
 
 
 def data_report(
     audit: Audit, mixture: Mixture, tokenizer: PreTrainedTokenizerBase, evaluation: Audit | None = None
 ) -> dict[str, Any]:
-    """What `data_report.json` holds: the numbers of every source, the findings, and rows as the model sees them."""
+    """The content of `data_report.json`: the numbers of every source, the findings, and rows as the model sees them."""
     rows = [[list(span) for span in spans] for spans in shown_rows(mixture, tokenizer)]
     report = {"rows": len(mixture.rows), **audit.as_dict(), "findings": findings(audit), "examples": rows}
     if evaluation is not None:
@@ -40,7 +40,7 @@ def print_audit(
     console: Console,
     evaluation: Audit | None = None,
 ) -> None:
-    """The numbers of the training rows and of the evaluation rows, what is worth a look, and three training rows."""
+    """Print the numbers and findings of the training and evaluation rows, and three training rows."""
     _print_numbers("Training data", audit, console)
     if evaluation is not None:
         _print_numbers("Evaluation data", evaluation, console)
@@ -59,15 +59,15 @@ def _print_numbers(title: str, audit: Audit, console: Console) -> None:
         title = "Rows with a question of a benchmark (questions found)"
         console.print(_table(title, audit, {name: _found(audit.sources, name) for name in benchmarks}))
     for source in audit.sources:
-        read = f"read as {first_keys(source.forms)}" if source.forms else "nothing could be read"
-        unread = f"; keys not read: {first_keys(source.unread)}" if source.unread else ""
+        read = f"read as {first_keys(source.forms)}" if source.forms else "no row could be read"
+        unread = f"; keys that were not read: {first_keys(source.unread)}" if source.unread else ""
         console.print(f"[dim]{escape(printable(f'{source.path}: {read}{unread}'))}[/]", highlight=False)
         for problem in source.problems:
             places = ", ".join(problem.places) + (" …" if problem.rows > len(problem.places) else "")
-            line = f"dropped, {problem.reason}: {problem.rows:,} rows ({places}): {problem.problem}"
+            line = f"dropped as {problem.reason}: {problem.rows:,} rows ({places}): {problem.problem}"
             console.print(f"[yellow]{escape(printable(line))}[/]", highlight=False)
     for finding in findings(audit):
-        console.print(f"[yellow]look:[/] {escape(printable(finding))}", highlight=False)
+        console.print(f"[yellow]check:[/] {escape(printable(finding))}", highlight=False)
 
 
 def _table(title: str, audit: Audit, lines: dict[str, list[str]]) -> Table:
@@ -87,7 +87,7 @@ def _found(sources: list[SourceAudit], benchmark: str) -> list[str]:
 
 
 def shown_rows(mixture: Mixture, tokenizer: PreTrainedTokenizerBase) -> list[list[Span]]:
-    """The first rows of the mixture, in pieces by what the model does with them."""
+    """The first rows of the mixture, split by what the model does with each part."""
     rows = mixture.rows.select(range(min(SHOWN_ROWS, len(mixture.rows))))
     return [[(kind, tokenizer.decode(ids)) for kind, ids in mixture.stage.spans(row)] for row in rows]
 
@@ -109,7 +109,7 @@ def _coloured(spans: list[Span]) -> Text:
 
 
 def _lines(sources: list[SourceAudit]) -> Iterator[tuple[str, list[str]]]:
-    """The rows of the table: those that count a flaw only where one is there."""
+    """The lines of the table; "chosen equals rejected" only if there is such a pair."""
     always = {
         "rows": [f"{source.rows:,}" for source in sources],
         "rows drawn for an epoch": [f"{source.drawn:,}" for source in sources],

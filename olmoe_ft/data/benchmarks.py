@@ -1,4 +1,4 @@
-"""The questions of benchmarks, by whichever key a benchmark calls them."""
+"""The questions of benchmarks, whichever key they are under."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from olmoe_ft.data.turns import ROLES
 from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.schema import Benchmark
 
-# Where a question may stand, the first that is filled.
+# Keys that may hold the question; the first filled one counts.
 QUESTION_KEYS = tuple("question prompt problem query instruction input messages conversations turns text".split())
 
 
@@ -22,7 +22,7 @@ def load_benchmark(benchmark: Benchmark) -> list[Prompt]:
     """Every question of a benchmark.
 
     Raises:
-        UserError: the file or data set is missing or empty, or a row has no question.
+        UserError: the file or dataset is missing or empty, or a row has no question.
     """
     split = benchmark.split or ("train" if Path(benchmark.path).is_file() else "test")
     rows = read_rows(benchmark.path, split, benchmark.config, benchmark.revision)
@@ -33,26 +33,28 @@ def load_benchmark(benchmark: Benchmark) -> list[Prompt]:
     if not questions:
         raise UserError(f"{benchmark.path}: the benchmark is empty; give one with at least one question")
     if unseen:
-        raise UserError(f"{benchmark.path}: no row has {shown_keys(sorted(unseen))}, which `columns` renames")
+        raise UserError(
+            f"{benchmark.path}: no row has {shown_keys(sorted(unseen))}; correct `columns`, which renames it"
+        )
     return questions
 
 
 def _question(row: Any, benchmark: Benchmark, place: str) -> list[str]:
-    """What is asked in a row, turn after turn."""
+    """The questions in a row, turn after turn."""
     try:
         reader = row_reader(row, USUAL)
         renamed = {new: reader.row[old] for old, new in benchmark.columns.items() if old in reader.row}
         named = {**reader.row, **renamed}
-        chosen = [key for key in renamed if key in QUESTION_KEYS]  # what the recipe names stands before all others
+        chosen = [key for key in renamed if key in QUESTION_KEYS]  # keys that the recipe names come first
         filled = [key for key in (*chosen, *QUESTION_KEYS) if not is_blank(named.get(key))]
-        if filled[:1] == ["instruction"] and "input" in filled:  # Alpaca's question stands in both
+        if filled[:1] == ["instruction"] and "input" in filled:  # Alpaca's question is in both
             return [f"{named['instruction']}\n\n{named['input']}"]
         if filled:
             return _asked(named[filled[0]], filled[0], reader)
     except RowError as error:
         raise UserError(f"{place}: {error}") from None
     raise UserError(
-        f"{place}: has {shown_keys(row)}, and none of {', '.join(QUESTION_KEYS)} holds a question; say which key does: "
+        f"{place}: found {shown_keys(row)}, but no question; allowed: {', '.join(QUESTION_KEYS)}; rename its key with "
         f"`decontaminate_against: [{{path: {benchmark.path}, columns: {{its_key: question}}}}]`"
     )
 
@@ -68,5 +70,5 @@ def _asked(value: Any, key: str, reader: RowReader) -> list[str]:
         value = [turn.get("content") or turn.get("value") for turn in turns]
     texts = value if isinstance(value, list) else [value]
     if not texts:
-        raise RowError(f"`{key}` has no turn of the user, so there is no question")
+        raise RowError(f"`{key}` has no user turn, so there is no question; add one, or take out the row")
     return [text(one, f"`{key}`", reader) for one in texts]

@@ -1,7 +1,7 @@
-"""What is read and tokenized once: folders named by a hash of their content, each written whole or not at all.
+"""Cache of read and tokenized rows: folders named by a hash of their content, each written whole or not at all.
 
-In a launch one process of a machine makes an entry; the others look for its folder, without an open collective, so that
-no time-out of theirs runs while it works.
+In a launch one process of each machine makes an entry. The others poll for its folder; they do not wait in a collective
+operation, because that could time out while the first one works.
 """
 
 import hashlib
@@ -21,12 +21,11 @@ from filelock import FileLock
 
 from olmoe_ft.recipe import UserError
 
-VERSION = 1
-"""Of what this package makes of a row. Raise it with every change after which a row is read, tokenized or noted in
-another way: what an older version made must not be taken for today's. `tests/data/test_cache.py` fails where that was
-forgotten."""
+VERSION = 2
+"""Version of the entries' content. Raise it with every change after which a row is read, tokenized or noted in another
+way, so that entries of an older version are not used. `tests/data/test_cache.py` fails if that was forgotten."""
 
-LISTING = "files.json"  # of an entry: its files with their sizes
+LISTING = "files.json"  # in each entry: its files with their sizes
 ROWS_A_BATCH = 1000
 LOOK_EVERY = 0.2  # seconds
 SAY_EVERY = 60.0
@@ -36,19 +35,19 @@ class Cache:
     """A folder of entries.
 
     Args:
-        folder: where they are kept; None for the usual place of the `datasets` library.
+        folder: where they are kept; None for a folder in the cache of the `datasets` library.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = Path(folder).expanduser() if folder is not None else Path(config.HF_DATASETS_CACHE) / "olmoe_ft"
 
     def entry(self, kind: str, key: Any, make: Callable[[Path], None]) -> Path:
-        """The folder of an entry, made now if it is not there.
+        """The folder of an entry; if it is not there, it is made now.
 
         Args:
-            kind: what it holds, the beginning of its name.
-            key: all that its content depends on, as JSON values.
-            make: writes the content into the folder that it is given.
+            kind: what it holds; its name begins with this.
+            key: everything that its content depends on, as JSON values.
+            make: writes the content into the folder that it gets.
         Raises:
             UserError: the cache cannot be written, or `make` raises it.
         """
@@ -61,32 +60,32 @@ class Cache:
             return path
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / f".{path.name}.lock"):  # of another launch that makes the same
+            with FileLock(self.folder / f".{path.name}.lock"):  # another launch may be making the same entry
                 if not _is_whole(path):
                     self._make(path, make)
         except OSError as error:
             raise UserError(
-                f"{self.folder}: prepared rows cannot be kept there ({error.strerror or error}); "
-                "set data.cache to a folder on a disk with room"
+                f"{self.folder}: prepared rows cannot be written there ({error.strerror or error}); "
+                "set data.cache to a folder on a disk with free space"
             ) from None
         return path
 
     def _make(self, path: Path, make: Callable[[Path], None]) -> None:
         partial = path.with_name(path.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
         partial.mkdir()
         try:
             make(partial)
             sizes = {file.name: file.stat().st_size for file in partial.iterdir()}
             (partial / LISTING).write_text(json.dumps(sizes), encoding="utf-8")
-            shutil.rmtree(path, ignore_errors=True)  # one that has lost files
+            shutil.rmtree(path, ignore_errors=True)  # an entry that has lost files
             os.replace(partial, path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_rows(file: Path, rows: Iterable[dict[str, Any]], features: Features) -> None:
-    """Rows as a file of Arrow batches, which `entry_rows` gives back."""
+    """Write rows as a file of Arrow batches, which `entry_rows` reads."""
     schema = features.arrow_schema
     with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
         remaining = iter(rows)
@@ -97,13 +96,13 @@ def write_rows(file: Path, rows: Iterable[dict[str, Any]], features: Features) -
 def entry_rows(entry: Path, name: str) -> Dataset:
     """The rows of the Arrow files `name*.arrow` in an entry, in the order of the files' names; they stay on disk.
 
-    `datasets` keeps files of its own beside them, such as packed rows.
+    `datasets` writes its own files beside them, such as packed rows.
     """
     return concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(entry.glob(f"{name}*.arrow"))])
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether an entry is there with all its files, as they were written."""
+    """Whether an entry is there and its files have the sizes they were written with."""
     try:
         sizes = json.loads((path / LISTING).read_text(encoding="utf-8"))
         return all((path / name).stat().st_size == size for name, size in sizes.items())
@@ -112,12 +111,12 @@ def _is_whole(path: Path) -> bool:
 
 
 def _wait_for(path: Path) -> None:
-    """Look for an entry that the first process of this machine makes. Ends with that launch if it fails."""
-    parent, said = os.getppid(), time.monotonic()
+    """Wait for an entry that the first process of this machine makes. Exits if that launch has ended."""
+    parent, printed = os.getppid(), time.monotonic()
     while not _is_whole(path):
         time.sleep(LOOK_EVERY)
         if os.getppid() != parent:
             sys.exit(1)  # the launcher is gone
-        if time.monotonic() - said > SAY_EVERY:
-            said = time.monotonic()
-            print(f"process {os.environ.get('RANK')} waits for rows that another one prepares", file=sys.stderr)
+        if time.monotonic() - printed > SAY_EVERY:
+            printed = time.monotonic()
+            print(f"process {os.environ.get('RANK')} is waiting for another one to prepare the rows", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Work that others have written, done in a process of its own that may take little time and memory for an item.
+"""Run code that others have written in a separate process, with limits on time and memory for each item.
 
-A loop or a text without end cannot be stopped from within Python: `10 ** 10 ** 9` is one instruction. The system ends
-a process that takes too long, and refuses it memory.
+An endless loop or text cannot be stopped from within Python: `10 ** 10 ** 9` is one instruction. So the operating
+system ends a process that takes too long, and refuses it more memory.
 """
 
 import json
@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-SECONDS = 5.0  # of a processor, for an item
-MEMORY = 1 << 30  # bytes beside those of this process
+SECONDS = 5.0  # of CPU time, for an item
+MEMORY = 1 << 30  # bytes, beyond what this process uses
 AT_ONCE = 50  # answers that are sent together
 END = None
 TOO_MUCH_MEMORY = f"needs more than {MEMORY >> 30} GiB of memory"
@@ -25,15 +25,15 @@ T = TypeVar("T")
 
 
 class TooMuchError(Exception):
-    """What takes too long or is too large; the message continues a sentence about the work."""
+    """The work takes too long or too much memory. The message continues a sentence about the work."""
 
 
 def confined(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
-    """What `work` makes of each item, one after the other; anything that JSON can say.
+    """The results of `work` for each item, in order; they must be JSON values.
 
     Raises:
         TooMuchError: an item takes more than SECONDS or MEMORY, or its process is ended from outside.
-        RuntimeError: `work` has raised what it should not; its traceback is printed.
+        RuntimeError: `work` raised an unexpected error; its traceback is printed.
     """
     reader, writer = Pipe(duplex=False)
     child = _forked(lambda: _work(work, items, writer))
@@ -47,9 +47,11 @@ def confined(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
         _, status = os.waitpid(child, 0)
         child = 0
         if not os.WIFSIGNALED(status):
-            raise RuntimeError("a fault in the process of its own, whose traceback is above") from None
+            raise RuntimeError("the separate process failed; its traceback is above") from None
         number = os.WTERMSIG(status)
-        took = f"takes longer than {SECONDS:g} s" if number == signal.SIGPROF else f"ended its process ({number})"
+        took = (
+            f"takes longer than {SECONDS:g} s" if number == signal.SIGPROF else f"ended its process (signal {number})"
+        )
         raise TooMuchError(took) from None
     finally:
         reader.close()
@@ -59,9 +61,11 @@ def confined(work: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
 
 
 def _forked(act: Callable[[], None]) -> int:
-    """A copy of this process that does one thing and is gone; its number."""
+    """Fork a copy of this process that runs `act` and exits. Returns its process id."""
     before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # else `tokenizers` warns of threads, which the copy does not start
+    os.environ["TOKENIZERS_PARALLELISM"] = (
+        "false"  # otherwise `tokenizers` warns about threads, which the copy does not start
+    )
     try:
         if child := os.fork():
             return child
@@ -84,7 +88,7 @@ def _work(work: Callable[[T], Any], items: Iterable[T], writer: Connection) -> N
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     allowed = psutil.Process().memory_info().vms + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (allowed if most == resource.RLIM_INFINITY else min(allowed, most), most))
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends the process, whatever it is at
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, whatever it is doing
     answers: list[Any] = []
     try:
         for item in items:

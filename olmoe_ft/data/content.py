@@ -8,30 +8,30 @@ from olmoe_ft.data.rows import RowError, says_nothing, shown, shown_keys
 from olmoe_ft.data.unread import refuse_marks, refuse_parts
 
 PART_TYPES = (None, "text", "input_text", "output_text")
-PART_TEXTS = ("text", "value", "input_text", "output_text", "content")  # where a part may hold its text
+PART_TEXTS = ("text", "value", "input_text", "output_text", "content")  # keys that may hold the text of a part
 
 
 def text(value: Any, where: str, row: RowReader) -> str:
-    """A text with something in it, as it stands; the texts of parts one after the other.
+    """A text that is not empty, unchanged; the texts of parts are joined.
 
     Raises:
-        RowError: it is none, is blank, or holds half a character.
+        RowError: it is not a text, is blank, or has a lone surrogate.
     """
     value = joined(value, where, row)
     if not isinstance(value, str) or not value.strip():
-        raise RowError(f"{where} must be a text that is not empty, found {shown(value)}")
+        raise RowError(f"{where}: found {shown(value)}; allowed: a text that is not empty")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise RowError(f"{where} holds half of a character pair (a lone surrogate), which is no text") from None
+        raise RowError(f"{where} has a broken character (a lone surrogate)") from None
     return value
 
 
 def joined(value: Any, where: str, row: RowReader) -> Any:
-    """The text of a list of parts, or of one; what is no part stays as it is.
+    """The text of a list of parts, or of one part; anything else is returned unchanged.
 
     Raises:
-        RowError: a part is no text, or holds more than one.
+        RowError: a part is not a text, or has more than one.
     """
     parts = [value] if isinstance(value, Mapping) else value
     if isinstance(parts, list) and parts and all(isinstance(part, Mapping) for part in parts):
@@ -40,14 +40,16 @@ def joined(value: Any, where: str, row: RowReader) -> Any:
 
 
 def _part(part: Mapping[str, Any], where: str, row: RowReader) -> str:
-    """One part of a content, as in OpenAI's `{"type": "text", "text": …}`."""
+    """The text of one content part, as in OpenAI's `{"type": "text", "text": …}`."""
     part = row.without_ignored(part, "content[].")
     if "role" in part or "from" in part:
-        raise RowError(f"{where} is a message with a role where a text is needed; put it into a list")
+        raise RowError(f"{where}: found a message with a role; allowed: a text; put the message into a list")
     named = [key for key in PART_TEXTS if part.get(key) is not None]
     if part.get("type") not in PART_TYPES or len(named) != 1 or not isinstance(part[named[0]], str):
         kind = f"of type {shown(part['type'])}" if part.get("type") is not None else f"with {shown_keys(part)}"
-        raise RowError(f"{where} has a part {kind}; OLMoE reads text alone: `type` text with one `text` or `value`")
+        raise RowError(
+            f"{where} has a part {kind}; allowed: `type` text with one `text` or `value`, because OLMoE reads only text"
+        )
     rest = {key: value for key, value in part.items() if key not in ("type", named[0]) and not says_nothing(value)}
     refuse_parts(rest, f"a part of {where}")
     refuse_marks(rest, f"a part of {where}")

@@ -1,4 +1,4 @@
-"""Rows that are not trained on: by reason, with what is wrong with them and where the first of them stand."""
+"""Rows that are not trained on, by reason: what is wrong with them, and the places of the first ones."""
 
 import re
 from collections.abc import Iterable
@@ -9,25 +9,25 @@ import pyarrow.compute as compute
 
 from olmoe_ft.data.prepare import Prepared
 
-PLACES = 3  # named for each kind of problem
-KINDS = 20  # of problems for each source
+PLACES = 3  # that are named for each kind of problem
+KINDS = 20  # of problems that are kept apart in each source
 VARYING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d[\d,]*""")  # quoted values and numbers
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows of a source that are dropped for the same reason and have the same thing wrong with them."""
+    """Rows of a source that are dropped for the same reason, with the same problem."""
 
     reason: str
     problem: str
-    """What is wrong with the first of them."""
+    """What is wrong with the first of these rows."""
     rows: int
     places: list[str]
-    """Where the first of them stand."""
+    """Where the first of these rows are."""
 
 
 def problems(prepared: Prepared) -> list[Problem]:
-    """What is wrong with the dropped rows of a source, the most frequent first; beyond KINDS all are one."""
+    """What is wrong with the dropped rows of a source, the most frequent first; beyond KINDS the rest are joined."""
     dropped = prepared.rows.data.select(["dropped", "problem", "place"]).filter(
         compute.not_equal(prepared.rows.data.column("dropped"), "")
     )

@@ -1,7 +1,7 @@
-"""Rows that are copies of earlier ones, word for word or nearly (MinHash; Broder 1997).
+"""Find rows that are exact or near copies of earlier ones (MinHash; Broder 1997).
 
-Signatures are datasketch's. Its index keeps Python objects for every row and band, gigabytes at a million rows; here
-the bands of all rows are sorted instead.
+The signatures are datasketch's. Its index keeps Python objects for every row and band, which is gigabytes for a million
+rows, so here the bands of all rows are sorted instead.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from olmoe_ft.data.words import ngrams
 SHINGLE = 5  # words
 PERMUTATIONS = 128
 BANDS = 16  # of 8 values: rows of similarity s share one with probability 1 - (1 - s^8)^16, which is 0.95 at 0.8
-NEAR = 0.8  # estimated Jaccard similarity of two rows' shingles from which they are near copies
-NOTHING = 2**32 - 1  # in the signature of a row without words, which is no copy of another one
+NEAR = 0.8  # rows are near copies from this estimated Jaccard similarity of their shingles on
+NOTHING = 2**32 - 1  # signature values of a row without words, which counts as no copy of another
 BLOCK = 10_000  # rows whose signatures are in memory at once
 
 
@@ -57,7 +57,7 @@ def copies(rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _repeated(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each key the place where it stands first, and whether that is an earlier place."""
+    """For each key the index where it appears first, and whether that is an earlier one."""
     _, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
     first = firsts[inverse]
     return first, first < np.arange(len(keys))

@@ -1,4 +1,4 @@
-"""One converted row -> its token ids, cut to length, and what the audit asks of it."""
+"""A converted row -> its token ids, cut to length, and the facts that the audit needs."""
 
 import json
 from typing import Any
@@ -19,23 +19,23 @@ from olmoe_ft.stages import Stage
 # Why a row is not trained on; "" for one that is.
 MALFORMED, TOO_LONG, HELD_OUT, QUESTION = "malformed", "too long", "held-out prompt", "benchmark question"
 UNLEARNED, CUT = "nothing to learn", "answer beyond max_length"
-LOST = (MALFORMED, UNLEARNED, CUT)  # what no recipe asks to leave out
+LOST = (MALFORMED, UNLEARNED, CUT)  # reasons that no recipe asks for
 
 IDS = List(Value("int32"))
 FACTS: dict[str, Any] = {
     **COMMON,
     "dropped": Value("string"),
     "turns": Value("int32"),
-    "tokens": Value("int32"),  # before truncation; of a pair those of prompt and both answers
-    "length": Value("int32"),  # before truncation; of a pair that of the longer side
-    "supervised": Value("int32"),  # after truncation; of a pair both sides
-    "cut_prompt": Value("int32"),  # tokens that truncation took from what is not learned
-    "cut_answer": Value("int32"),  # and those that are not learned for it, of a pair of both answers
-    "ends_with_eos": Value("bool"),  # all that is learned, turn by turn, before truncation
+    "tokens": Value("int32"),  # before truncation; of a pair those of the prompt and both answers
+    "length": Value("int32"),  # before truncation; of a pair the longer side
+    "supervised": Value("int32"),  # after truncation; of a pair both answers
+    "cut_prompt": Value("int32"),  # tokens cut from what is not learned
+    "cut_answer": Value("int32"),  # learned tokens that were cut; of a pair those of both answers
+    "ends_with_eos": Value("bool"),  # whether every learned turn does, before truncation
     "double_bos": Value("bool"),
     "special_tokens": Value("bool"),  # EOS or another special token written out in the text
     "same_answers": Value("bool"),
-    "held_out": List(Value("int32")),  # the held-out prompts that stand in the row
+    "held_out": List(Value("int32")),  # indexes of the held-out prompts that the row contains
     "row_hash": Value("int64"),
     "signature": List(Value("uint32"), length=PERMUTATIONS),
 }
@@ -52,12 +52,12 @@ def rows_with_facts(
     """Token columns and `FACTS` of a batch of converted rows, column by column."""
     examples = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     texts = [row_turns(example) for example in examples]
-    said = [[(role, words.words(text)) for role, text in turns] for turns in texts]
-    sketches = signatures([[word for _, turn in turns for word in turn] for turns in said])
+    worded = [[(role, words.words(text)) for role, text in turns] for turns in texts]
+    sketches = signatures([[word for _, turn in turns for word in turn] for turns in worded])
     readable = [example for example in examples if example["problem"] is None]
     done = iter(stage.tokenize(readable, length, tokenizer))
     rows, special = [], tokenizer.all_special_tokens
-    for example, turns, row_words, sketch in zip(examples, texts, said, sketches, strict=True):
+    for example, turns, row_words, sketch in zip(examples, texts, worded, sketches, strict=True):
         row: dict[str, Any] = {
             "dropped": MALFORMED,
             **{name: example[name] for name in COMMON},

@@ -1,6 +1,6 @@
-"""Rows of a source, one by one: a file (.jsonl, .json, .csv, each also as .gz; .parquet), a folder, a Hub data set.
+"""Read the rows of a file one by one (.jsonl, .json, .csv, each also as .gz; .parquet).
 
-Each row comes with the place to name in an error, such as "file.jsonl:12".
+Each row comes with its place for error messages, such as "file.jsonl:12".
 """
 
 import csv
@@ -23,15 +23,18 @@ from olmoe_ft.recipe import UserError
 
 Rows = Iterator[tuple[str, Any]]
 
-MOST_PACKED, UNPACKED = 100, 1 << 28  # text is packed to a quarter; beyond both a file is a bomb or nothing to learn
-LOOKED_AT = 1 << 22  # bytes of a .gz, before its rows are read
-ROWS_AT_ONCE = 16  # of a .parquet, whose rows may each be as long as a packed page says
-READABLE = "use .jsonl, .json, .parquet or .csv (.gz for all but Parquet)"
+MOST_PACKED, UNPACKED = (
+    100,
+    1 << 28,
+)  # text compresses to about a quarter; beyond both limits a file is a bomb or has nothing to learn
+LOOKED_AT = 1 << 22  # bytes of a .gz that are checked before its rows are read
+ROWS_AT_ONCE = 16  # of a .parquet, where each row can be very long
+READABLE = "allowed: .jsonl, .json, .csv (each also as .gz), .parquet"
 csv.field_size_limit(sys.maxsize)
 
 
 def kind_of(path: str | Path) -> str:
-    """The kind of a file by its name, in small letters: "jsonl" of `a.JSONL.gz`."""
+    """The kind of a file by its name, in lower case: "jsonl" for `a.JSONL.gz`."""
     return Path(path).name.removesuffix(".gz").rpartition(".")[2].lower()
 
 
@@ -41,41 +44,43 @@ def is_readable(path: str | Path) -> bool:
 
 
 def file_rows(file: Path) -> Rows:
-    """Every row of a file, in its order.
+    """Every row of a file, in order.
 
     Raises:
-        UserError: the file is of another kind, not text, or not what its kind must be.
+        UserError: the kind of file is not known, or the file is not text or not valid.
     """
     if not is_readable(file):
-        raise UserError(f"{file}: cannot read this kind of file; {READABLE}")
+        raise UserError(f"{file}: this kind of file cannot be read; {READABLE}")
     if kind_of(file) == "parquet":
         yield from _parquet_rows(file)
         return
     try:
-        # newline="": a line ends where JSON or CSV say so
+        # newline="": JSON and CSV decide where a line ends
         with TextIOWrapper(_opened(file), encoding="utf-8-sig", newline="") as stream:
             yield from READERS[kind_of(file)](stream, str(file))
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not readable as UTF-8 text ({error.reason}); save it as UTF-8") from None
+        raise UserError(f"{file}: not UTF-8 text ({error.reason}); save the file as UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{file}: cannot be read to its end ({error}); is it whole and a real .gz?") from None
+        raise UserError(
+            f"{file}: cannot be read to its end ({error}); check that it is complete, or download it again"
+        ) from None
 
 
 def _opened(file: Path) -> BinaryIO:
     if file.suffix != ".gz":
         return file.open("rb")
-    with _Gzip(file) as look:  # a bomb is to be found before hours of reading its rows
+    with _Gzip(file) as look:  # find a bomb before hours are spent on reading its rows
         while look.packed < LOOKED_AT and look.read1(CHUNK):
             pass
     return cast(BinaryIO, _Gzip(file))
 
 
 class _Gzip(gzip.GzipFile):
-    """A file that may not become very much larger than it is."""
+    """A .gz file that raises an error if it unpacks to very much more than its size."""
 
     @property
     def packed(self) -> int:
-        """Bytes of the file that have been read."""
+        """Compressed bytes that have been read."""
         return os.lseek(self.fileno(), 0, os.SEEK_CUR)
 
     def read1(self, size: int = -1) -> bytes:
@@ -87,8 +92,8 @@ class _Gzip(gzip.GzipFile):
 def _refuse_bomb(file: Path, packed: int, unpacked: int, instead: str) -> None:
     if unpacked > UNPACKED and unpacked > MOST_PACKED * packed:
         raise UserError(
-            f"{file}: its first {packed:,} bytes become {unpacked:,} when unpacked, which no real file of rows does; "
-            f"if you do want to train on it, {instead}"
+            f"{file}: its first {packed:,} bytes unpack to {unpacked:,}, which no real file of rows does; "
+            f"if you really want to train on it, {instead}"
         )
 
 
@@ -96,7 +101,7 @@ def _jsonl_rows(stream: TextIO, file: str) -> Rows:
     start = stream.read(CHUNK)
     joined = _Joined(start, stream)
     if start.lstrip().startswith("[") and start.lstrip()[1:].lstrip().startswith("{"):
-        yield from _json_rows(joined, file)  # an array under the other name
+        yield from _json_rows(joined, file)  # an array in a file named .jsonl
         return
     for number, line in enumerate(joined.lines(), 1):
         if line.strip():
@@ -108,7 +113,7 @@ def _jsonl_rows(stream: TextIO, file: str) -> Rows:
 
 
 def _json_rows(stream: Any, file: str) -> Rows:
-    """The items of an array, or objects one after the other."""
+    """The items of an array, or of a sequence of objects."""
     index = 0
     try:
         for index, row in enumerate(json_values(stream), 1):
@@ -117,7 +122,9 @@ def _json_rows(stream: Any, file: str) -> Rows:
         raise
     except (ValueError, RecursionError) as error:
         reason = json_reason(error)
-        raise UserError(f"{file}, row {index + 1}: not valid JSON ({reason}); is the file whole?") from None
+        raise UserError(
+            f"{file}, row {index + 1}: not valid JSON ({reason}); correct it, or check that the file is complete"
+        ) from None
 
 
 class _Joined:
@@ -143,11 +150,13 @@ def _csv_rows(stream: TextIO, file: str) -> Rows:
             place = f"{file}:{reader.line_num}"
             if None in row or None in row.values():
                 found = len(row) - 1 + len(row[None]) if None in row else sum(v is not None for v in row.values())
-                yield place, Unreadable(f"{found} fields where the header names {len(reader.fieldnames or ())}")
+                yield place, Unreadable(f"found {found} fields where the header names {len(reader.fieldnames or ())}")
             else:
                 yield place, row
     except csv.Error as error:
-        raise UserError(f"{file}:{reader.line_num}: not valid CSV ({error})") from None
+        raise UserError(
+            f"{file}:{reader.line_num}: not valid CSV ({error}); correct the line, most likely its quotes"
+        ) from None
 
 
 def _parquet_rows(file: Path) -> Rows:
@@ -163,16 +172,20 @@ def _parquet_rows(file: Path) -> Rows:
                     index += 1
                     yield f"{file}, row {index}", row
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}, after row {index}: a text is not UTF-8 ({error.reason})") from None
+        raise UserError(
+            f"{file}, after row {index}: a text is not UTF-8 ({error.reason}); write the file again as UTF-8"
+        ) from None
     except (UserError, MemoryError):
         raise
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise UserError(f"{file}: not a readable Parquet file ({one_line(error)})") from None
+        raise UserError(
+            f"{file}: not a readable Parquet file ({one_line(error)}); download or write it again"
+        ) from None
 
 
 def check_names(names: Sequence[str], file: str) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{file}: two columns are named {', '.join(twice)}; give each its own name")
+        raise UserError(f"{file}: found more than one column named {', '.join(twice)}; give each its own name")
 
 
 READERS = {"jsonl": _jsonl_rows, "json": _json_rows, "csv": _csv_rows}

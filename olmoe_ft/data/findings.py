@@ -1,4 +1,4 @@
-"""What in an audit's numbers is worth a look, as sentences."""
+"""The findings of an audit, as sentences."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from olmoe_ft.data.rows import KEYS_SHOWN
 
 
 def findings(audit: Audit) -> list[str]:
-    """Everything that should make one stop and look, source by source."""
+    """Everything that a user should check, source by source."""
     return [f"{source.path}: {sentence}" for source in audit.sources for sentence in _of_source(source, audit)]
 
 
@@ -23,25 +23,26 @@ def _of_source(source: SourceAudit, audit: Audit) -> Iterator[str]:
         return f"{count:,} of {source.rows:,} rows ({count / source.rows:.1%})"
 
     if len(source.forms) > 1:
-        yield f"rows of several formats: {first_keys(source.forms)}; name the `format` if only one is right"
+        yield f"found rows of several formats: {first_keys(source.forms)}; set `format` if only one is right"
     if source.doubtful:
         yield (
-            f"not read, and may matter: {first_keys(source.doubtful)}; rename what is to be read with `columns`, and "
-            "name what is not with `ignore`"
+            f"keys that were not read but may matter: {first_keys(source.doubtful)}; rename those to read with "
+            "`columns`, and "
+            "list those to leave out in `ignore`"
         )
     for reason, count in source.dropped.items():
         yield f"{share(count)} are dropped: {reason}"
     tokens = f"{source.truncated_prompt_tokens:,} of prompts and {source.truncated_answer_tokens:,} of answers"
     sentences = {
-        "without_eos": "do not end every answer with EOS, so the model does not learn to stop there",
-        "double_bos": "begin with BOS twice: the text brings one of its own",
+        "without_eos": "have an answer that does not end with EOS, so the model does not learn to stop there",
+        "double_bos": "begin with BOS twice, because the text has its own; remove it from the text",
         "special_tokens": "have a special token, such as EOS, written in their text; the model sees the token there",
-        "truncated_rows": f"are cut, by {tokens} in tokens (data.long_prompts, data.long_answers)",
-        "beyond_positions": f"are longer than the {audit.positions} positions the network was made for "
+        "truncated_rows": f"are cut, losing {tokens} in tokens (data.long_prompts and data.long_answers decide)",
+        "beyond_positions": f"are longer than the {audit.positions} positions of the network "
         "(max_position_embeddings); lower training.max_length",
-        "exact_copies": "stand word for word in an earlier row",
+        "exact_copies": "are exact copies of an earlier row",
         "near_copies": "are near copies of an earlier row",
-        "same_answers": "have the same chosen and rejected answer, and teach no preference",
+        "same_answers": "have the same chosen and rejected answer, so they teach no preference",
     }
     for name, sentence in sentences.items():
         if count := getattr(source, name):
@@ -50,4 +51,4 @@ def _of_source(source: SourceAudit, audit: Audit) -> Iterator[str]:
         if found["kept"]:
             what = "held-out prompts" if group == OWN else f"questions of {group}"
             seen = f"{found['prompts']:,} of {audit.groups[group]:,} were found"
-            yield f"{share(found['kept'])} hold {what} ({seen}; data.decontaminate leaves such rows out)"
+            yield f"{share(found['kept'])} contain {what} ({seen}); set data.decontaminate to leave such rows out"

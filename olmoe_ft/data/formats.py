@@ -1,7 +1,7 @@
-"""Recognise what a row is and turn it into a conversation or a plain text (`pairs` does so for preference pairs).
+"""Recognise the format of a row and convert it to a conversation or a plain text (`pairs` does preference pairs).
 
-A conversation is a list of `{"role", "content"}` messages, and beside it which of them are learned. A row that cannot
-be read raises `RowError` with the reason.
+A conversation is a list of `{"role", "content"}` messages, with a list that says which of them are learned. A row that
+cannot be read raises `RowError` with the reason.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,13 +23,13 @@ class Read(NamedTuple):
 
     turns: list[Turn]
     completion: int | None = None
-    """The place of the first turn that is the row's completion, None where it has none."""
+    """The index of the first turn of the row's completion; None if it has none."""
     transcript: bool = False
-    """Whether the prompt is a text in HH-RLHF's form."""
+    """Whether the prompt is a text in HH-RLHF's format."""
 
 
 class UnknownForm(RowError):
-    """A row is of no known format. `advice` says what to do where no other hint fits."""
+    """A row has no known format. `advice` says what to do if no other hint fits."""
 
     def __init__(self, message: str, advice: str = "") -> None:
         super().__init__(message)
@@ -37,19 +37,21 @@ class UnknownForm(RowError):
 
 
 def training_example(row: Any, format: str | None = None, reading: Reading = USUAL) -> Example:
-    """What an SFT row trains on.
+    """The training example of an SFT row.
 
     Args:
         row: one row, as read from the file.
         format: "messages", "sharegpt", "prompt_completion", "alpaca" or "text"; None recognises it by the keys.
     Returns:
-        `messages` and `learned` (of each message whether it is), or `text`; `form`, the format it was read as;
+        `messages` and `learned` (for each message, whether it is), or `text`; `form`, the format it was read as;
         `unread`, the keys that were not read, and `doubtful`, those of them that may matter.
     Raises:
-        RowError: if the format is not recognised, a part is missing, or there is no assistant turn to learn.
+        RowError: the format is not recognised, a part is missing, or there is no assistant turn to learn.
     """
     if format is not None and format not in CONVERSATIONS and format != "text":
-        raise RowError(f"format {format!r} gives no conversations: use one of {', '.join([*CONVERSATIONS, 'text'])}")
+        raise RowError(
+            f"found format {format!r}, which has no conversations; allowed: {', '.join([*CONVERSATIONS, 'text'])}"
+        )
     reader = row_reader(row, reading)
     try:
         return _example(reader, format)
@@ -75,7 +77,7 @@ def _example(reader: RowReader, format: str | None) -> Example:
 
 
 def conversation_prompt(row: Any, reading: Reading = USUAL) -> list[dict[str, str]]:
-    """The turns up to the one a model is to answer, as messages.
+    """The turns up to the one that a model should answer, as messages.
 
     Raises:
         RowError: there is no prompt, or it ends with an assistant turn.
@@ -89,15 +91,15 @@ def conversation_prompt(row: Any, reading: Reading = USUAL) -> list[dict[str, st
 
 
 def row_reader(row: Any, reading: Reading) -> RowReader:
-    """A reader of what must be a row.
+    """A reader for a row.
 
     Raises:
-        RowError: it is none.
+        RowError: it is not a row.
     """
     if isinstance(row, Unreadable):
         raise RowError(row.reason)
     if not isinstance(row, Mapping):
-        raise RowError(f"a row must be an object with named fields, found {shown(row)}")
+        raise RowError(f"found {shown(row)}; allowed: an object with named fields")
     listed = with_lists(row)
     reader = RowReader(listed, reading)
     reader.as_text = any(isinstance(row[key], str) and listed[key] is not row[key] for key in row)
@@ -109,10 +111,10 @@ def messages(turns: list[Turn]) -> list[dict[str, str]]:
 
 
 def _recognised(reader: RowReader) -> str:
-    """The name of a row's format: the first whose keys all hold something, else the first whose keys are all there.
+    """The name of a row's format: the first whose keys are all filled, otherwise the first whose keys are all there.
 
     Raises:
-        RowError: there is none.
+        RowError: no format fits.
     """
     row = reader.row
     for name, (keys, _) in CONVERSATIONS.items():
@@ -123,32 +125,34 @@ def _recognised(reader: RowReader) -> str:
         return "text"
     for name, (keys, _) in CONVERSATIONS.items():
         if all(key in row for key in keys) and (reader.is_filled(keys[0]) or "text" not in row):
-            return name  # a part of it is empty: its reader says which
+            return name  # a part of it is empty; its reader says which
     if "text" in row and not beside:
         return "text"
     if reader.is_filled("chosen", "rejected"):
         others = ", ".join(stage.name for stage in STAGES.values() if "preference" in stage.formats)
-        raise RowError(f"is a preference pair (`chosen`, `rejected`), which stage {others} learns from, not this one")
+        raise RowError(
+            f"is a preference pair (`chosen`, `rejected`), which only stage {others} learns from; give conversations"
+        )
     if reader.is_filled("text"):
         raise UnknownForm(
-            f"has `text` beside {shown_keys(beside)}, which hold text too; "
-            "`format: text` beside the source's `path` learns `text` alone, as a document"
+            f"has `text`, but also {shown_keys(beside)} with text; "
+            "set the source's `format: text` to learn only `text`, as a document"
         )
     known = "; ".join(f"{name} ({', '.join(keys)})" for name, (keys, _) in CONVERSATIONS.items())
     raise UnknownForm(
-        f"has {shown_keys(row)}, which is none of the known formats: {known}; text (text)",
+        f"found {shown_keys(row)}, which is no known format; allowed: {known}; text (text)",
         ". Rename its keys with `columns`",
     )
 
 
 def _learned(read: Read, form: str, reading: Reading) -> list[bool]:
-    """Of each turn whether it is learned."""
+    """For each turn, whether it is learned."""
     answers = [index for index, turn in enumerate(read.turns) if turn.role == "assistant"]
     if reading.learn == "completion":
         if read.completion is None:
             raise RowError(
-                f"was read as {form}, which has no completion apart from its prompt; `data.learn: completion` is for "
-                "rows of prompt and completion: choose last_answer or all_answers"
+                f"was read as {form}, which has no completion apart from its prompt; `data.learn: completion` needs "
+                "rows of prompt and completion; set it to last_answer or all_answers"
             )
         answers = [index for index in answers if index >= read.completion]
     elif reading.learn == "last_answer":
@@ -172,7 +176,7 @@ def _prompt_completion(row: RowReader) -> Read:
         answer = [Turn("assistant", text(completion, "`completion`", row))]
     if prompt[-1].role == answer[0].role == "assistant":
         raise RowError(
-            "has a `prompt` that ends with an assistant turn, so that `completion` would be a second answer; join them"
+            "has a `prompt` that ends with an assistant turn, so `completion` would be a second answer; join them"
         )
     return Read(prompt + answer, len(prompt), is_transcript(row.get("prompt")))
 
@@ -183,7 +187,7 @@ def _alpaca(row: RowReader) -> Read:
 
 
 def _question(row: RowReader, key: str) -> list[Turn]:
-    """The prompt, which must be there: an answer without its question would be learned otherwise."""
+    """The prompt, which must be there: otherwise an answer would be learned without its question."""
     return read_prompt(row, (key,)) or [Turn("user", text(row.get(key), f"`{key}`", row))]
 
 

@@ -1,4 +1,4 @@
-"""Held-out prompts and benchmark questions that also stand in training: measured on them would be memory, not skill."""
+"""Find held-out prompts and benchmark questions in training rows: scores on them would measure memory, not skill."""
 
 import hashlib
 import json
@@ -15,27 +15,27 @@ OWN = "held-out prompts"  # those of `data.eval` and `data.answers`
 
 
 class Prompt(NamedTuple):
-    """A prompt that should not stand in training."""
+    """A prompt that should not appear in training."""
 
     texts: list[str]
     """What the user says in it, turn after turn."""
     group: str = OWN
-    """Whose it is: OWN, or a benchmark's name."""
+    """Where it belongs: OWN, or a benchmark's name."""
     place: str = ""
-    """Where it stands."""
+    """Its file and line."""
 
 
 class HeldOut:
     """An index of such prompts.
 
-    A prompt is what the user says in it, turn after turn. It stands in a row if they share 13 words in a row; one
-    shorter than that, if it is a turn of the row or the user's first turns. Case, punctuation and system turns do not
-    count.
+    A prompt is what the user says in it, turn after turn. A row contains it if both have the same 13 consecutive words.
+    A shorter prompt must be a whole turn of the row, or the user's first turns. Case, punctuation and system turns do
+    not count.
     """
 
     def __init__(self, prompts: Iterable[Prompt] = ()) -> None:
         self.prompts = list(prompts)
-        # what rows that are searched for them depend on, and what an audit that names them does
+        # cache keys: of rows that were searched for the prompts, and of an audit that names their places
         self.key = _hash([[prompt.texts, prompt.group == OWN] for prompt in self.prompts])
         self.key_with_places = _hash(self.prompts)
         self._long: dict[str, list[int]] = defaultdict(list)  # a run of 13 words -> the prompts that have it
@@ -54,10 +54,10 @@ class HeldOut:
         return counts
 
     def standing_in(self, turns: Iterable[tuple[str, list[str]]]) -> list[int]:
-        """The prompts (counted from 0) that stand in a row.
+        """The indexes of the prompts that a row contains.
 
         Args:
-            turns: role and words of each of its turns.
+            turns: role and words of each turn of the row.
         """
         if not self.prompts:
             return []

@@ -1,8 +1,7 @@
-"""Rows of JSON text, read piece by piece: an array of them, or one after the other.
+"""Rows of JSON text, read piece by piece: an array of rows, or a sequence of them.
 
-Python's own decoder reads each row, in .json files as in .jsonl ones, so that both mean the same. What JSON cannot say
-and Python writes all the same is taken as it was meant: NaN is no value. A key that stands twice is an error: one of
-its values would be lost.
+Python's own decoder reads each row, in .json files as in .jsonl ones, so both mean the same. NaN, which is not JSON but
+which Python writes, is read as null. A key that appears twice is an error, because one of its values would be lost.
 """
 
 import json
@@ -10,14 +9,14 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 CHUNK = 1 << 16  # characters
-UNDECIDED = 12  # an error this close to the end of what has been read may be mended by the rest ("-Infinity", "\u00e4")
+UNDECIDED = 12  # an error this close to the end of the text so far may go away with more text ("-Infinity", "\u00e4")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
     return found
 
 
@@ -29,7 +28,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def json_values(stream: TextIO) -> Iterator[Any]:
-    """The items of the arrays in a stream, or its values where they stand in none.
+    """The items of the arrays in a stream, or its values if they are not in an array.
 
     Raises:
         ValueError: not valid JSON; the message says why.
@@ -41,11 +40,11 @@ def json_values(stream: TextIO) -> Iterator[Any]:
             text.skip()
             continue
         yield text.value()
-        while (mark := text.peek()) == ",":
+        while (sign := text.peek()) == ",":
             text.skip()
             yield text.value()
-        if mark != "]":
-            raise ValueError("an array does not end" if not mark else f"',' or ']' expected, found {mark!r}")
+        if sign != "]":
+            raise ValueError("an array does not end" if not sign else f"found {sign!r}; allowed: ',' or ']'")
         text.skip()
     while start:
         yield text.value()
@@ -53,20 +52,20 @@ def json_values(stream: TextIO) -> Iterator[Any]:
 
 
 def json_reason(error: Exception) -> str:
-    """Why a text is no JSON."""
+    """Why a text is not JSON."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at column {error.colno}"
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 class _Text:
-    """What has been read of a stream and not yet been used."""
+    """The part of a stream that has been read but not used yet."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.text, self.place = stream, "", 0
 
     def peek(self) -> str:
-        """The next character that is no white space; nothing at the end."""
+        """The next character that is not white space; empty at the end."""
         while True:
             while self.place < len(self.text):
                 if self.text[self.place] not in " \t\r\n":
@@ -87,7 +86,7 @@ class _Text:
             try:
                 found, end = DECODER.raw_decode(self.text, self.place)
                 closed = isinstance(found, dict | list | str) or end < len(self.text) - UNDECIDED
-                if closed or not self._more(size):  # else a number may go on
+                if closed or not self._more(size):  # otherwise a number may continue
                     self.place = end
                     return found
             except json.JSONDecodeError as error:
@@ -97,7 +96,7 @@ class _Text:
             size *= 2
 
     def _more(self, size: int) -> bool:
-        """Read on; whether there was more."""
+        """Read more; returns whether there was more."""
         piece = self.stream.read(size)
         if piece:
             self.text, self.place = self.text[self.place :] + piece, 0

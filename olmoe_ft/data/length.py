@@ -1,4 +1,4 @@
-"""How long a row may be, and what gives way in a longer one."""
+"""How long a row may be, and what is cut from a longer one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from olmoe_ft.constants import IGNORED
 from olmoe_ft.data.tokens import Ids, Tokens
 
-LEAST_PROMPT = 16  # tokens that keep_end leaves of a prompt, and of a row its share
+LEAST_PROMPT = 16  # keep_end keeps at least this many tokens of a prompt, or max_length / 16 if that is less
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long a row may be, in tokens, and what becomes of longer ones. A row within `max_length` is never cut.
+    """How long a row may be, in tokens, and what happens to longer ones. A row within `max_length` is never cut.
 
-    A longer row's prompt is cut to `max_prompt_length` by `long_prompts`, then its answer to the room that is left by
-    `long_answers`: "keep_start", "keep_end", or "drop" for the whole row. A prompt cut at its start keeps its BOS.
-    Without `max_prompt_length`, "keep_end" leaves a prompt the room that the answer does not need, and the others
-    leave it all of `max_length`.
+    A longer row's prompt is cut to `max_prompt_length` by `long_prompts`, then its answer is cut to the remaining room
+    by `long_answers`: "keep_start", "keep_end", or "drop" for the whole row. A prompt cut at its start keeps its BOS.
+    Without `max_prompt_length`, the prompt may have the room that the answer does not need ("keep_end"), or all of
+    `max_length` (the others).
     """
 
     max_length: int | None
@@ -25,9 +25,9 @@ class Length:
     long_answers: str = "keep_start"
 
     def conversation(self, tokens: Tokens, bos: int) -> Tokens | str:
-        """A conversation cut to length; why the policy drops it, where it does.
+        """A conversation cut to length, or the reason why it is dropped.
 
-        What stands behind the last learned answer teaches nothing and goes first.
+        Whatever follows the last learned answer teaches nothing, so it is cut first.
         """
         if self.max_length is None or len(tokens.input_ids) <= self.max_length:
             return tokens
@@ -41,7 +41,7 @@ class Length:
         return Tokens(ids, _without_a_cut_answer(labels, tokens.labels, prompt), len(prompt), len(ids))
 
     def pair(self, prompt: Ids, chosen: Ids, rejected: Ids, bos: int) -> tuple[Ids, Ids, Ids] | str:
-        """A preference pair cut to length; why the policy drops it. Both answers see the same prompt."""
+        """A preference pair cut to length, or the reason why it is dropped. Both answers see the same prompt."""
         kept = self._kept(prompt, [len(chosen), len(rejected)], bos)
         if isinstance(kept, str):
             return kept
@@ -50,7 +50,7 @@ class Length:
         return cut[0], cut[1], cut[2]
 
     def _kept(self, prompt: Ids, answers: Sequence[int], bos: int) -> tuple[Sequence[int], list[range]] | str:
-        """Positions that stay of the prompt and of each answer, which is given by its length."""
+        """The positions to keep of the prompt and of each answer; `answers` are their lengths."""
         if self.max_length is None or len(prompt) + max(answers) <= self.max_length:
             return range(len(prompt)), [range(answer) for answer in answers]
         allowed = min(self._prompt_room(max(answers)), self.max_length)
@@ -63,11 +63,11 @@ class Length:
                 positions = [0, *positions[1:]]
         room = self.max_length - len(positions)
         if self.long_answers == "drop" and max(answers) > room:
-            return f"its answer of {max(answers):,} tokens finds room for {room:,} (data.long_answers: drop)"
+            return f"its answer of {max(answers):,} tokens is longer than the {room:,} left (data.long_answers: drop)"
         return positions, [_side(answer, room, self.long_answers) for answer in answers]
 
     def _prompt_room(self, answer: int) -> int:
-        """Tokens that may stay of a prompt before an answer of this length; at least what begins an answer's turn."""
+        """Tokens to keep of a prompt before an answer of this length; at least those that begin the answer's turn."""
         assert self.max_length is not None
         if self.max_prompt_length is not None:
             return self.max_prompt_length
@@ -76,7 +76,7 @@ class Length:
 
 
 def _without_a_cut_answer(labels: Ids, before: Ids, prompt: Sequence[int]) -> Ids:
-    """The labels without those of an earlier answer whose beginning was cut: what is left of it answers nothing."""
+    """The labels without those of an earlier answer that lost its beginning: the rest of it answers nothing."""
     start = next((place for place in range(1, len(prompt)) if prompt[place] != prompt[place - 1] + 1), None)
     if start is None or before[prompt[start]] == IGNORED:
         return labels

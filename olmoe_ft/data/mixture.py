@@ -1,4 +1,4 @@
-"""What a stage trains on: every source prepared, its share drawn, all of them shuffled into one."""
+"""The rows that a stage trains on: each source is prepared, its share is drawn, and all are shuffled together."""
 
 import hashlib
 import random
@@ -28,7 +28,7 @@ from olmoe_ft.stages import Stage
 
 @dataclass(frozen=True)
 class Mixture:
-    """The sources with all their rows, and the rows a trainer gets: token columns alone, in the mixture's order."""
+    """The sources with all their rows, and the rows that a trainer gets: only token columns, in the mixture's order."""
 
     sources: list[Prepared]
     rows: Dataset
@@ -40,7 +40,7 @@ class Mixture:
 
     @property
     def key(self) -> list[Any]:
-        """All that the rows and their order depend on, by which more is cached about them."""
+        """Everything that the rows and their order depend on; the key under which facts about them are cached."""
         return [self.seed, [[one.entry, one.source.weight, one.source.repeat] for one in self.sources]]
 
     def lengths(self) -> np.ndarray:
@@ -48,7 +48,7 @@ class Mixture:
         return sequence_lengths(self.rows, self.stage)
 
     def fingerprints(self) -> dict[str, Any]:
-        """What was trained on, for `run.json`: hashes of content, the same on every machine."""
+        """Hashes of the training data for `run.json`: of content, so they are the same on every machine."""
         sources = [
             {
                 "path": prepared.source.path,
@@ -86,14 +86,14 @@ def _lengths(rows: Dataset, column: str) -> np.ndarray:
 def load_mixtures(
     recipe: Recipe, max_length: int | None, tokenizer: PreTrainedTokenizerBase, questions: Sequence[list[str]] = ()
 ) -> tuple[Mixture, Mixture | None]:
-    """The training rows of a stage and, where the recipe has them, its evaluation rows.
+    """The training rows of a stage and, if the recipe has them, its evaluation rows.
 
     Args:
         max_length: the longest row in tokens, `training.max_length` or TRL's default.
-        questions: further held-out prompts that should not stand in training, each as its texts.
+        questions: more held-out prompts that should not appear in training, each as its texts.
     Raises:
-        UserError: a source is missing, unreadable or malformed, more of it is lost than `data.max_dropped` allows, or
-            it leaves no row.
+        UserError: a source is missing, unreadable or malformed, loses more rows than `data.max_dropped` allows, or has
+            no row left.
     """
     data, seed = recipe.data, recipe.training.get("seed", 42)
     length = Length(max_length, data.max_prompt_length, data.long_prompts, data.long_answers)
@@ -117,10 +117,10 @@ def load_mixtures(
 
 
 def mix(sources: Sequence[Prepared], columns: Sequence[str], seed: int) -> Dataset:
-    """Draw every source's share of its kept rows and shuffle them together; the same for every process and launch.
+    """Draw each source's share of its kept rows and shuffle them together; the same in every process and launch.
 
     Raises:
-        UserError: a source gives no row.
+        UserError: a source has no row left.
     """
     drawn = [_drawn(source, seed + index).select_columns(list(columns)) for index, source in enumerate(sources)]
     return concatenate_datasets(drawn).shuffle(seed=seed, keep_in_memory=True)
@@ -136,7 +136,7 @@ def _drawn(prepared: Prepared, seed: int) -> Dataset:
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in prepared.dropped.items())
         first = prepared.first(max(prepared.dropped, key=lambda reason: prepared.dropped[reason]))
         why = f"all are dropped: {reasons}"
-        raise UserError(f"{source.path}: no row is left to train on ({why}); the first is {first}")
+        raise UserError(f"{source.path}: no row is left to train on ({why}); correct them; the first is {first}")
     chosen = kept
     if count < len(kept):
         chosen = kept[sorted(random.Random(seed).sample(range(len(kept)), count))]
@@ -144,14 +144,14 @@ def _drawn(prepared: Prepared, seed: int) -> Dataset:
 
 
 def _asked(source: Source, stage: Stage, data: Data) -> list[Prompt]:
-    """What is asked in each evaluation row."""
+    """The prompt of each evaluation row."""
     rows, _ = load_source(source, stage, data)
     readable = (row for row in rows if row["problem"] is None)
     return [Prompt(asked(row_turns(row)), place=source.path + row["place"]) for row in readable]
 
 
 def _check_lost(prepared: Prepared, data: Data) -> None:
-    """Rows that would teach nothing were meant to: too many of them stop the run. What a recipe asks to drop may go."""
+    """Stop if too many rows have nothing to learn. Rows that the recipe asks to drop do not count."""
     path, dropped = prepared.source.path, prepared.dropped
     if data.malformed == "stop" and MALFORMED in dropped:  # by the chat template
         raise UserError(f"{prepared.first(MALFORMED)}; correct the row, or set data.malformed to drop")
@@ -161,16 +161,16 @@ def _check_lost(prepared: Prepared, data: Data) -> None:
         return
     most = max(reasons, key=lambda reason: reasons[reason])
     named = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
-    mend = "raise training.max_length, or let prompts give way (data.long_prompts: keep_end, or data.max_prompt_length)"
+    remedy = "raise training.max_length, or cut prompts (data.long_prompts: keep_end, or data.max_prompt_length)"
     raise UserError(
-        f"{path}: {lost:,} of {len(prepared.rows):,} rows would teach nothing ({named}), more than the share "
-        f"{data.max_dropped:g} that data.max_dropped allows; the first is {prepared.first(most)}; "
-        f"{mend if most == CUT else 'correct them'}, or raise data.max_dropped"
+        f"{path}: {lost:,} of {len(prepared.rows):,} rows have nothing to learn ({named}); allowed: a share of "
+        f"{data.max_dropped:g} (data.max_dropped); the first is {prepared.first(most)}; "
+        f"{remedy if most == CUT else 'correct them'}, or raise data.max_dropped"
     )
 
 
 def tokens_hash(dataset: Dataset, columns: Sequence[str]) -> str:
-    """A hash of columns of token lists, row by row, whatever made them."""
+    """A hash of columns of token lists, row by row; it depends on nothing but the tokens."""
     digest = hashlib.sha256()
     for batch in dataset.select_columns(list(columns)).with_format("arrow").iter(batch_size=1000):
         for column in columns:

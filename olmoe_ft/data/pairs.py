@@ -1,4 +1,4 @@
-"""A row with a better and a worse answer -> a preference pair: prompt, chosen and rejected, each a list of messages."""
+"""A row with a better and a worse answer -> a preference pair: prompt, chosen, rejected, each a list of messages."""
 
 from typing import Any
 
@@ -15,17 +15,17 @@ def preference_pair(row: Any, format: str | None = None, reading: Reading = USUA
     """The prompt and its two answers.
 
     Args:
-        row: has `chosen` and `rejected`. Either both are whole transcripts (messages, or HH-RLHF's text), and what they
-            share is the prompt; or each is a text or one message, and the prompt stands in `prompt`, `instruction`,
-            `question`, `conversations` or `messages`.
+        row: has `chosen` and `rejected`. Either both are whole transcripts (messages, or HH-RLHF's text), and their
+            common start is the prompt; or each is a text or one message, and the prompt is in `prompt`,
+            `instruction`, `question`, `conversations` or `messages`.
         format: "preference" or None.
     Returns:
-        `prompt`, `chosen`, `rejected` (messages); `form`, `unread` and `doubtful` as of `training_example`.
+        `prompt`, `chosen`, `rejected` (messages); `form`, `unread` and `doubtful` as in `training_example`.
     Raises:
-        RowError: if an answer or the prompt is missing, or what follows the prompt is not one answer each.
+        RowError: an answer or the prompt is missing, or the prompt is not followed by exactly one answer each.
     """
     if format not in (None, "preference"):
-        raise RowError(f"format {format!r} gives no preference pairs: use 'preference'")
+        raise RowError(f"found format {format!r}, which has no preference pairs; allowed: preference")
     reader = row_reader(row, reading)
     try:
         return _pair(reader)
@@ -37,7 +37,7 @@ def preference_pair(row: Any, format: str | None = None, reading: Reading = USUA
 def _pair(reader: RowReader) -> Example:
     if not {"chosen", "rejected"} <= reader.row.keys():
         raise UnknownForm(
-            f"has {shown_keys(reader.row)}; a preference pair needs `chosen` and `rejected`",
+            f"found {shown_keys(reader.row)}; a preference pair needs `chosen` and `rejected`",
             " (rename keys with `columns`, the better answer to `chosen`)",
         )
     chosen, rejected = (_answer(reader, key) for key in ("chosen", "rejected"))
@@ -50,11 +50,11 @@ def _pair(reader: RowReader) -> Example:
         prompt = read_prompt(reader)
     if not prompt or prompt[-1].role != "user":
         missing = "has no prompt that ends with a user turn"
-        advice = ": give `prompt`, or transcripts that start with the same turns"
+        advice = "; give `prompt`, or transcripts that start with the same turns"
         raise RowError(missing + advice) if prompt else UnknownForm(missing, advice)
     for name, answer in (("chosen", chosen), ("rejected", rejected)):
         if [turn.role for turn in answer] != ["assistant"]:
-            raise RowError(f"`{name}` must add one assistant turn to the prompt, and it adds {len(answer)} turns")
+            raise RowError(f"`{name}` adds {len(answer)} turns to the prompt; allowed: one assistant turn")
     parts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     return {
         **{name: messages(turns) for name, turns in parts.items()},
@@ -82,9 +82,9 @@ def _common_prefix(chosen: list[Turn], rejected: list[Turn]) -> list[Turn]:
 
 
 def _shared_prompt(row: RowReader, shared: list[Turn]) -> list[Turn]:
-    """The prompt of two transcripts: the turns they share, and before them what only `prompt` and `system` say."""
+    """The prompt of two transcripts: what only `prompt` and `system` say, and then the turns they share."""
     given = read_prompt(row, ("prompt",))
-    if shared and shared[0].role != "assistant":  # the prompt stands in them
+    if shared and shared[0].role != "assistant":  # they contain the prompt
         said = {turn.content.strip() for turn in shared}
         given = [turn for turn in given if turn.content.strip() not in said]
         if any(turn.role != "system" for turn in given):

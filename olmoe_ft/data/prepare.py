@@ -1,4 +1,4 @@
-"""A converted source, tokenized: every row with its token ids and what the audit asks of it. Cached on disk."""
+"""Tokenize a converted source: each row gets its token ids and the facts for the audit. Cached on disk."""
 
 import os
 from dataclasses import astuple, dataclass
@@ -21,7 +21,7 @@ from olmoe_ft.recipe.schema import Data, Source
 from olmoe_ft.shipped import shipped_name
 from olmoe_ft.stages import Stage
 
-ROWS_A_PROCESS = 20_000  # half a minute of work, beside a second to start a process
+ROWS_A_PROCESS = 20_000  # half a minute of work; starting a process takes a second
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Prepared:
     source: Source
     stage: Stage
     rows: Dataset
-    """The token columns, empty where the row is dropped, and the columns of `FACTS`."""
+    """The token columns (empty if the row is dropped) and the columns of `FACTS`."""
     entry: str
-    """The name of its entry in the cache, a hash of all that it depends on."""
+    """The name of its cache entry, a hash of everything that it depends on."""
 
     @cached_property
     def kept(self) -> np.ndarray:
-        """The rows to train on, by position."""
+        """The positions of the rows to train on."""
         return np.flatnonzero(compute.equal(self.rows.data.column("dropped"), "").to_numpy())
 
     @cached_property
@@ -65,14 +65,14 @@ def prepare(
     held_out: HeldOut,
     processes: int | None = None,
 ) -> Prepared:
-    """Read, convert, tokenize and cut one source, and note about each row what the audit adds up.
+    """Read, convert, tokenize and cut one source, and note the facts about each row that the audit adds up.
 
     Args:
-        data: the recipe's section, for what it says of malformed and of contaminated rows.
-        held_out: the prompts that should not stand in the source.
-        processes: that tokenize side by side. None: one for every ROWS_A_PROCESS rows, as far as there are cores.
+        data: the recipe's section, which says what to do with malformed and contaminated rows.
+        held_out: the prompts that should not appear in the source.
+        processes: how many tokenize in parallel. None: one for every ROWS_A_PROCESS rows, at most one per core.
     Raises:
-        UserError: the source cannot be read, or a row is malformed and the recipe says to stop at it.
+        UserError: the source cannot be read, or a row is malformed and the recipe says to stop.
     """
     converted, read = load_source(source, stage, data)
     key = [

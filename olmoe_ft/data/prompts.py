@@ -1,4 +1,4 @@
-"""The prompt of a row: what stands before the answer, in whichever key it is."""
+"""The prompt of a row: everything before the answer, whichever key it is in."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ PROMPT_KEYS = ("prompt", "instruction", "question", "conversations", "messages")
 
 
 def read_prompt(row: RowReader, keys: tuple[str, ...] = PROMPT_KEYS) -> list[Turn]:
-    """The prompt of a row, from the first of the keys that holds one; nothing where none is there.
+    """The prompt of a row, from the first of the keys that has one; empty if none does.
 
     Raises:
         RowError: a part of it cannot be read.
@@ -40,16 +40,16 @@ def read_prompt(row: RowReader, keys: tuple[str, ...] = PROMPT_KEYS) -> list[Tur
     if is_transcript(value):
         return with_system(row, transcript(row, value, f"`{key}`", prompt=True))
     if isinstance(value, str) and HALF_A_TRANSCRIPT.search(value):
-        row.note_doubt(f"{key} (holds a transcript, read as one turn)")
+        row.note_doubt(f"{key} (looks like a transcript, but was read as one turn)")
     asked = _instruction(row) if key == "instruction" else text(value, f"`{key}`", row)
     return with_system(row, [*_history(row), Turn("user", asked)])
 
 
 def with_system(row: RowReader, turns: list[Turn]) -> list[Turn]:
-    """The turns after the system turn that stands beside them in the row.
+    """The turns, preceded by the row's own `system` or `system_prompt` if it has one.
 
     Raises:
-        RowError: they begin with another one.
+        RowError: the turns begin with another system turn.
     """
     for key in ("system", "system_prompt"):
         if is_blank(row.get(key)):
@@ -58,30 +58,31 @@ def with_system(row: RowReader, turns: list[Turn]) -> list[Turn]:
         if not turns or turns[0].role != "system":
             return [system, *turns]
         if turns[0].said != system.said:
-            raise RowError(f"has `{key}` and another system turn; take one of them out, or rename it with `columns`")
+            raise RowError(f"has `{key}` and also another system turn; remove one of them, or rename it with `columns`")
     return turns
 
 
 def _instruction(row: RowReader) -> str:
     """Alpaca's question: `instruction`, `input`, or both, one of which may be empty."""
     parts = {key: row.get(key) for key in ("instruction", "input")}
-    said = {key: value for key, value in parts.items() if not is_blank(value)} or {"instruction": parts["instruction"]}
-    return "\n\n".join(text(value, f"`{key}`", row) for key, value in said.items())
+    filled = {key: value for key, value in parts.items() if not is_blank(value)}
+    filled = filled or {"instruction": parts["instruction"]}
+    return "\n\n".join(text(value, f"`{key}`", row) for key, value in filled.items())
 
 
 def _history(row: RowReader) -> list[Turn]:
     """Earlier rounds of an Alpaca row, `[[question, answer], …]`."""
     rounds: Any = row.get("history")
-    if isinstance(rounds, str) and rounds.lstrip().startswith("[["):  # as a CSV holds it
+    if isinstance(rounds, str) and rounds.lstrip().startswith("[["):  # as in a CSV file
         with suppress(ValueError, RecursionError):
             rounds = DECODER.decode(rounds)
     rounds = [] if says_nothing(rounds) else rounds
     if not isinstance(rounds, list):
-        raise RowError(f"`history` must be a list of questions and answers, found {shown(rounds)}")
+        raise RowError(f"`history`: found {shown(rounds)}; allowed: a list of [question, answer]")
     turns = []
     for index, pair in enumerate(rounds):
         where = f"`history[{index}]`"
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise RowError(f"{where} must be a question and its answer, found {shown(pair)}")
+            raise RowError(f"{where}: found {shown(pair)}; allowed: [question, answer]")
         turns += [Turn("user", text(pair[0], where, row)), Turn("assistant", text(pair[1], where, row))]
     return turns

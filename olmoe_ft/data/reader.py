@@ -1,4 +1,4 @@
-"""One row while it is read, and the record of which of its keys have been."""
+"""Reads one row and keeps track of which of its keys were read."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,40 +8,40 @@ from olmoe_ft.data.unread import may_matter, refuse_marks_of_the_row, refuse_par
 
 
 class RowReader:
-    """A row and what has been read of it."""
+    """A row, and the keys of it that were read."""
 
     def __init__(self, row: Mapping[str, Any], reading: Reading) -> None:
         self.reading = reading
         self.as_text = False
-        """Whether turns of it stood as JSON text."""
+        """Whether some of its turns were given as JSON text."""
         self._read: set[str] = set()
         self._unread: dict[str, bool] = {}  # names of unread keys in the order met, and whether they may matter
         self.row = self.without_ignored(row)
 
     def get(self, key: str) -> Any:
-        """The value of a key, which counts as read."""
+        """The value of a key, which then counts as read."""
         self._read.add(key)
         return self.row.get(key)
 
     def is_filled(self, *keys: str) -> bool:
-        """Whether each of the keys holds something."""
+        """Whether none of the keys is blank."""
         return not any(is_blank(self.row.get(key)) for key in keys)
 
     def without_ignored(self, keys: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-        """A row, or a turn or part at `place` in it, without the keys that the recipe ignores; those are counted."""
+        """A row, or a turn or part at `place` in it, without the keys that the recipe ignores; they are counted."""
         for key, value in keys.items():
             if key in self.reading.ignore and not says_nothing(value):
                 self._unread[place + key_name(key)] = False
         return {key: value for key, value in keys.items() if key not in self.reading.ignore}
 
     def note_unread(self, place: str, keys: Mapping[str, Any]) -> None:
-        """Count the keys of a turn or a part, named like `messages[].name`."""
+        """Count unread keys of a turn or a part; they are named like `messages[].name`."""
         for key, value in keys.items():
             name = place + key_name(key)
             self._unread[name] = self._unread.get(name, False) or may_matter(key, value, set())
 
     def note_doubt(self, what: str) -> None:
-        """Say that something may have been meant otherwise than it was read."""
+        """Note something that may have been read in another way than it was meant."""
         self._unread[what] = True
 
     def unread(self, said: Iterable[str]) -> dict[str, list[str]]:
@@ -50,7 +50,7 @@ class RowReader:
         Args:
             said: the texts that were read; a key that only repeats them does not matter.
         Raises:
-            RowError: one holds a part of the example.
+            RowError: one of them is part of the example.
         """
         left = {key: value for key, value in self.row.items() if key not in self._read and not says_nothing(value)}
         if not left and not self._unread:

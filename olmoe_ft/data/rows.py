@@ -1,4 +1,4 @@
-"""What all readers of rows share: the error of a row, what a recipe says of reading, and how messages show values."""
+"""Shared by all readers of rows: the error of a row, the settings for reading, and how messages show values."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,44 +9,44 @@ VALUE_SHOWN = 200  # characters
 
 
 class RowError(ValueError):
-    """A row is not what its format needs; the message says what is missing or wrong."""
+    """A row does not fit its format; the message says what is missing or wrong."""
 
 
 class Unreadable(NamedTuple):
-    """In the place of a row: a line of a file that is none."""
+    """Stands for a row: a line of a file that is not a row."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a recipe says of how rows are read."""
+    """How rows are read, as the recipe says."""
 
     learn: Literal["all_answers", "last_answer", "completion"] = "all_answers"
     """Which assistant turns are learned."""
     obey_marks: bool = False
-    """Whether marks of single turns (`train: false`) choose among these; otherwise such a mark is an error."""
+    """Whether marks on single turns (`train: false`) choose among these; otherwise such a mark is an error."""
     ignore: frozenset[str] = frozenset()
-    """Keys of rows, turns and content parts to leave unread whatever they hold."""
+    """Keys of rows, turns and content parts that are never read."""
 
 
 USUAL = Reading()
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a value holds nothing: null, NaN, a text of white space, an empty list."""
+    """Whether a value is empty: null, NaN, a text of white space, an empty list."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or value != value or (isinstance(value, Mapping | list | tuple) and not value)
 
 
 def says_nothing(value: Any) -> bool:
-    """Whether a key that nobody reads holds nothing: it is blank, or the JSON text of nothing, as in CSV files."""
+    """Whether an unread key is empty: blank, or the JSON text of an empty value, as in CSV files."""
     return is_blank(value) or value in ("[]", "{}", "null")
 
 
 def texts_in(value: Any) -> list[str]:
-    """All texts in a value that are not blank, whatever holds them."""
+    """All texts in a value that are not blank, at any depth."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -63,12 +63,12 @@ def shown(value: Any) -> str:
 
 
 def key_name(key: Any) -> str:
-    """A key as messages and counts show it, escaped and bounded."""
+    """A key as messages and counts show it: escaped, and not too long."""
     return key if isinstance(key, str) and key.isprintable() and len(key) <= VALUE_SHOWN else shown(key).strip("'")
 
 
 def shown_keys(keys: Iterable[Any] | Mapping[Any, Any]) -> str:
-    """The first KEYS_SHOWN keys; of a row null ones are marked."""
+    """The first KEYS_SHOWN keys; of a row, null ones are marked."""
     null = {key for key, value in keys.items() if value is None} if isinstance(keys, Mapping) else set()
     named = [key_name(key) + (" (null)" if key in null else "") for key in keys]
     more = f" and {len(named) - KEYS_SHOWN} more" if len(named) > KEYS_SHOWN else ""

@@ -1,4 +1,4 @@
-"""A source of a recipe as a data set on disk: every row read, recognised and converted, or said to be wrong and how."""
+"""Convert a source of a recipe to a dataset on disk: every row is read and converted, or has its problem noted."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -19,24 +19,24 @@ from olmoe_ft.recipe.schema import Data, Source
 from olmoe_ft.stages import Stage
 
 MESSAGES = [{"role": Value("string"), "content": Value("string")}]
-COMMON: dict[str, Any] = {  # what is known of every row, whatever it is
-    "place": Value("string"),  # where the row stands, behind the source's path: ":12" of a file
-    "problem": Value("string"),  # why it cannot be read, null for one that can
+COMMON: dict[str, Any] = {  # columns that every row has
+    "place": Value("string"),  # where the row is, after the source's path: ":12" in a file
+    "problem": Value("string"),  # why it cannot be read; null if it can
     "form": Value("string"),  # the format it was read as
     "unread": List(Value("string")),  # its keys that were not read
-    "doubtful": List(Value("string")),  # those of them that may matter
+    "doubtful": List(Value("string")),  # the unread keys that may matter
 }
 
 
 def load_source(source: Source, stage: Stage, data: Data) -> tuple[Dataset, str]:
-    """One source in its order, every row converted; reading it again is answered from the cache.
+    """One source in order, every row converted; a second reading comes from the cache.
 
     Args:
         stage: what learns from it, and so what a row becomes.
-        data: the recipe's section, for how rows are read and where they are kept. With `malformed: drop` the `problem`
-            of a row that cannot be read says why, and the rest of it is null.
+        data: the recipe's section, which says how rows are read and where they are kept. With `malformed: drop`, a row
+            that cannot be read has the reason in `problem`, and everything else is null.
     Returns:
-        the rows, and the name of their entry in the cache, a hash of all they depend on.
+        the rows, and the name of their cache entry, a hash of everything they depend on.
     Raises:
         UserError: the source is missing, unreadable or empty, or a row is malformed.
     """
@@ -74,35 +74,37 @@ def _converted(source: Source, stage: Stage, data: Data) -> Iterator[dict[str, A
             _note_displaced(example, row, source.columns)
             yield empty | example | {"place": _behind(starts, where)}
         except (RowError, RecursionError) as error:
-            said = str(error) if isinstance(error, RowError) else "nested too deeply"
-            problem = said.encode(errors="backslashreplace").decode()  # it may quote half a character
+            message = str(error) if isinstance(error, RowError) else "nested too deeply"
+            problem = message.encode(errors="backslashreplace").decode()  # it may quote half a character
             if data.malformed == "stop":
-                told = "data.malformed" in problem or "columns:" in problem
-                mend = "" if told else "; correct the row, or set data.malformed to drop"
-                raise UserError(f"{where}: {problem}{mend}") from None
+                has_remedy = "data.malformed" in problem or "columns:" in problem
+                remedy = "" if has_remedy else "; correct the row, or set data.malformed to drop"
+                raise UserError(f"{where}: {problem}{remedy}") from None
             yield empty | {"place": _behind(starts, where), "problem": problem}
     if keys is None:
-        raise UserError(f"{source.path}: the data set is empty; give one with at least one row")
+        raise UserError(f"{source.path}: the dataset is empty; give one with at least one row")
     if unseen:
         absent, known = shown_keys(sorted(unseen)), shown_keys(keys)
-        raise UserError(f"{source.path}: no row has {absent}, which `columns` renames; the last has {known}")
+        raise UserError(
+            f"{source.path}: no row has {absent}, which `columns` renames; allowed: {known}, the keys of the last row"
+        )
 
 
 def _starts(path: str) -> list[str]:
-    """How the place of a row in a source may begin."""
+    """The texts that the place of a row in a source may start with."""
     return [str(Path(path)), str(Path(path).absolute()), str(Path(path).resolve())]
 
 
 def _behind(starts: list[str], where: str) -> str:
-    """A place without the path of its source, which may lie elsewhere the next time."""
+    """A place without the path of its source, because the source may be moved."""
     for start in starts:
         if where.startswith(start):
             return where.removeprefix(start)
-    return f" ({where})"  # a file that a folder's card names elsewhere
+    return f" ({where})"  # a file outside the folder, which the folder's card names
 
 
 def _renamed(row: Any, names: Any) -> Any:
-    """The row under the format's names; what already stands under such a name gives way."""
+    """The row with its keys renamed; a key that already has such a name is replaced."""
     if not isinstance(row, dict):
         return row
     others = {key: value for key, value in row.items() if key not in names}
@@ -110,13 +112,13 @@ def _renamed(row: Any, names: Any) -> Any:
 
 
 def _note_displaced(example: dict[str, Any], row: dict[str, Any], names: Any) -> None:
-    """Note the keys that gave way to a renamed one among those that were not read."""
+    """Note the keys that a renamed key has replaced as not read."""
     taken = {new for old, new in names.items() if old in row}
     if not taken:
         return
-    said = {text.strip() for _, text in row_turns(example)}
+    texts = {text.strip() for _, text in row_turns(example)}
     for key, value in row.items():
         if key in taken and key not in names and not says_nothing(value):
             example["unread"].append(key_name(key))
-            if may_matter(key, value, said):
+            if may_matter(key, value, texts):
                 example["doubtful"].append(key_name(key))

@@ -1,11 +1,11 @@
-"""Rows that are nearly of a known form: the `columns:` line that reads them."""
+"""Hints for rows that are nearly of a known format: the `columns:` line with which they can be read."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from olmoe_ft.data.rows import RowError, is_blank
 
-# What data sets call the two sides of a conversation, the usual names first.
+# Names that datasets use for the two sides of a conversation, the usual ones first.
 ASKED = tuple(
     "prompt question query problem instruction input user human request inputs inputs_pretokenized input_text source "
     "trajectory".split()
@@ -17,14 +17,14 @@ ANSWERED = tuple(
 LISTS = ("conversation", "dialogue", "dialog", "turns", "chat")
 BETTERS = "chosen preferred chosen_response response_chosen preferred_output accepted better win positive"
 WORSES = "rejected dispreferred rejected_response response_rejected non_preferred_output declined worse lose negative"
-WRAPPED = 4  # keys that an object around rows may have
+WRAPPED = 4  # an object around rows may have this many keys
 
 Names = dict[str, str]  # from a key of the row to the format's
 Read = Callable[[Any], Any]
 
 
 def with_columns(row: Mapping[str, Any], read: Read) -> str:
-    """What to write beside the source's `path` so that an SFT row can be read, as the end of a sentence; or nothing."""
+    """What to write below the source's `path` so that an SFT row can be read, as the end of a message; may be empty."""
     return _first_that_reads(row, _conversations(row), read)
 
 
@@ -34,27 +34,27 @@ def pair_columns(row: Mapping[str, Any], read: Read) -> str:
 
 
 def shape_hint(row: Mapping[str, Any]) -> str:
-    """What to do with files that are laid out in another way: message trees, rows within another object."""
-    marks = [key for key in ("parent_id", "replies", "message_tree_id") if key in row]
-    if marks:
+    """What to do with files of another layout: message trees, rows inside another object."""
+    tree_keys = [key for key in ("parent_id", "replies", "message_tree_id") if key in row]
+    if tree_keys:
         return (
-            f". It looks like a part of a message tree (`{marks[0]}`): write each path from a first message to a last "
-            "one as one row of `messages`"
+            f". It looks like part of a message tree (`{tree_keys[0]}`): write each path from a first message to a "
+            "last one as one row of `messages`"
         )
     lists = [key for key, value in row.items() if isinstance(value, list) and len(value) > 1 and _are_rows(value)]
     if len(lists) == 1 and len(row) <= WRAPPED:
-        return f". It holds a list in `{lists[0]}`: if these are the rows, write them as a file of their own"
+        return f". It has a list in `{lists[0]}`: if that list has the rows, write them to a separate file"
     return ""
 
 
 def _are_rows(values: list[Any]) -> bool:
-    """Whether the items of a list may be rows, and are not turns of one."""
+    """Whether the items of a list may be rows rather than turns."""
     turns = {"role", "from", "speaker", "author", "value", "content"}
     return all(isinstance(value, Mapping) and not turns & value.keys() for value in values)
 
 
 def _first_that_reads(row: Mapping[str, Any], candidates: Iterator[Names], read: Read) -> str:
-    """The renaming after which the row is read; else the first, where this row only lacks a text."""
+    """The renaming with which the row can be read; otherwise the first one, if this row only lacks a text."""
     others = [names for names in candidates if any(old != new for old, new in names.items())]
     others = [names for names in others if not any(_displaces(row, names, new) for new in names.values())]
     for names in others:
@@ -62,15 +62,15 @@ def _first_that_reads(row: Mapping[str, Any], candidates: Iterator[Names], read:
             read({**row, **{new: row[old] for old, new in names.items()}})
         except RowError:
             continue
-        return f". It can be read with   {_written(names)}   beside the source's `path`"
+        return f". It can be read if you add   {_written(names)}   below the source's `path`"
     for names in others:
         if all(row[old] is None or isinstance(row[old], str) for old in names):
-            return f". Rows with these keys are read with   {_written(names)}   beside the source's `path`"
+            return f". Rows with these keys can be read if you add   {_written(names)}   below the source's `path`"
     return ""
 
 
 def _displaces(row: Mapping[str, Any], names: Names, new: str) -> bool:
-    """Whether a renaming would take the place of something else."""
+    """Whether a renaming would replace another key."""
     return new not in names and not is_blank(row.get(new))
 
 
@@ -83,7 +83,7 @@ def _conversations(row: Mapping[str, Any]) -> Iterator[Names]:
     for name in LISTS:
         if isinstance(row.get(keys.get(name, name)), list):
             yield {keys[name]: "messages"}
-    if (instruction := keys.get("instruction")) is not None:  # Alpaca's, whose question may stand in two keys
+    if (instruction := keys.get("instruction")) is not None:  # Alpaca: the question may be in two keys
         rest = {keys[name]: "input" for name in ("context", "input") if name in keys}
         for context in [{key: new} for key, new in rest.items()] or [{}]:
             for answer in ANSWERED:

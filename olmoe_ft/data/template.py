@@ -1,4 +1,4 @@
-"""A tokenizer's chat template: what it writes for a conversation, and where in that text each answer stands."""
+"""A tokenizer's chat template: the text it writes for a conversation, and where each answer is in that text."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -24,8 +24,7 @@ PROBE = [
 ]
 CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
 """OLMoE's own."""
-LONGEST = 1 << 20  # characters, beside 100 times a conversation's own
-# transformers warns of marks written in another way than its own; whether there are any is looked at here
+LONGEST = 1 << 20  # characters, plus 100 times those of the conversation
 logging.getLogger("transformers.utils.chat_template_utils").addFilter(
     lambda record: "return_assistant_tokens_mask" not in record.getMessage()
 )
@@ -38,10 +37,10 @@ class Rendered(NamedTuple):
 
     text: str
     answers: list[tuple[int, int]]
-    """First character and the one behind the last, of what is marked by `{% generation %}`."""
+    """Start and end (exclusive) of each text that is marked by `{% generation %}`."""
 
     def pieces(self) -> Iterator[tuple[str, int | None]]:
-        """The text in pieces, cut where an answer begins or ends; each with the answer's number, None between them."""
+        """The text, cut where an answer begins or ends; each piece with the number of its answer, or None."""
         done = 0
         for number, (start, end) in enumerate(self.answers):
             yield self.text[done:start], None
@@ -51,15 +50,15 @@ class Rendered(NamedTuple):
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> Specials:
-    """The names and texts of a tokenizer's special tokens, by which its template calls them."""
+    """The names and texts of a tokenizer's special tokens; a template uses these names."""
     return tuple((name, text) for name, text in tokenizer.special_tokens_map.items() if isinstance(text, str))
 
 
 def render(conversations: Sequence[Messages], tokenizer: PreTrainedTokenizerBase) -> list[Rendered | RowError]:
-    """What the template writes for each conversation, checked; an error where it refuses one or writes something else.
+    """What the template writes for each conversation, checked; an error if it refuses one or writes something else.
 
-    Held for every row, whatever a recipe says: each assistant turn is marked once, a mark holds the turn's text as it
-    stands and then what ends a turn, and the other turns stand in the text in their order.
+    This holds for every row, whatever the recipe says: each assistant turn is marked once; a mark contains the turn's
+    unchanged text and then the end of the turn; the other turns appear in the text, in order.
 
     Raises:
         UserError: the template takes too long, or writes too much.
@@ -71,14 +70,16 @@ def render(conversations: Sequence[Messages], tokenizer: PreTrainedTokenizerBase
 
 
 def prompts(conversations: Sequence[Messages], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What the template writes for each conversation up to the answer that is asked for.
+    """What the template writes for each conversation, up to the answer that the model should write.
 
     Raises:
         UserError: it refuses one, takes too long, or writes too much.
     """
     found = _written_by(tokenizer, conversations, add_generation_prompt=True)
     if refused := next((one for one in found if isinstance(one, TemplateError)), None):
-        raise UserError(f"the tokenizer's chat template refuses a conversation ({str(refused)[:200]})")
+        raise UserError(
+            f"the tokenizer's chat template refuses a conversation ({str(refused)[:200]}); correct the template"
+        )
     return [one.text for one in found if isinstance(one, Rendered)]
 
 
@@ -96,8 +97,8 @@ def written(
 ) -> list[Rendered | TemplateError]:
     """What a template writes for each conversation, unchecked, or why it refuses it.
 
-    A template is a program. It runs in jinja's sandbox; one that came with a tokenizer also in a process of its own,
-    which may take little time and memory.
+    A template is a program. It runs in jinja's sandbox. One that comes with a tokenizer also runs in a separate process
+    with limits on time and memory.
 
     Raises:
         UserError: it takes too long, or writes too much.
@@ -112,18 +113,18 @@ def written(
             return [error.message, error.lineno]
         except MemoryError:
             raise
-        except Exception as error:  # whatever a line of the template can raise
+        except Exception as error:  # a line of the template can raise anything
             return [str(error) or type(error).__name__, None]
         most = LONGEST + 100 * sum(len(turn["content"]) for turn in messages)
         if len(texts[0]) > most:
-            raise TooMuchError(f"writes {len(texts[0]):,} characters for a conversation where {most:,} are allowed")
+            raise TooMuchError(f"writes {len(texts[0]):,} characters for a conversation; allowed: at most {most:,}")
         return {"text": texts[0], "answers": marks[0]}
 
     try:
         found = [*(map if template == CHAT_TEMPLATE else confined)(write, conversations)]
     except TooMuchError as error:
         raise UserError(
-            f"the tokenizer's chat template {error}: correct it (chat_template.jinja, or `chat_template` in "
+            f"the tokenizer's chat template {error}; correct it (chat_template.jinja, or `chat_template` in "
             "tokenizer_config.json), or remove it to use OLMoE's"
         ) from None
     _compile(template)
@@ -132,7 +133,7 @@ def written(
 
 @cache
 def _compile(template: str) -> None:
-    """Have it in transformers' cache, for the processes to come; one has compiled it, so it does no harm."""
+    """Put the template in transformers' cache before forking. The confined process has compiled it, so it is safe."""
     with suppress(Exception):  # a template that refuses every conversation
         render_jinja_template([], chat_template=template)
 
@@ -146,7 +147,7 @@ def _read(answer: Any) -> Rendered | TemplateError:
 
 @cache
 def answer_endings(template: str, special: Specials) -> frozenset[str]:
-    """What the template writes behind an answer's text within its marks: the EOS, as a rule.
+    """What the template writes after an answer's text within its marks, usually the EOS.
 
     Raises:
         RowError: it marks something else than the answers, or refuses every plain conversation.
@@ -154,14 +155,14 @@ def answer_endings(template: str, special: Specials) -> frozenset[str]:
     endings, refused = set(), None
     for messages in (PROBE, PROBE[1:], PROBE[1:3]):
         [rendered] = written([messages], template, special)
-        if isinstance(rendered, TemplateError):  # of a system turn, say
+        if isinstance(rendered, TemplateError):  # because of a system turn, for example
             refused = rendered
             continue
-        said = [turn["content"] for turn in messages if turn["role"] == "assistant"]
+        answers = [turn["content"] for turn in messages if turn["role"] == "assistant"]
         marked = [rendered.text[start:end] for start, end in rendered.answers]
-        if len(marked) != len(said) or not all(map(str.startswith, marked, said)):
-            raise RowError(f"marks {shown(marked)} where the answers are {shown(said)}")
-        endings |= {mark.removeprefix(text) for mark, text in zip(marked, said, strict=True)}
+        if len(marked) != len(answers) or not all(map(str.startswith, marked, answers)):
+            raise RowError(f"marks {shown(marked)} where the answers are {shown(answers)}")
+        endings |= {span.removeprefix(text) for span, text in zip(marked, answers, strict=True)}
     if not endings:
         raise RowError(f"refuses plain conversations ({str(refused)[:200]})")
     return frozenset(endings)
@@ -174,7 +175,7 @@ def _checked(messages: Messages, rendered: Rendered | TemplateError, endings: fr
     answers = [index for index, turn in enumerate(messages) if turn["role"] == "assistant"]
     if len(marks) != len(answers):
         return RowError(
-            f"the tokenizer's chat template marks {len(marks)} answers to learn and the row has {len(answers)}"
+            f"the tokenizer's chat template marks {len(marks)} answers to learn, but the row has {len(answers)}"
         )
     place, remaining = 0, iter(marks)
     for index, turn in enumerate(messages):
@@ -183,8 +184,8 @@ def _checked(messages: Messages, rendered: Rendered | TemplateError, endings: fr
             start, end = next(remaining)
             if start < place or not text.startswith(content, start) or text[start + len(content) : end] not in endings:
                 return RowError(
-                    f"the tokenizer's chat template writes turn {index}, an answer, as {shown(text[start:end])} and "
-                    f"not as it stands, {shown(content)}"
+                    f"the tokenizer's chat template changes turn {index}, an answer, from {shown(content)} to "
+                    f"{shown(text[start:end])}"
                 )
             place = end
         else:
@@ -192,7 +193,7 @@ def _checked(messages: Messages, rendered: Rendered | TemplateError, endings: fr
             if found < 0:
                 return RowError(
                     f"the tokenizer's chat template leaves out turn {index}, {turn['role']}: {shown(content)}; "
-                    "take it out of the row, or use a template that writes it"
+                    "remove it from the row, or use a template that writes it"
                 )
             place = found + len(content.strip())
     return rendered

@@ -1,4 +1,4 @@
-"""Texts that others wrote, as a terminal may safely show them."""
+"""Make texts from others safe to show in a terminal."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -8,20 +8,28 @@ from rich import console as rich_console
 from rich.console import ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.segment import Segment
 
-TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # they turn the text around them
-UNSEEN = {"BN", "L", "R"}  # classes of format characters without width or ink
-JOINERS = "\u200c\u200d"  # which languages and emoji need
-# the others that are not seen: the Arabic mark that turns, annotations, fillers, and the selectors of variants beyond
-# those of emoji, in which a text can be hidden (Unicode 16, Default_Ignorable_Code_Point)
+TURNING = {
+    "LRE",
+    "RLE",
+    "LRO",
+    "RLO",
+    "PDF",
+    "LRI",
+    "RLI",
+    "FSI",
+    "PDI",
+}  # they change the direction of the text around them
+UNSEEN = {"BN", "L", "R"}  # classes of invisible format characters
+JOINERS = "\u200c\u200d"  # needed by languages and emoji
 ALSO_UNSEEN = set("\u061c\ufff9\ufffa\ufffb\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 ALSO_UNSEEN |= set(map(chr, range(0xE0100, 0xE01F0)))
 
 
 def printable(text: str) -> str:
-    """The text with what would steer a terminal, or cannot be seen, written as an escape.
+    """The text with characters that control a terminal, or are invisible, written as escapes.
 
-    That is control codes but tab and line end, half characters, other line ends, marks that reverse the direction of
-    what follows, and characters that are not seen.
+    These are control codes except tab and newline, lone surrogates, other line ends, marks that reverse the direction
+    of what follows, and invisible characters.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -29,9 +37,9 @@ def printable(text: str) -> str:
 
 
 class Console(rich_console.Console):
-    """rich's console, which shows every text as `printable` does, whatever it stands in. Styles are its own.
+    """rich's console, with every text made safe by `printable`. Styles are kept.
 
-    What looks like rich's markup in a text of somebody else is not escaped here: `rich.markup.escape` does it.
+    Text that looks like rich's markup is not escaped here; use `rich.markup.escape` for texts from others.
     """
 
     def __init__(self, **how: Any) -> None:

@@ -1,11 +1,10 @@
 """Converted rows -> token ids and labels.
 
-A row is a prompt and an answer: the answer is the last learned assistant turn with its EOS (of plain text, all of it),
-the prompt everything before it. Labels are the ids of what is learned, and -100 elsewhere.
+A row is a prompt and an answer. The answer is the last learned assistant turn with its EOS (or the whole of a plain
+text), the prompt is everything before it. Labels are the ids of learned tokens, and -100 elsewhere.
 
-Where an answer begins and ends is known from the characters of the rendered text (`template`). There the text is cut
-and each piece tokenized by itself, so that no token holds a part of an answer and a part of its surroundings, and a
-prompt has the tokens that it has when the model is asked to answer it.
+The template says where answers begin and end in the text. The text is cut there and each piece is tokenized by itself.
+So no token is partly in an answer, and a prompt has the same tokens as when the model is asked to answer it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,25 +23,25 @@ Ids = list[int]
 
 @dataclass(frozen=True)
 class Tokens:
-    """One conversation or text: `labels` beside `input_ids`, and from where to where its last learned answer goes."""
+    """One conversation or text: `input_ids`, `labels`, and start and end of its last learned answer."""
 
     input_ids: Ids
     labels: Ids
     answer_start: int
     answer_end: int | None = None
     ends_with_eos: bool = False
-    """Whether all that is learned ends with EOS, turn by turn."""
+    """Whether every learned turn ends with EOS."""
 
     @cached_property
     def supervised(self) -> int:
-        """Tokens that a loss is taken of; the first of a row is predicted by none."""
+        """Tokens that the loss is computed on; nothing predicts the first token of a row."""
         return len(self.labels[1:]) - self.labels[1:].count(IGNORED)
 
 
 def tokenize(examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> list[Tokens | RowError]:
-    """Tokens of conversations (`messages` and `learned`) and plain texts (`text`), whole.
+    """Tokens of whole conversations (`messages` and `learned`) and plain texts (`text`).
 
-    An error where the template refuses a row or writes another one, or the tokenizer loses characters of it.
+    An error if the template refuses or changes a row, or if the tokenizer loses characters of it.
     """
     rendered = iter(render([example["messages"] for example in examples if example["messages"]], tokenizer))
     rows: list[Rendered | RowError] = [
@@ -60,18 +59,18 @@ def answer_tokens(chosen: Tokens, rejected: Tokens) -> tuple[Ids, Ids, Ids] | Ro
     """The prompt that two tokenized conversations share, and the last answer of each."""
     prompt = chosen.input_ids[: chosen.answer_start]
     if prompt != rejected.input_ids[: rejected.answer_start]:
-        return RowError("the tokenizer's chat template writes the prompt differently before each of its two answers")
+        return RowError("the tokenizer's chat template writes the prompt in two ways before the two answers")
     one, other = (side.input_ids[side.answer_start : side.answer_end] for side in (chosen, rejected))
     return prompt, one, other
 
 
 def _encoded(pieces: list[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[Ids | RowError]:
-    """Token ids of each piece, an error where they do not say what the piece says."""
+    """Token ids of each piece; an error if decoding them does not give the piece again."""
     backend = tokenizer.backend_tokenizer
     ids = [found.ids for found in backend.encode_batch_fast(pieces, add_special_tokens=False)]
     for piece, found, back in zip(pieces, ids, backend.decode_batch(ids, skip_special_tokens=False), strict=True):
         if back != piece and back != (backend.normalizer.normalize_str(piece) if backend.normalizer else piece):
-            yield RowError(f"the tokenizer does not give back its text: {shown(piece)} becomes {shown(back)}")
+            yield RowError(f"the tokenizer changes the text {shown(piece)} to {shown(back)}")
         else:
             yield found
 
@@ -113,6 +112,6 @@ def _tokens(
 
 
 def _text(ids: Ids, bos: int, eos: int) -> Tokens:
-    """As in pretraining: a document between two ends of text."""
+    """A document between two end-of-text tokens, as in pretraining."""
     ids = [bos, *ids, eos]
     return Tokens(ids, [IGNORED, *ids[1:]], 1, len(ids), True)

@@ -1,7 +1,7 @@
-"""Keys that nobody reads: those that hold a part of the example are refused; of the others, which may hold one.
+"""Keys that are not read: refuse those that are part of the example, and find others that may be.
 
-Left out in silence, a picture, a tool, a judgement or a mark would make the row teach something else than it says.
-There are too many names for each of these to know them all, so values are looked at too.
+If a picture, a tool, a judgement or a mark were left out without a word, the row would teach something else than it
+says. There are too many names for these to list them all, so values are checked too.
 """
 
 import re
@@ -12,10 +12,10 @@ from typing import Any
 from olmoe_ft.data.rows import RowError, key_name, says_nothing, shown, shown_keys, texts_in
 from olmoe_ft.data.words import words
 
-CONTENT_WORDS = 20  # from which a text that is not read may be a part of the example
-WHOLE_WORDS = 4  # up to which a text must stand alone to be a repetition, and not just within another one
+CONTENT_WORDS = 20  # an unread text with at least this many words may be part of the example
+WHOLE_WORDS = 4  # a text of up to this many words repeats another only if both are the same, not if it is within it
 
-# A picture, a video, a sound: by a word of the key, or by a file's name as its value.
+# A picture, a video, a sound: recognised by a word in the key, or by a file name as the value.
 MEDIA_KEY = re.compile(r"(^|_)(images?|img|pictures?|photos?|screenshots?|videos?|audios?|pixel)(_|$)")
 MEDIA_FILE = re.compile(
     r"^data:(image|audio|video)/|\.(jpe?g|png|gif|webp|bmp|tiff?|mp4|mov|webm|avi|mkv|wav|mp3|flac|ogg|m4a)(\?\S*)?$",
@@ -26,7 +26,6 @@ TOOLS = ("tools", "functions", "available_tools", "tool_calls", "function_call")
 JUDGEMENTS = ("label", "labels", "kto_tag", "preference", "winner", "better_response_id", "safer_response_id")
 MARKS = ("train", "trainable", "loss", "loss_mask", "weight", "loss_weight")  # whether a turn is learned
 WORDS_OF_MARKS = ("true", "false", "yes", "no")  # as a table without types writes them
-# Keys of the formats we know, and of their near relatives. One that is not read may hold another version of the row.
 FORMAT_KEYS = frozenset(
     "messages conversations conversation prompt completion instruction input output history system system_prompt text "
     "question answer query response solution chosen rejected context document system_message".split()
@@ -34,10 +33,10 @@ FORMAT_KEYS = frozenset(
 
 
 def refuse_parts(keys: Mapping[str, Any], where: str) -> None:
-    """Refuse keys that hold what a conversation of texts cannot say.
+    """Refuse keys with something that a conversation of texts cannot express.
 
     Raises:
-        RowError: one is there and holds something.
+        RowError: there is one, and it is not empty.
     """
     for key, value in keys.items():
         if says_nothing(value):
@@ -45,26 +44,26 @@ def refuse_parts(keys: Mapping[str, Any], where: str) -> None:
         if key in TOOLS or _is_media(key, value):
             raise RowError(f"{where} has `{key_name(key)}`, which OLMoE's chat format cannot express; {leave_out(key)}")
         if key in JUDGEMENTS:
-            raise RowError(f"{where} has `{key}`, a judgement that this stage does not obey; {leave_out(key)}")
+            raise RowError(f"{where} has `{key}`, a judgement that this stage does not use; {leave_out(key)}")
 
 
 def refuse_marks(keys: Mapping[str, Any], where: str) -> None:
-    """Refuse keys of a turn or a part that nobody knows and whose value is a number, true or false, or holds these two.
+    """Refuse unknown keys of a turn or a part with a number, true or false as value, or with true or false inside it.
 
     Raises:
-        RowError: one is there.
+        RowError: there is one.
     """
     marks = {key: value for key, value in keys.items() if isinstance(value, int | float) or _holds_a_mark(value)}
     if marks:
         named = ", ".join(f"`{key_name(key)}`: {shown(value)}" for key, value in list(marks.items())[:3])
-        raise RowError(f"{where} has {named}, which may say how to learn it and is not understood; {leave_out(*marks)}")
+        raise RowError(f"{where} has {named}, which may say how to learn it, but is not known; {leave_out(*marks)}")
 
 
 def refuse_marks_of_the_row(keys: Mapping[str, Any]) -> None:
-    """Refuse a word for "do not learn this" where it stands for the whole row, or as a list for its turns.
+    """Refuse a mark that says not to learn the whole row, or a list of marks for its turns.
 
     Raises:
-        RowError: one is there.
+        RowError: there is one.
     """
     for key in MARKS:
         number = _number(keys.get(key, 1))
@@ -74,15 +73,15 @@ def refuse_marks_of_the_row(keys: Mapping[str, Any]) -> None:
     for key, value in keys.items():
         if isinstance(value, list | tuple) and len(value) > 1 and all(one in (0, 1) for one in value):
             raise RowError(
-                f"the row has `{key_name(key)}` {shown(value)}, which may say what of it to learn; {leave_out(key)}"
+                f"the row has `{key_name(key)}` {shown(value)}, which may say which turns to learn; {leave_out(key)}"
             )
 
 
 def may_matter(key: str, value: Any, said: set[str]) -> bool:
-    """Whether a key that was not read may be a part of the example.
+    """Whether a key that was not read may be part of the example.
 
-    It may if it is true or false, is a key of a known format, or holds a text of some length; and if that does not just
-    repeat what was read.
+    It may be if it is true or false, is a key of a known format, or has a long text, unless that only repeats what was
+    read.
 
     Args:
         said: the texts that were read.
@@ -107,7 +106,7 @@ def _number(value: Any) -> float | None:
 
 
 def _holds_a_mark(value: Any) -> bool:
-    """Whether it is true or false, or holds one of these at any depth."""
+    """Whether a value is true or false, or contains one of these at any depth."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -116,17 +115,17 @@ def _holds_a_mark(value: Any) -> bool:
 
 
 def leave_out(*keys: str) -> str:
-    """What to do about keys that are refused."""
+    """The remedy for keys that are refused."""
     return (
-        "take such rows out (`data.malformed: drop` does), or leave the key unread with "
-        f"`ignore: [{shown_keys(keys)}]` beside the source's `path`"
+        "remove such rows (`data.malformed: drop` does), or leave the key out with "
+        f"`ignore: [{shown_keys(keys)}]` below the source's `path`"
     )
 
 
 def _is_media(key: str, value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(_is_media(key, item) for item in value)
-    if isinstance(value, Mapping):  # {"bytes", "path"} is how `datasets` holds them
+    if isinstance(value, Mapping):  # `datasets` stores them as {"bytes", "path"}
         inner = any(_is_media(str(name), item) for name, item in value.items())
         return inner or {"bytes", "path"} <= value.keys() or (bool(value) and _named_so(key))
     if isinstance(value, str):
@@ -140,7 +139,7 @@ def _named_so(key: str) -> bool:
 
 
 def _is_said(text: str, value: Any) -> bool:
-    """Whether a text within a value is more than the name of who says it."""
+    """Whether a text within a value is more than the name of the speaker."""
     return isinstance(value, str) or text.strip().lower() not in ("user", "assistant", "system", "human", "gpt")
 
 

@@ -1,4 +1,4 @@
-"""The words of a row, for comparing rows whatever the template and the tokenizer."""
+"""The words of a row, to compare rows independently of template and tokenizer."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ def row_turns(example: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def asked(turns: Iterable[tuple[str, str]]) -> list[str]:
-    """What is asked in them: the user's texts, or a plain text."""
+    """The user's texts, or a plain text."""
     return [text for role, text in turns if role in ("user", "text")]
 
 
@@ -30,7 +30,7 @@ def words(text: str) -> list[str]:
 
 
 def ngrams(sequence: list[str], length: int) -> list[str]:
-    """Every run of `length` words, joined by spaces; of a shorter sequence the whole, of an empty one nothing."""
+    """Every run of `length` words, joined by spaces; a shorter sequence is one run, an empty one has none."""
     if not sequence:
         return []
     return [" ".join(sequence[start : start + length]) for start in range(max(1, len(sequence) - length + 1))]

@@ -1,1 +1,1 @@
-"""`olmoe-ft doctor`: what a bug report needs to say of a machine, and what of it will slow a run or break it."""
+"""`olmoe-ft doctor`: what a bug report should say about a machine, and what will slow down or break a run on it."""

@@ -1,4 +1,4 @@
-"""Folders with their free space, and the variables that change what libraries do."""
+"""Folders with their free space, and environment variables that change what libraries do."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 from olmoe_ft.constants import GIB
 from olmoe_ft.training.builds import builder
 
-ROOM = 20  # GiB below which a run of the released network cannot save: 13 of weights, more with optimizer states
+ROOM = 20  # GiB that a run of the released network needs to save: 13 of weights, more with optimizer states
 NAMES = re.compile(
     r"^(HF_|HUGGING|TRANSFORMERS_|DATASETS_|WANDB_|CUDA_|NVIDIA_|NCCL_|GLOO_|TORCH|PYTORCH_|OMP_|MKL_|GOMP_|KMP_|ACCELERATE_|DS_|"
     r"DEEPSPEED|TRITON_|TOKENIZERS_|RANK$|LOCAL_RANK$|WORLD_SIZE$|MASTER_|SLURM_JOB_ID$|LD_LIBRARY_PATH$|LD_PRELOAD$|"
@@ -20,7 +20,7 @@ NAMES_OF_SECRETS = re.compile(r"TOKEN(?!IZ)|KEY|SECRET|PASS(?!ENGER)|CREDENTIAL|
 
 
 def folders(findings: list[str]) -> Iterator[str]:
-    """Where a run writes and what it keeps."""
+    """The folders that a run writes to, with their free space."""
     from datasets import config
     from huggingface_hub import constants
 
@@ -37,27 +37,33 @@ def folders(findings: list[str]) -> Iterator[str]:
     for name, place in places.items():
         there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
         free, writable = shutil.disk_usage(there).free / GIB, os.access(there, os.W_OK)
-        yield f"{name}: {place} ({free:.0f} GiB{'' if there == place.absolute() else ', not there yet'})"
+        yield f"{name}: {place} ({free:.0f} GiB{'' if there == place.absolute() else ', does not exist yet'})"
         if not writable or not there.is_dir():
-            findings.append(f"{name}: {there} cannot be written; set its variable to, or start in, a folder that can")
+            findings.append(f"{name}: {there} is not writable; set its variable to a folder that is, or start in one")
         elif free < ROOM and name == "runs/":
-            findings.append(f"{name}: {free:.0f} GiB are left; the released network needs 13 and more for each save")
+            findings.append(
+                f"{name}: found {free:.0f} GiB free; the released network needs at least 13 for each "
+                "save; free some space"
+            )
         elif free < 1:
-            findings.append(f"{name}: the disk of {place} is full")
+            findings.append(f"{name}: the disk of {place} is full; free some space")
     for lock in sorted(extensions.rglob("lock"))[:3]:
         if (process := builder(lock)) is not None:
-            findings.append(f"{lock}: process {process} builds an operator of DeepSpeed, and launches wait for it")
+            findings.append(
+                f"{lock}: process {process} is building an operator of DeepSpeed, and launches wait until it is done"
+            )
         else:
             findings.append(
-                f"{lock}: no process here holds this lock of DeepSpeed's {lock.parent.name}; every launch waits for it "
-                "to go. If no other computer is building it, remove the file"
+                f"{lock}: no process here holds this lock of DeepSpeed's {lock.parent.name}, but every launch waits "
+                "for it "
+                "to disappear; if no other computer is building it, remove the file"
             )
 
 
 def variables(findings: list[str]) -> Iterator[str]:
-    """What is set of the variables that matter, secrets by their names alone."""
+    """The variables that matter and are set; of secrets only the names."""
     for name, value in sorted(os.environ.items()):
         if NAMES.search(name):
             yield f"{name}={'(set, not shown)' if NAMES_OF_SECRETS.search(name) else value[:200]}"
     if os.environ.get("CUDA_LAUNCH_BLOCKING") == "1":
-        findings.append("CUDA_LAUNCH_BLOCKING=1 makes every kernel wait: unset it after debugging")
+        findings.append("CUDA_LAUNCH_BLOCKING=1 makes every kernel wait; unset it after debugging")

@@ -10,7 +10,7 @@ import psutil
 
 from olmoe_ft.constants import GIB
 
-SHARED, FILES = 1.0, 4096  # GiB of /dev/shm that workers and NCCL need; open files
+SHARED, FILES = 1.0, 4096  # GiB of /dev/shm that workers and NCCL need; number of open files
 
 
 def devices(findings: list[str]) -> Iterator[str]:
@@ -25,11 +25,13 @@ def devices(findings: list[str]) -> Iterator[str]:
         yield "no GPU that torch can use"
         if driver:
             findings.append(
-                f"there is a GPU (driver {driver[0]}) that torch, built for {build}, cannot use: install a torch built "
-                "for a CUDA that this driver has (https://pytorch.org), or unset CUDA_VISIBLE_DEVICES"
+                f"there is a GPU (driver {driver[0]}) that torch, built for {build}, cannot use; install a torch built "
+                "for a CUDA version that this driver supports (https://pytorch.org), or unset CUDA_VISIBLE_DEVICES"
             )
         else:
-            findings.append("no GPU: a network of the released size trains on GPUs; a CPU is for recipes/tiny")
+            findings.append(
+                "found no GPU; the released network needs GPUs to train, and a CPU is enough only for recipes/tiny"
+            )
         return
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
@@ -40,9 +42,9 @@ def devices(findings: list[str]) -> Iterator[str]:
         )
         if total - free > 2 * GIB:
             taken = (total - free) / GIB
-            findings.append(f"cuda:{index}: other processes hold {taken:.1f} GiB (nvidia-smi names them)")
+            findings.append(f"cuda:{index}: other processes use {taken:.1f} GiB; nvidia-smi lists them")
         if (card.major, card.minor) < (8, 0) and cuda:
-            findings.append(f"cuda:{index} has no bf16 arithmetic (capability below 8.0): set model.dtype: float32")
+            findings.append(f"cuda:{index} does not support bf16 (capability below 8.0); set model.dtype: float32")
     cudnn = torch.backends.cudnn.version()
     if torch.distributed.is_nccl_available():
         yield f"cuDNN {cudnn}, NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}"
@@ -51,7 +53,7 @@ def devices(findings: list[str]) -> Iterator[str]:
 
 
 def _nvidia_smi(field: str) -> list[str]:
-    """What the driver says of each card; nothing where there is none."""
+    """What the driver says about each card; empty if there is no driver."""
     if shutil.which("nvidia-smi") is None:
         return []
     command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
@@ -60,7 +62,7 @@ def _nvidia_smi(field: str) -> list[str]:
 
 
 def cpu(findings: list[str]) -> Iterator[str]:
-    """Cores this process may use, and the instructions that decide its speed."""
+    """The cores that this process may use, and the instructions that decide its speed."""
     import torch
 
     try:
@@ -76,16 +78,16 @@ def cpu(findings: list[str]) -> Iterator[str]:
     yield f"{torch.backends.cpu.get_cpu_capability()}; of AVX-512 and AMX: {', '.join(wide) or 'none'}"
     if not torch.cuda.is_available():
         if flags and not {"avx512_bf16", "amx_bf16"} & flags:
-            findings.append("this CPU has no bf16 instructions: with model.dtype: float32 a step takes less time")
+            findings.append("this CPU has no bf16 instructions; set model.dtype: float32, which makes a step faster")
         if threads < usable and usable > 2:
             value = os.environ.get("OMP_NUM_THREADS", "not set")
             findings.append(
-                f"torch uses {threads} of {usable} CPU threads (OMP_NUM_THREADS: {value}): set OMP_NUM_THREADS={usable}"
+                f"torch uses {threads} of {usable} CPU threads (OMP_NUM_THREADS: {value}); set OMP_NUM_THREADS={usable}"
             )
 
 
 def memory(findings: list[str]) -> Iterator[str]:
-    """RAM, the container's share of it, shared memory, limits."""
+    """RAM, the container's share of it, shared memory and limits."""
     found = psutil.virtual_memory()
     yield f"RAM {found.total / GIB:.1f} GiB, {found.available / GIB:.1f} available{_container()}"
     shared = Path("/dev/shm")
@@ -94,17 +96,18 @@ def memory(findings: list[str]) -> Iterator[str]:
         yield f"/dev/shm {free:.1f} GiB free"
         if free < SHARED:
             findings.append(
-                f"/dev/shm has {free:.1f} GiB left, too little for workers and NCCL; in a container: --shm-size=8g"
+                f"/dev/shm has only {free:.1f} GiB free, too little for workers and NCCL; start the container with "
+                "--shm-size=8g"
             )
     import resource  # not on Windows
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield f"open files (ulimit -n) {soft}, at most {hard}"
     if soft < FILES:
-        findings.append(f"only {soft} files may be open, too few for many shards or workers: ulimit -n 65536")
+        findings.append(f"only {soft} files may be open, too few for many shards or workers; run ulimit -n 65536")
 
 
 def _container() -> str:
     file = Path("/sys/fs/cgroup/memory.max")
     limit = file.read_text().strip() if file.exists() else "max"
-    return "" if limit == "max" else f", of which this container may take {int(limit) / GIB:.1f}"
+    return "" if limit == "max" else f", of which this container may use {int(limit) / GIB:.1f}"

@@ -1,4 +1,4 @@
-"""The report: part after part, none of which can stop the others."""
+"""The report: one part after the other; an error in one does not stop the others."""
 
 import os
 import re
@@ -19,7 +19,7 @@ PARTS: dict[str, Callable[[Findings], Iterable[str]]] = {
     "memory": memory,
     "what a run in bfloat16 would use here": choices,
     "folders (free space)": folders,
-    "environment": variables,  # before W&B, which sets one for itself
+    "environment": variables,  # before W&B, which sets a variable for itself
     "Hub and W&B": hub_and_wandb,
 }
 IN_AN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+(?=@)")  # user and password
@@ -34,17 +34,19 @@ def print_report() -> None:
         try:
             for line in part(findings):
                 say(f"  {masked(line)}")
-        except Exception as error:  # of a driver, a file system, a library: it is this part's alone
-            say(f"  not known: {masked(one_line(error))[:300]}")
-    print("what will slow a run or break it:")
+        except (
+            Exception
+        ) as error:  # a driver, a file system or a library can raise anything; it concerns this part only
+            say(f"  unknown: {masked(one_line(error))[:300]}")
+    print("what will slow down or break a run:")
     for number, finding in enumerate(findings, 1):
         say(f"  {number}. {masked(finding)}")
     if not findings:
-        print("  nothing was found")
+        print("  found nothing")
 
 
 def masked(text: str) -> str:
-    """A text without the secrets of the environment, or anything that looks like one."""
+    """A text without secrets of the environment, or anything that looks like a secret."""
     secrets = {value for name, value in os.environ.items() if NAMES_OF_SECRETS.search(name) and len(value) > 5}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")

@@ -1,4 +1,4 @@
-"""Versions, and what of them a run would use."""
+"""Versions, and what a run would use."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ RELEASED_SIZES = (2048, 1024)  # hidden and intermediate, of OLMoE-1B-7B
 
 
 def versions(findings: list[str]) -> Iterator[str]:
-    """Python, system, this package and what it stands on."""
+    """Python, the system, this package and its dependencies."""
     yield f"python {platform.python_version()} ({sys.executable}), {platform.platform()}"
     yield f"olmoe_ft {_version('olmoe_ft')} in {Path(olmoe_ft.__file__).parent}, git {_revision()}"
     found = [f"{name} {_version(name)}" for name in LIBRARIES]
@@ -33,16 +33,16 @@ def versions(findings: list[str]) -> Iterator[str]:
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
         if (there := _version(wanted.name)) == "not installed":
-            findings.append(f"{wanted.name} is missing: pip install '{wanted.name}{wanted.specifier}'")
+            findings.append(f"{wanted.name} is not installed; run pip install '{wanted.name}{wanted.specifier}'")
         elif not wanted.specifier.contains(there, prereleases=True):
             findings.append(
-                f"{wanted.name} {there} is not among the versions that olmoe_ft was written for ({wanted.specifier}): "
-                f"pip install '{wanted.name}{wanted.specifier}'"
+                f"{wanted.name}: found version {there}; allowed: {wanted.specifier}; "
+                f"run pip install '{wanted.name}{wanted.specifier}'"
             )
 
 
 def choices(findings: list[str]) -> Iterator[str]:
-    """Attention, experts and optimizer, by the rules that a run goes by."""
+    """Attention, experts and optimizer, chosen by the rules of a run."""
     import torch
 
     from olmoe_ft.model.experts.matmul import kernel_for
@@ -56,8 +56,8 @@ def choices(findings: list[str]) -> Iterator[str]:
     experts = {"torch": "torch's grouped kernel", "triton": "olmoe_ft's Triton kernel", None: "one after the other"}
     yield f"experts: {experts[kernel]}"
     if gpu and kernel is None:
-        lacks = "" if triton else ": pip install triton"
-        findings.append(f"no kernel multiplies all experts at once on this card, which makes steps slow{lacks}")
+        remedy = "" if triton else "; run pip install triton"
+        findings.append(f"no kernel multiplies all experts at once on this card, which makes steps slow{remedy}")
     packed = "torch's variable-length kernel (FlashAttention 2)" if gpu else "a mask"
     flash = "" if find_spec("flash_attn") else ", flash_attention_2 is not installed"
     yield f"attention: sdpa, packed rows by {packed}{flash}"
@@ -65,7 +65,11 @@ def choices(findings: list[str]) -> Iterator[str]:
     router = {"load_balancing_coef": 0.0, "z_loss_coef": 0.0, "train": "full"}
     recipe = Recipe.model_validate({**LIGHT, "model": model, "router": router})
     yield f"optimizer: {precision(recipe, deepspeed_here())}"
-    where = "in this launch" if "WORLD_SIZE" in os.environ else "in one process; under DeepSpeed the master is its own"
+    where = (
+        "in this launch"
+        if "WORLD_SIZE" in os.environ
+        else "in one process; under DeepSpeed, DeepSpeed keeps the master weights"
+    )
     yield f"  ({where})"
 
 
@@ -77,7 +81,7 @@ def _version(name: str) -> str:
 
 
 def _revision() -> str:
-    """Of the checkout that the code runs from."""
+    """The git revision of the checkout that the code runs from."""
     from olmoe_ft.training.run_directory import git_revision
 
     return git_revision() or "none (not in a checkout)"

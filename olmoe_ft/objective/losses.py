@@ -26,7 +26,7 @@ def load_balancing_loss(
         scope: "layer" balances each layer, as OLMoE was pretrained. "pooled" sums all layers before multiplying:
             transformers' value divided by K, which cannot see layers that collapse onto different experts.
     Returns:
-        fp32 scalar; 0 where no token counts.
+        fp32 scalar; 0 if no token counts.
     Raises:
         ValueError: on an unknown scope, an empty sequence, K outside 1 to E, or a mask of another length than T.
     """
@@ -40,7 +40,7 @@ def router_z_loss(router_logits: Sequence[Tensor], token_mask: Tensor | None = N
         router_logits: one (T, E) tensor a layer, pre-softmax, any float dtype; computed in fp32.
         token_mask: (T,), 1 for tokens that count. None counts all.
     Returns:
-        fp32 scalar, >= 0; 0 where no token counts.
+        fp32 scalar, >= 0; 0 if no token counts.
     Raises:
         ValueError: if the sequence is empty or the mask's length differs from T.
     """
@@ -48,14 +48,14 @@ def router_z_loss(router_logits: Sequence[Tensor], token_mask: Tensor | None = N
 
 
 def balance(routing: Routing, scope: Scope, counts: Counts | None = None) -> Tensor:
-    """The formula of `load_balancing_loss` over sums that were taken before.
+    """The formula of `load_balancing_loss`, applied to sums that were computed before.
 
     Args:
-        counts: of the group over which `f_e` is taken, where the sums are a part of it; None takes the sums alone.
+        counts: of the group over which `f_e` is computed, if the sums are only part of it; None uses the sums alone.
             `f_e` over a global batch is Qiu et al. 2025 (https://arxiv.org/abs/2501.11873).
     """
     if scope not in ("layer", "pooled"):
-        raise ValueError(f"scope={scope!r} is not known: use 'layer' or 'pooled'")
+        raise ValueError(f"scope: found {scope!r}; allowed: layer, pooled")
     counts = routing.counts if counts is None else counts
     assignments, probability = counts.assignments, _mean(routing.probabilities, counts)  # (L, E)
     if scope == "pooled":  # as if one router had seen the tokens of all layers
@@ -65,10 +65,10 @@ def balance(routing: Routing, scope: Scope, counts: Counts | None = None) -> Ten
 
 
 def z(routing: Routing, counts: Counts | None = None) -> Tensor:
-    """The formula of `router_z_loss` over sums that were taken before; `counts` as in `balance`."""
+    """The formula of `router_z_loss`, applied to sums that were computed before; `counts` as in `balance`."""
     return _mean(routing.squared_log_partition, routing.counts if counts is None else counts).mean()
 
 
 def _mean(sums: Tensor, counts: Counts) -> Tensor:
-    # a process may hold less than one token on average; without any the sums are 0, and so is their mean
+    # a process may have less than one token on average; without any token the sums are 0, and so is their mean
     return sums / counts.tokens.clamp(min=1e-6)

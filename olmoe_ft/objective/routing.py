@@ -1,7 +1,7 @@
 """What the routers of all layers did with some tokens, as sums over those tokens.
 
-Every router loss and statistic is a formula over these sums, so they are taken once, in one pass over the logits, and
-can be added over micro-batches and summed over ranks before the formula is applied.
+Every router loss and statistic is a formula over these sums. So they are computed once, in one pass over the logits,
+and can be added over micro-batches and over ranks before the formula is applied.
 
 Shapes: L layers, T tokens, E experts, K experts per token.
 """
@@ -15,19 +15,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Counts:
-    """Over what a router loss is computed: a group of tokens of which this process may hold a part. No gradient.
+    """The group of tokens that a router loss is computed over; this process may have only part of it. No gradient.
 
-    This process's sums, divided by the tokens that a process holds on average, have the group's mean as their mean
-    over the processes; so gradients that are averaged over processes are those of the whole group.
+    Each process divides its sums by the average number of tokens per process. The mean of these values over all
+    processes is the mean over the group, so gradients averaged over processes are those of the whole group.
     """
 
     assignments: Tensor  # (L, E) how many of the group's tokens chose the expert among their K
-    tokens: Tensor  # () by how many tokens this process's sums are divided
+    tokens: Tensor  # () the number of tokens that this process's sums are divided by
 
 
 @dataclass(frozen=True)
 class Routing:
-    """Sums over the tokens that count, one row a layer, all fp32.
+    """Sums over the tokens that count, one row per layer, all fp32.
 
     `probabilities` and `squared_log_partition` carry the gradient; the others are counts and diagnostics without one.
     """
@@ -62,7 +62,7 @@ class Routing:
         return Counts(self.assignments, self.tokens)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """The five sums, in the order in which `Routing` takes them."""
+        """The five sums, in the order of `Routing`'s arguments."""
         return self.assignments, self.probabilities, self.squared_log_partition, self.entropy, self.tokens
 
     def detach(self) -> "Routing":
@@ -74,14 +74,18 @@ class Routing:
 
 def _token_weights(router_logits: Sequence[Tensor], num_experts_per_tok: int, token_mask: Tensor | None) -> Tensor:
     if not router_logits:
-        raise ValueError("router_logits is empty: give one (tokens, experts) tensor a layer")
+        raise ValueError("router_logits: found an empty list; give one (tokens, experts) tensor per layer")
     tokens, experts = router_logits[0].shape
     if not 1 <= num_experts_per_tok <= experts:
-        raise ValueError(f"num_experts_per_tok={num_experts_per_tok} must lie in 1 to {experts}, the number of experts")
+        raise ValueError(
+            f"num_experts_per_tok: found {num_experts_per_tok}; allowed: 1 to {experts}, the number of experts"
+        )
     if token_mask is None:
         return torch.ones(tokens, device=router_logits[0].device)
     if token_mask.shape != (tokens,):
-        raise ValueError(f"token_mask has shape {tuple(token_mask.shape)}; the router logits need ({tokens},)")
+        raise ValueError(
+            f"token_mask: found shape {tuple(token_mask.shape)}; allowed: ({tokens},), as the router logits"
+        )
     return token_mask.float()
 
 

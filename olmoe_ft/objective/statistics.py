@@ -14,13 +14,13 @@ class RoutingStatistics:
     """Per layer, over the tokens of one `Routing`; fp32, without gradient."""
 
     load: Tensor  # (L, E) share of the assignments, 1 / E each at balance; a row sums to 1
-    entropy: Tensor  # (L,) mean entropy of a token's router probabilities, nats; ln E where the router knows nothing
+    entropy: Tensor  # (L,) mean entropy of a token's router probabilities, nats; ln E if it prefers no expert
     max_violation: Tensor  # (L,) load of the busiest expert over the mean load, minus 1 (Wang et al. 2024, eq. 4)
     dead_experts: Tensor  # (L,) how many experts no token chose
 
 
 def routing_statistics(routing: Routing) -> RoutingStatistics:
-    """Statistics of every layer; a routing of no tokens gives zeros, and counts all experts as dead."""
+    """Statistics of every layer; without tokens they are 0, and all experts count as dead."""
     routing = routing.detach()
     load = routing.assignments / routing.assignments.sum(dim=-1, keepdim=True).clamp(min=1)
     return RoutingStatistics(
@@ -39,15 +39,17 @@ def chosen_experts(router_logits: Sequence[Tensor], num_experts_per_tok: int) ->
 def agreement(before: Tensor, after: Tensor) -> Tensor:
     """The share of a token's experts that two models have in common, averaged over the tokens of a layer.
 
-    The router saturation of OLMoE (section 5.1), there between a checkpoint and the end of pretraining.
+    This is OLMoE's router saturation (section 5.1), where it compares a checkpoint with the end of pretraining.
 
     Args:
         before, after: expert indices (L, T, K), distinct in each token; their order does not matter.
     Returns:
-        (L,) fp32, 1.0 where the router has not moved; two unrelated routers agree on K / E.
+        (L,) fp32; 1.0 if the router has not changed; two unrelated routers agree on K / E.
     Raises:
         ValueError: the shapes differ.
     """
     if before.shape != after.shape:
-        raise ValueError(f"choices of shape {tuple(before.shape)} and {tuple(after.shape)} are not of the same tokens")
+        raise ValueError(
+            f"found choices of shape {tuple(before.shape)} and {tuple(after.shape)}; give those of the same tokens"
+        )
     return (before.unsqueeze(-1) == after.unsqueeze(-2)).any(-1).float().mean(dim=(1, 2))

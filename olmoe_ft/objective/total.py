@@ -38,10 +38,10 @@ class RouterObjective:
 
     @staticmethod
     def total(task_loss: Tensor, terms: RouterTerms, micro_batches: int = 1) -> Tensor:
-        """What is optimised: the task loss plus the router losses, averaged over a step's micro-batches.
+        """The loss that is optimised: the task loss plus the router losses, averaged over a step's micro-batches.
 
         Args:
-            micro_batches: over how many accumulation steps the caller sums without dividing: 1 where the training
-                loop divides the returned loss itself, the number of steps where the task loss is already divided.
+            micro_batches: the number of accumulation steps that the caller sums without dividing: 1 if the training
+                loop divides the returned loss itself, the number of steps if the task loss is already divided.
         """
         return task_loss + terms.loss / micro_batches

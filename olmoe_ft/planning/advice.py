@@ -1,4 +1,4 @@
-"""The nearest changes to a recipe or its machine that make it fit."""
+"""The smallest changes to a recipe or its machine that make it fit."""
 
 from collections.abc import Iterator
 from copy import copy
@@ -13,24 +13,24 @@ from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.schema import Lora
 from olmoe_ft.stages import TrainerArguments
 
-MOST = 3  # changes that are named
-SHORTEST = 128  # tokens a row, below which shortening is no advice
+MOST = 3  # changes to suggest
+SHORTEST = 128  # tokens per row; shorter rows are never suggested
 ADAPTERS = Lora.model_validate({"r": 16, "alpha": 32, "attention": True, "experts": True})
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A recipe as it is planned, and what was changed in it so far."""
+    """A recipe as it is planned, and the changes to it so far."""
 
     recipe: Recipe
     checkpointing: bool
     precomputed: bool
-    """Whether DPO's reference log-probabilities are kept, and the reference need not be."""
+    """Whether DPO's reference log-probabilities are precomputed, so that the reference is not kept."""
     batch: Batch
     machine: Machine
     changes: tuple[str, ...] = ()
 
-    def but(self, change: str, **fields: Any) -> "Variant":
+    def changed(self, change: str, **fields: Any) -> "Variant":
         return replace(self, changes=(*self.changes, change), **fields)
 
 
@@ -42,7 +42,7 @@ def changes_that_fit(
     machine: Machine,
     budget: float,
 ) -> Iterator[tuple[str, DeviceMemory]]:
-    """Changes, nearest first, with what a device then needs; those that change what is learned come last.
+    """Changes, the smallest first, with the memory that a device then needs; those that change the training come last.
 
     Args:
         budget: memory of a device, in GiB.
@@ -64,7 +64,7 @@ def changes_that_fit(
 
 
 def _settings(arguments: TrainerArguments, start: Variant, variant: Variant) -> TrainerArguments:
-    """The trainer's arguments of a variant, with as many rows in a step as at the start."""
+    """The trainer's arguments of a variant, with the same number of rows in a step."""
     changed = copy(arguments)
     changed.gradient_checkpointing = variant.checkpointing
     if start.recipe.kind.has_reference:
@@ -74,20 +74,20 @@ def _settings(arguments: TrainerArguments, start: Variant, variant: Variant) -> 
 
 
 def _variants(start: Variant) -> Iterator[Variant]:
-    """From what costs least to what changes most."""
-    quantized = start.recipe.model.quantization is not None  # which ZeRO-3 cannot cut up
+    """From the cheapest change to the largest."""
+    quantized = start.recipe.model.quantization is not None  # ZeRO-3 cannot shard it
     if not start.checkpointing:
-        start = start.but("training.gradient_checkpointing=true", checkpointing=True)
+        start = start.changed("training.gradient_checkpointing=true", checkpointing=True)
         yield start
-    with_reference = start  # which adapters need none of
+    with_reference = start  # for adapters, which need no precomputed reference
     if start.recipe.kind.has_reference and start.recipe.lora is None and not start.precomputed:
-        start = start.but("training.precompute_ref_log_probs=true", precomputed=True)
+        start = start.changed("training.precompute_ref_log_probs=true", precomputed=True)
         yield start
     smallest = _one_row(start)
     if smallest is not start:
         yield smallest
     if start.machine.processes > 1 and start.machine.stage < 3 and not quantized:
-        yield smallest.but(
+        yield smallest.changed(
             "configs/accelerate/zero3.yaml", machine=replace(start.machine, name="zero3", stage=3, deepspeed=True)
         )
     adapted = smallest
@@ -103,26 +103,28 @@ def _variants(start: Variant) -> Iterator[Variant]:
             offload_optimizer=True,
             offload_weights=True,
         )
-        yield start.but("configs/accelerate/zero3-offload.yaml", machine=offload)
-        yield smallest.but("configs/accelerate/zero3-offload.yaml", machine=offload)
+        yield start.changed("configs/accelerate/zero3-offload.yaml", machine=offload)
+        yield smallest.changed("configs/accelerate/zero3-offload.yaml", machine=offload)
     if not quantized and start.machine.stage < 3:
         model = start.recipe.model.model_copy(update={"quantization": "nf4"})
         recipe = adapted.recipe.model_copy(update={"model": model})
-        yield (adapted := adapted.but("model.quantization=nf4", recipe=recipe))
+        yield (adapted := adapted.changed("model.quantization=nf4", recipe=recipe))
     for share in (2, 4, 8):
         if (length := start.batch.length // share) >= SHORTEST:
             for variant in (smallest, adapted):
-                yield variant.but(f"training.max_length={length}", batch=replace(variant.batch, length=length))
+                yield variant.changed(f"training.max_length={length}", batch=replace(variant.batch, length=length))
 
 
 def _one_row(variant: Variant) -> Variant:
     if (rows := variant.batch.rows) == 1:
         return variant
     change = f"training.per_device_train_batch_size=1 (and {rows} times the gradient_accumulation_steps)"
-    return variant.but(change, batch=replace(variant.batch, rows=1))
+    return variant.changed(change, batch=replace(variant.batch, rows=1))
 
 
 def _adapted(variant: Variant) -> Variant:
     router = variant.recipe.router.model_copy(update={"train": "frozen"})
     recipe = variant.recipe.model_copy(update={"lora": ADAPTERS, "router": router})
-    return variant.but('"lora={r: 16, alpha: 32, attention: true, experts: true}" router.train=frozen', recipe=recipe)
+    return variant.changed(
+        '"lora={r: 16, alpha: 32, attention: true, experts: true}" router.train=frozen', recipe=recipe
+    )

@@ -1,4 +1,4 @@
-"""What a recipe needs of the computers of a batch system: time, memory, and how long a stop takes."""
+"""What a recipe needs from a batch system: time, memory, and the time for a stop."""
 
 from dataclasses import dataclass, replace
 
@@ -14,17 +14,17 @@ from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.precision import check_optimizer
 from olmoe_ft.training.space import folders_of
 
-PROCESS = 8 * GIB  # of a computer's memory for Python, libraries and the rows on their way
+PROCESS = 8 * GIB  # of a computer's memory, for Python, libraries and rows being loaded
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Of a stage, or of a pipeline, whose stages follow each other.
+    """The needs of a stage, or of a pipeline, where one stage runs after the other.
 
     Attributes:
-        steps: optimizer steps; None where neither the rows nor `training.max_steps` say.
-        seconds: that all steps are predicted to take; None where no step has a time, as on CPUs.
-        step: seconds of the longest step; 0 where it is not known.
+        steps: optimizer steps; None if neither the rows nor `training.max_steps` tell.
+        seconds: predicted time of all steps; None if a step has no predicted time, as on CPUs.
+        step: seconds of the longest step; 0 if unknown.
         device: bytes of a device's memory.
         host: bytes of a computer's memory.
         checkpoint: bytes of the largest checkpoint.
@@ -38,7 +38,7 @@ class Needs:
     checkpoint: int
 
     def then(self, other: "Needs") -> "Needs":
-        """Those of both, one after the other."""
+        """The needs of both, one after the other."""
         return Needs(
             None if self.steps is None or other.steps is None else self.steps + other.steps,
             None if self.seconds is None or other.seconds is None else self.seconds + other.seconds,
@@ -50,12 +50,12 @@ class Needs:
 
 
 def plan_job(recipe: Recipe, accelerate: str | None, devices: int | None, nodes: int | None) -> tuple[Machine, Needs]:
-    """The machine a recipe is to run on, and what it needs there.
+    """The machine for a recipe, and what the recipe needs there.
 
     Args:
-        accelerate: the machine's file; None takes the one that `olmoe-ft plan` begins with.
-        devices: of all computers together, instead of the file's; None takes what the file says, on each of them.
-        nodes: computers, instead of the file's.
+        accelerate: the machine's file; None takes the first one that `olmoe-ft plan` tries.
+        devices: of all computers together, instead of the file's; None takes the file's number for each computer.
+        nodes: number of computers, instead of the file's.
     Raises:
         UserError: a file is missing or wrong, or the recipe cannot run on this machine.
     """
@@ -77,18 +77,18 @@ def plan_job(recipe: Recipe, accelerate: str | None, devices: int | None, nodes:
 
 
 def on_nodes(machine: Machine, devices: int | None, nodes: int | None) -> Machine:
-    """A machine of another size.
+    """A machine with another number of devices or nodes.
 
     Raises:
-        UserError: the devices cannot be so many, or not on so many computers.
+        UserError: the machine cannot have so many devices, or they cannot be split evenly over the nodes.
     """
     nodes = nodes or machine.nodes
     devices = devices or machine.processes // machine.nodes * nodes
     if devices % nodes:
-        raise UserError(f"--devices {devices}: found {nodes} nodes, and each has as many; give a multiple of {nodes}")
+        raise UserError(f"--devices: found {devices} for {nodes} nodes; allowed: multiples of {nodes}")
     if devices > 1 and not (machine.gpu and (machine.deepspeed or machine.processes > 1)):
         raise UserError(
-            f"{machine.name}.yaml is for one process, and {devices} are asked for; take "
+            f"--devices: found {devices}, but {machine.name}.yaml is for one process; use "
             "--accelerate configs/accelerate/zero2.yaml or zero3.yaml"
         )
     return replace(machine, processes=devices, nodes=nodes)
@@ -123,6 +123,6 @@ def _needs(plan: Plan, machine: Machine) -> Needs:
 
 
 def _host(step: StepMemory, memory: DeviceMemory, machine: Machine) -> int:
-    """Every process of a computer reads the weights by way of its memory; without a GPU it trains in it."""
+    """Every process loads the weights through the computer's memory; without a GPU it also trains there."""
     own = memory.host + step.weights + step.reference if machine.gpu else memory.peak
     return machine.processes // machine.nodes * (PROCESS + own)

@@ -1,4 +1,4 @@
-"""Where a recipe is to run: what an accelerate configuration says about devices and sharding."""
+"""The machine that a recipe will run on: devices and sharding, read from an accelerate configuration."""
 
 import json
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ KINDS = {"NO": 0, "MULTI_GPU": 0, "MULTI_CPU": 0, "DEEPSPEED": None}
 
 @dataclass(frozen=True)
 class Machine:
-    """Devices that train together, and what of the model each of them keeps.
+    """Devices that train together, and which part of the model each of them keeps.
 
     Attributes:
         stage: of ZeRO (Rajbhandari et al. 2020): 0 shards nothing, 1 optimizer states, 2 gradients too, 3 weights too.
         offload_optimizer, offload_weights: kept in host memory instead.
         gpu: whether the devices are GPUs.
-        deepspeed: whether DeepSpeed trains, and holds what is trained in fp32.
-        bucket: elements of a buffer for reducing gradients, 0 where it is too small to count.
-        live: elements of weights that ZeRO-3 keeps gathered at most.
-        nodes: computers that the devices are in.
-        mixed_precision: accelerate's name of the arithmetic, "no" where it leaves it to the recipe.
-        to_owner: whether ZeRO-1 and 2 send a gradient to the device that keeps it alone, and not to all.
+        deepspeed: whether DeepSpeed trains, with fp32 copies of the trained weights.
+        bucket: elements of a buffer for reducing gradients, 0 if it is too small to count.
+        live: the most elements of weights that ZeRO-3 keeps gathered.
+        nodes: number of computers that the devices are in.
+        mixed_precision: accelerate's name of the precision, "no" if the recipe decides.
+        to_owner: whether ZeRO-1 and 2 send a gradient only to the device that keeps it, not to all.
     """
 
     name: str
@@ -51,10 +51,10 @@ def read_machine(file: str, processes: int | None = None) -> Machine:
     """The machine that an accelerate configuration describes.
 
     Args:
-        processes: how many devices, instead of what the file says; a file for one device, or for several machines,
-            keeps its own.
+        processes: how many devices, instead of the file's number; ignored for a file for one device or several
+            machines.
     Raises:
-        UserError: the file is missing or describes no machine that is known here.
+        UserError: the file is missing, or describes an unknown kind of machine.
     """
     settings = _read(file, parse_value)
     try:
@@ -68,10 +68,10 @@ def read_machine(file: str, processes: int | None = None) -> Machine:
 
 
 def check_machine(recipe: Recipe, machine: Machine, file: str) -> None:
-    """Refuse what a machine cannot do for a recipe, or would do in another arithmetic.
+    """Refuse what a machine cannot do for a recipe, or would do in another precision.
 
     Raises:
-        UserError: with everything of that kind.
+        UserError: naming all of it.
     """
     messages: list[str] = []
     with gathered(messages):
@@ -86,23 +86,25 @@ def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Mach
     check_shards(file, settings.get("parallelism_config") or {})
     kind = str(settings.get("distributed_type", "NO"))
     if kind not in KINDS:
-        raise UserError(f"{file}: distributed_type {kind} is not planned for; known are {', '.join(KINDS)}")
+        raise UserError(f"{file}: found distributed_type {kind}; allowed: {', '.join(KINDS)}")
     own = int(settings.get("num_processes", 1))
     nodes = int(settings.get("num_machines", 1))
     count = 1 if kind == "NO" else own if nodes > 1 else processes or own
     if count < 1:
-        raise ValueError(f"num_processes is {count}, at least 1 is needed")
+        raise ValueError(f"found num_processes {count}; allowed: at least 1")
     name, gpu = Path(file).stem, not settings.get("use_cpu", False)
     mixed = str(settings.get("mixed_precision") or "no")
     if kind != "DEEPSPEED":
         return Machine(name, count, gpu=gpu, nodes=nodes, mixed_precision=mixed)
     inner = settings.get("deepspeed_config") or {}
     if (path := inner.get("deepspeed_config_file")) is None:
-        raise UserError(f"{file}: deepspeed_config names no deepspeed_config_file; name one, as configs/accelerate do")
+        raise UserError(
+            f"{file}: found no deepspeed_config_file in deepspeed_config; name one, as in configs/accelerate/zero3.yaml"
+        )
     check_deepspeed(path, settings := _read(path, json.loads))
     zero = settings.get("zero_optimization", {})
     if (stage := zero.get("stage", 0)) not in range(4):
-        raise UserError(f"{path}: zero_optimization.stage is {stage!r}; known are 0 to 3")
+        raise UserError(f"{path}: found zero_optimization.stage {stage!r}; allowed: 0, 1, 2, 3")
     bucket = zero.get("reduce_bucket_size", int(5e8))
     return Machine(
         name,
@@ -133,8 +135,7 @@ def _read(file: str, parse: Any) -> dict[str, Any]:
         values = parse(Path(found(file)).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            f"{file}: cannot be read, there is no such file ({sought(file)}); `olmoe-ft recipes` lists those that "
-            "come with olmoe_ft"
+            f"{file}: there is no such file ({sought(file)}); `olmoe-ft recipes` lists those that come with olmoe_ft"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"

@@ -1,4 +1,4 @@
-"""The memory of each device, part by part, from one device's step and from who keeps what."""
+"""The memory of each device, part by part, from the step of one device and how the machine shards it."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ FP32 = 4
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """Bytes on one device. The parts are each at their highest, which is not at the same moment: `peak` is below their
-    sum."""
+    """Bytes on one device. Each part is at its own maximum; these are not at the same moment, so `peak` is less than
+    their sum."""
 
     weights: int
     adapters: int
@@ -23,32 +23,32 @@ class DeviceMemory:
     gather: int
     """ZeRO-3's gathered weights and its buffers for them; ZeRO-2's buffers for reducing gradients; DDP's buckets."""
     working: int
-    """Activations, temporary results, logits or the fused head's tiles."""
+    """Activations, temporary results, and logits or the tiles of the fused head."""
     working_otherwise: int
-    """`working` without gradient checkpointing where the recipe has it, with it where it has not."""
+    """`working` with the opposite setting of gradient checkpointing."""
     head: int
     """The head's part of `working`."""
     peak: int
     host: int
-    """Bytes in host memory, of this device."""
+    """Bytes in host memory, for this device."""
 
     def fits(self, budget: float) -> bool:
-        """Whether a device of so many GiB has room, with some left for the driver, libraries and fragmentation."""
+        """Whether it fits on a device of so many GiB, with a reserve for the driver, libraries and fragmentation."""
         return self.peak + RESERVE <= budget * GIB
 
 
 def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> DeviceMemory:
-    """What one of a machine's devices needs.
+    """The memory that one of a machine's devices needs.
 
-    Unsharded it is what the step on fake tensors had alive. Under DeepSpeed (0.19.8, read and measured): ZeRO-2 keeps
-    weights W whole and shards fp32 copies and moments O and gradients G; ZeRO-3 shards W too and gathers layers as
-    they are used; O is in fp32. With working memory A and g as G in fp32, made for the step:
+    Unsharded, it is what the step on fake tensors had alive. Under DeepSpeed (0.19.8, read and measured) ZeRO-2 keeps
+    the weights W whole and shards the fp32 copies and moments O and the gradients G. ZeRO-3 shards W too and gathers
+    layers as they are used. O is in fp32. With working memory A, and g for G in fp32, made for the step:
 
         ZeRO-2:  W + O + max(A + buckets or the largest gradient + (G, if micro-batches accumulate), G + g)
         ZeRO-3:  W + O + G + max(A + gathered weights + layers being gathered + bucket, g)
 
-    Two layers are on their way where weights are gathered again in the backward pass: with checkpointing, or where
-    not all may stay. A CPU keeps a layer's gradients beside A.
+    Two layers are being gathered if weights are gathered again in the backward pass: with checkpointing, or if not
+    all may stay. On a CPU a layer's gradients come on top of A.
 
     ZeRO-1 keeps all gradients on every device. Offloading moves O, G and g, or W and DPO's reference, to the host.
 

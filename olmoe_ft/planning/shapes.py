@@ -1,4 +1,4 @@
-"""Machines with and without checkpointing, from the fastest, and the fastest of those that fit."""
+"""Machines with and without checkpointing, sorted by speed, and the fastest that fits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from olmoe_ft.planning.time import Rates, StepTime, Work, step_time
 
 @dataclass(frozen=True)
 class Shape:
-    """A machine, and whether layers are recomputed on it."""
+    """A machine, with or without checkpointing."""
 
     machine: Machine
     checkpointing: bool
@@ -29,10 +29,10 @@ class Shape:
 
 
 def shapes_by_speed(step: StepMemory, machines: Sequence[Machine], work: Work, rates: Rates) -> list[Shape]:
-    """Every machine with and without checkpointing, by tokens a second of all its devices; of equals the smaller first.
+    """Every machine with and without checkpointing, by tokens per second of all its devices; equal ones by memory.
 
     Args:
-        step: of one GPU, with checkpointing as the recipe has it.
+        step: of one GPU, with the recipe's setting of checkpointing.
     """
     shapes = [
         Shape(machine, one.recomputes, device_memory(one, machine, work.micro_batches > 1), time)
@@ -46,10 +46,10 @@ def shapes_by_speed(step: StepMemory, machines: Sequence[Machine], work: Work, r
 def print_shapes(
     console: Console, shapes: Sequence[Shape], budget: float, rates: Rates, chosen: Machine, checkpointing: bool
 ) -> None:
-    """The table of shapes, what it assumes, and what to launch for the fastest that fits.
+    """Print the table of shapes, its assumptions, and what to launch for the fastest that fits.
 
     Args:
-        shapes: from the fastest.
+        shapes: the fastest first.
         budget: memory of a device, in GiB.
         chosen, checkpointing: the shape that the plan is made for.
     """
@@ -80,14 +80,14 @@ def print_shapes(
 def _assumed(rates: Rates, shapes: Sequence[Shape]) -> str:
     between = sorted({rates.between(shape.machine) / 1e9 for shape in shapes})
     return (
-        f"{rates.flops / 1e12:g} TFLOP/s of a device (--tflops), {' or '.join(f'{one:g}' for one in between)} GB/s "
-        f"between devices (--bandwidth), {rates.host / 1e9:g} GB/s to the host, {rates.memory / 1e12:g} TB/s of a "
-        "device's memory, nothing at the same time"
+        f"{rates.flops / 1e12:g} TFLOP/s on a device (--tflops), {' or '.join(f'{one:g}' for one in between)} GB/s "
+        f"between devices (--bandwidth), {rates.host / 1e9:g} GB/s to the host, {rates.memory / 1e12:g} TB/s in a "
+        "device's memory, nothing in parallel"
     )
 
 
 def _launch(shape: Shape, chosen: Machine, checkpointing: bool) -> str:
-    """What has to be typed for a shape that is not the one planned for."""
+    """What to add to the command for a shape that is not the planned one."""
     words = []
     if shape.machine != chosen:
         words.append(f"configs/accelerate/{shape.machine.name}.yaml")

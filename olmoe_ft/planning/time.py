@@ -1,9 +1,9 @@
-"""Seconds of an optimizer step on a machine's GPUs, predicted from operations and bytes over assumed rates.
+"""Seconds of an optimizer step on a machine's GPUs, predicted from operations and bytes at assumed rates.
 
-A step is the sum of its parts, as if nothing ran at the same time. Under DeepSpeed (0.19.8, read) little does: the
-stacked experts of a layer, 93% of the released weights, are gathered or reduced two tensors at a time, and the network
-waits for the one before the next is sent. What is left out costs every shape about the same: attention scores,
-clipping, collation, waiting for a device with a longer micro-batch.
+A step is the sum of its parts, as if nothing ran in parallel. Under DeepSpeed (0.19.8, read) little does: the stacked
+experts of a layer, 93% of the released weights, are gathered or reduced two tensors at a time, and the network waits
+for one before it sends the next. What is left out costs about the same for every shape: attention scores, clipping,
+collation, waiting for a device with a longer micro-batch.
 """
 
 from dataclasses import dataclass
@@ -25,27 +25,27 @@ NETWORK = 50.0  # GB/s between computers: one adapter of 400 Gb/s in each, which
 
 @dataclass(frozen=True)
 class Rates:
-    """What each device is assumed to reach. None of it is measured here."""
+    """The speed that each device is assumed to reach. None of it is measured here."""
 
     flops: float = TFLOPS * 1e12
-    """Operations a second of forward and backward."""
+    """Operations per second of forward and backward."""
     link: float = LINK * 1e9
-    """Bytes a second to and from other devices of the same computer."""
+    """Bytes per second to and from other devices of the same computer."""
     network: float = NETWORK * 1e9
-    """The same where there are several computers."""
+    """The same between several computers."""
     memory: float = 2.6e12
-    """Bytes a second of the device's memory: 78% of an H100's 3.35e12."""
+    """Bytes per second of the device's memory: 78% of an H100's 3.35e12."""
     host: float = 25e9
-    """Bytes a second to and from the host (PCIe 4.0 x16), and a device's share of the host's memory at work."""
+    """Bytes per second to and from the host (PCIe 4.0 x16), and a device's share of the host's memory bandwidth."""
 
     @classmethod
     def of(cls, tflops: float | None, bandwidth: float | None) -> "Rates":
-        """Rates as a user names them: TFLOP/s, and GB/s to other devices wherever they are; None as assumed."""
+        """Rates that a user gives: TFLOP/s, and GB/s to other devices, wherever they are; None for the assumed ones."""
         between = (LINK, NETWORK) if bandwidth is None else (bandwidth, bandwidth)
         return cls((tflops or TFLOPS) * 1e12, *(rate * 1e9 for rate in between))
 
     def between(self, machine: Machine) -> float:
-        """Bytes a second between the devices of a machine."""
+        """Bytes per second between the devices of a machine."""
         return self.link if machine.nodes == 1 else self.network
 
 
@@ -54,12 +54,12 @@ class Work:
     """What one device computes in an optimizer step."""
 
     tokens: float
-    """Of a micro-batch, padding included, a shared prompt once."""
+    """Tokens of a micro-batch, with padding; a shared prompt counts once."""
     micro_batches: int
     flops: int
-    """Of a token, forward and backward, with DPO's reference."""
+    """Operations per token, forward and backward, with DPO's reference."""
     recomputed: int
-    """Of a token, what checkpointing adds."""
+    """Operations per token that checkpointing adds."""
     reference: bool
     """Whether a frozen reference runs forward in every micro-batch."""
 
@@ -79,12 +79,12 @@ class StepTime:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all devices: comparable where shapes take more or fewer tokens a step."""
+        """Of all devices; it can be compared between shapes with different numbers of tokens per step."""
         return self.tokens / self.seconds
 
 
 def work_of(recipe: Recipe, config: OlmoeConfig, arguments: TrainerArguments, tokens: float) -> Work:
-    """The work of a recipe whose micro-batches have so many tokens."""
+    """The work of a recipe with so many tokens in a micro-batch."""
     lora = recipe.lora
     factors = adapter_parameters_per_token(config, lora.r, lora.attention, lora.experts) if lora else None
     reference = recipe.kind.computes_reference(arguments)
@@ -98,7 +98,7 @@ def work_of(recipe: Recipe, config: OlmoeConfig, arguments: TrainerArguments, to
 
 
 def step_time(step: StepMemory, machine: Machine, work: Work, rates: Rates) -> StepTime:
-    """What a step takes on a machine of GPUs."""
+    """The time of a step on a machine of GPUs."""
     per_token = work.flops + (work.recomputed if step.recomputes else 0)
     sent = traffic(step, machine, work) / rates.between(machine)
     offloaded = host_traffic(step, machine, work) / rates.host
@@ -137,7 +137,7 @@ def traffic(step: StepMemory, machine: Machine, work: Work) -> float:
 
 
 def host_traffic(step: StepMemory, machine: Machine, work: Work) -> float:
-    """Bytes between a device and its host: its share of gradients out and weights in, of gathered weights in."""
+    """Bytes between a device and its host: its share of gradients out and of weights in."""
     moved = 0
     if machine.offload_optimizer:
         moved += (work.micro_batches + 1) * step.itemsize * step.trained
@@ -149,8 +149,9 @@ def host_traffic(step: StepMemory, machine: Machine, work: Work) -> float:
 def optimizer_bytes(step: StepMemory, machine: Machine) -> float:
     """Bytes that an update of a device's share reads and writes.
 
-    Unsharded: weights and states read and written, gradients read; 14 bytes a weight for AdamW in bf16. Under ZeRO fp32
-    copies and moments read and written, gradients read, and written and read in fp32, weights written.
+    Unsharded: weights and states are read and written, gradients are read; 14 bytes per weight for AdamW in bf16. Under
+    ZeRO: fp32 copies and moments are read and written, gradients are read, then written and read in fp32, and weights
+    are written.
     """
     if machine.stage == 0:
         return 2 * step.itemsize * step.trained + step.gradients + 2 * step.optimizer
@@ -159,6 +160,6 @@ def optimizer_bytes(step: StepMemory, machine: Machine) -> float:
 
 
 def _gathered(step: StepMemory, work: Work) -> int:
-    """Bytes of weights that ZeRO-3 gathers for a micro-batch. A reference without weights of its own is the policy."""
+    """Bytes of weights that ZeRO-3 gathers for a micro-batch. A reference without its own weights is the policy."""
     weights = step.weights + step.adapters
     return 2 * weights + ((step.reference or weights) if work.reference else 0)

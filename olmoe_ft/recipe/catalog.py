@@ -1,4 +1,4 @@
-"""The recipes that come with the package: what there is, and a copy of one to start from."""
+"""The recipes that come with the package: list them, and copy one to start from."""
 
 import os
 import re
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 def entries() -> list[Entry]:
-    """Every recipe of the package; where it runs is what the launch line in its header says, otherwise a CPU."""
+    """Every recipe of the package. The launch line in its header says where it runs; without one it runs on a CPU."""
     return [_entry(name) for name in recipe_names()]
 
 
@@ -36,25 +36,27 @@ def config_names() -> list[str]:
 
 
 def copy(name: str, to: str | None = None) -> list[Path]:
-    """Write a recipe of the package as a file of its own, or a configuration with the files that it names.
+    """Copy a recipe of the package into one file, or a configuration together with the files that it names.
 
     Args:
-        to: the file of a recipe, by default its run's name in the working folder. A configuration keeps its path, which
-            recipes, launch lines and accelerate's configurations name.
+        to: the new file of a recipe, by default named after its run, in the working folder. A configuration keeps its
+            path, because recipes, launch lines and accelerate's configurations name it.
     Returns:
         the files that were written.
     Raises:
-        UserError: nothing of this name is there, or a file would be overwritten or cannot be written.
+        UserError: no recipe or configuration has this name, or a file would be overwritten or cannot be written.
     """
     for config in _configs():
         path = config.relative_to(FILES)
         if name in (str(path), str(path.with_suffix(""))):
             if to is not None:
-                raise UserError(f"--to {to}: {path} keeps its path, because others name it; leave out --to")
+                raise UserError(f"--to {to}: {path} keeps its path, because other files name it; leave out --to")
             return _write({**_deepspeed_file(config), path: config.read_text(encoding="utf-8")})
     if (file := shipped_recipe(name)) is None:
         near = nearest(name, [*recipe_names(), *config_names()])
-        raise UserError(f"{name}: nothing of this name comes with olmoe_ft{near}; `olmoe-ft recipes` lists what does")
+        raise UserError(
+            f"{name}: olmoe_ft has no such recipe or configuration{near}; `olmoe-ft recipes` lists them all"
+        )
     entry = _entry(str(file.relative_to(FILES / "recipes").with_suffix("")))
     target = to if to is not None else f"{read_document(file).values['name']}.yaml"
     return _write({Path(target): commented(file, f"{entry.name}: {entry.description}")})
@@ -63,7 +65,7 @@ def copy(name: str, to: str | None = None) -> list[Path]:
 def _entry(name: str) -> Entry:
     file = FILES / "recipes" / f"{name}.yaml"
     head: list[str] = []
-    for line in file.read_text(encoding="utf-8").splitlines()[1:]:  # behind the one that names the schema
+    for line in file.read_text(encoding="utf-8").splitlines()[1:]:  # after the line that names the schema
         if not line.startswith("#"):
             break
         head.append(line.removeprefix("#").strip())
@@ -79,8 +81,10 @@ def _configs() -> list[Path]:
 
 
 def _deepspeed_file(config: Path) -> dict[Path, str]:
-    """DeepSpeed's part of a machine shape, which accelerate looks for from the working folder; nothing where there is
-    none, or where it has been copied before."""
+    """The DeepSpeed file that an accelerate configuration names, which accelerate looks for from the working folder.
+
+    Empty if it names none, or if the same file is there already.
+    """
     if config.suffix != ".yaml":
         return {}
     path = yaml.safe_load(config.read_text(encoding="utf-8")).get("deepspeed_config", {}).get("deepspeed_config_file")
@@ -92,12 +96,12 @@ def _deepspeed_file(config: Path) -> dict[Path, str]:
 
 def _write(files: dict[Path, str]) -> list[Path]:
     if there := [str(file) for file in files if os.path.lexists(file)]:
-        raise UserError(f"{', '.join(there)}: there is such a file already; move it away, or give another with --to")
+        raise UserError(f"{', '.join(there)}: the file exists already; move it away, or name another one with --to")
     for file, text in files.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("x", encoding="utf-8") as stream:
                 stream.write(text)
         except OSError as error:
-            raise UserError(f"{file}: cannot be written ({error.strerror}); give another place") from None
+            raise UserError(f"{file}: cannot be written ({error.strerror}); choose another folder") from None
     return [*files]

@@ -1,4 +1,4 @@
-"""What may be another when the same run goes on: what does not change the past, and what a user accepts by name."""
+"""What may change when a run continues: what cannot change past steps, and what a user accepts with --accept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ ACCEPTABLE = {
     "tokenizer": "the tokenizer",
     "libraries": "versions of torch, transformers and the others",
     "processes": "the number of processes",
-    "code": "code in the pickles of the checkpoint, which runs",
+    "code": "running the code in the checkpoint's pickles",
 }
 STEPS = ("training.max_steps", "training.num_train_epochs")
 EVALUATION = ("data.eval", "training.eval_*", "training.per_device_eval_batch_size")
-# keys of a recipe that decide how a run is watched, kept or ended, and no step that it has taken
+# keys that decide how a run is watched, saved or ended; they change none of the steps that it has taken
 FREE = (
     *STEPS,
     *EVALUATION,
@@ -33,7 +33,7 @@ FREE = (
     "training.dataloader_prefetch_factor",
     "training.dataloader_persistent_workers",
 )
-# keys that may be another where a change is accepted; what they lead to is compared
+# keys that may change if the user accepts it; the rows, weights or counts behind them are compared
 WITH = {
     "data": ("data.*",),
     "model": ("model.path",),
@@ -44,11 +44,11 @@ WITH = {
 
 @dataclass(frozen=True)
 class Restart:
-    """How a launch treats what its run directory holds.
+    """What a launch does with an earlier run in its run directory.
 
     Attributes:
-        fresh: it is moved aside, and the run begins anew.
-        accept: what may be another than when the checkpoint was written, of ACCEPTABLE.
+        fresh: move it aside and start again from step 0.
+        accept: the names in ACCEPTABLE that may have changed since the checkpoint was written.
     """
 
     fresh: bool = False
@@ -59,12 +59,12 @@ class Restart:
         """From the command line.
 
         Raises:
-            UserError: nothing is called so.
+            UserError: a name is not in ACCEPTABLE.
         """
         names = [name for item in accept for name in item.split(",")]
         if unknown := [name for name in names if name not in ACCEPTABLE]:
             known = ", ".join(f"{name} ({what})" for name, what in ACCEPTABLE.items())
-            raise UserError(f"--accept {unknown[0]}: not known; there are {known}")
+            raise UserError(f"--accept: found {unknown[0]}; allowed: {known}")
         return cls(fresh, frozenset(names))
 
 
@@ -84,11 +84,11 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
 
 
 def of_another_run(differing: Sequence[str], accept: frozenset[str], follows_evaluation: bool = False) -> list[str]:
-    """Those of the keys that would make another run of it.
+    """The keys whose change would make this a different run.
 
     Args:
-        accept: what may be another, of ACCEPTABLE.
-        follows_evaluation: whether the learning rate is lowered by what evaluations find, so that they decide steps.
+        accept: the names in ACCEPTABLE that may change.
+        follows_evaluation: whether evaluations can lower the learning rate, so that they change the steps.
     """
     may = [*FREE, *(key for name in accept for key in WITH.get(name, ()))]
     if follows_evaluation:
@@ -97,7 +97,7 @@ def of_another_run(differing: Sequence[str], accept: frozenset[str], follows_eva
 
 
 def to_accept(keys: Sequence[str]) -> list[str]:
-    """What has to be accepted for all of these keys to be others; nothing where one of them never may."""
+    """The names to accept so that all of these keys may change; empty if one of them never may."""
     names = {key: name for name, patterns in WITH.items() for key in keys if _matches(key, patterns)}
     return sorted({*names.values()}) if len(names) == len(keys) else []
 

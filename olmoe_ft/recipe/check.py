@@ -1,4 +1,4 @@
-"""Check a document against schema and rules, and say everything that is wrong with it in sentences."""
+"""Check a document against schema and rules, and report every mistake in plain sentences."""
 
 import re
 from collections.abc import Iterable
@@ -17,28 +17,28 @@ from olmoe_ft.recipe.training_rules import without_effect
 from olmoe_ft.recipe.wording import Problem, nearest, shown
 from olmoe_ft.stages import STAGES
 
-# What a field needs, by pydantic's name of the error; braces are filled from the error's context.
+# What a field allows, by pydantic's name of the error; braces are filled from the error's context.
 NEEDED = {
-    "int_type": "a whole number is needed (no quotes)",
-    "float_type": "a number is needed (no quotes)",
-    "finite_number": "a finite number is needed",
-    "bool_type": "true or false is needed (no quotes)",
-    "string_type": "a text is needed (put it in quotes)",
-    "string_too_short": "a text that is not empty is needed",
-    "tuple_type": "a list is needed (`- ...` on each line)",
-    "model_type": "a section is needed (`key: value` on each line)",
-    "dict_type": "a section is needed (`key: value` on each line)",
+    "int_type": "allowed: a whole number, without quotes",
+    "float_type": "allowed: a number, without quotes",
+    "finite_number": "allowed: a finite number",
+    "bool_type": "allowed: true, false (without quotes)",
+    "string_type": "allowed: a text; put it in quotes",
+    "string_too_short": "allowed: a text that is not empty",
+    "tuple_type": "allowed: a list (`- ...` on each line)",
+    "model_type": "allowed: a section (`key: value` on each line)",
+    "dict_type": "allowed: a section (`key: value` on each line)",
     "literal_error": "allowed: {expected}",
     "greater_than": "it must be greater than {gt:g}",
     "greater_than_equal": "it must be at least {ge:g}",
     "less_than": "it must be less than {lt:g}",
     "less_than_equal": "it must be at most {le:g}",
-    "mapping_type": "a section is needed (`key: value` on each line)",
+    "mapping_type": "allowed: a section (`key: value` on each line)",
 }
 
 
 def check(document: Document) -> Recipe:
-    """The recipe that a document holds, its paths looked up.
+    """The recipe that a document holds, with its paths looked up.
 
     Raises:
         UserError: with every mistake in it, in the order of the file.
@@ -58,7 +58,7 @@ def located(document: Document, problems: Iterable[Problem]) -> list[str]:
 
 
 def notes(recipe: Recipe) -> list[str]:
-    """What stands in a recipe, or in the stages of a pipeline, and has no effect there."""
+    """What has no effect in a recipe, or in the stages of a pipeline."""
     return [
         f"{stage.name}: {key} has no effect: {reason}"
         for stage in recipe.stages or (recipe,)
@@ -98,13 +98,13 @@ def shape_problems(error: ValidationError) -> Iterable[Problem]:
 
 
 def unknown_key(location: tuple[int | str, ...], known: list[str]) -> str:
-    """What is said of a key that a section does not have: where another tool's went, or our own of another section."""
+    """The message for an unknown key: our name for another tool's key, its right section, or the nearest name."""
     *section, name = (part for part in location if isinstance(part, str))
     if (lead := hint(".".join(section), name)) is not None:
-        return f"is no key here; {lead}"
+        return f"there is no such key; {lead}"
     owners = [owner for owner in STAGE_SECTIONS if name in _keys(owner)] if section in ([], ["training"]) else []
     if len(owners) == 1:
-        return f"is a key of `{owners[0]}`: write it as `{owners[0]}.{name}`"
+        return f"belongs to the section `{owners[0]}`; write it as `{owners[0]}.{name}`"
     return f"unknown key{nearest(name, known)}; allowed: {', '.join(known)}"
 
 

@@ -1,4 +1,4 @@
-"""A recipe of the package as one file of its own, in which every line says what its key does."""
+"""Write a recipe of the package as one file, with a comment on every line that says what its key does."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,15 +19,15 @@ Key = tuple[int | str, ...]
 
 
 def commented(file: Path, title: str) -> str:
-    """The text of a recipe with what it extends, and with a comment on each line.
+    """The text of a recipe, merged with what it extends, with a comment on each line.
 
     Args:
-        file: of the recipe.
-        title: what it says of itself.
+        file: the recipe.
+        title: its name and description, for the first line.
     """
     head = (
-        f"A copy of {title} Files that it names are looked up beside this file, then from the working folder, then "
-        "among those that come with olmoe_ft."
+        f"A copy of {title} A file that it names is looked for beside this file, then in the working folder, then "
+        "among the files that come with olmoe_ft."
     )
     values = _whole(file)
     lines = [f"# yaml-language-server: $schema={FILES / 'recipes/schema.json'}"]
@@ -36,14 +36,14 @@ def commented(file: Path, title: str) -> str:
 
 
 def _whole(file: Path) -> dict[str, Any]:
-    """The values of a recipe with all that it extends, its paths as they were written."""
+    """The values of a recipe with all that it extends, with its paths as they were written."""
     document = read_document(file)
     if document.values["stage"] != "pipeline":
         return document.values
     recipes, stages = load_recipe(file).stages, []
     for index, recipe in enumerate(recipes):
         values = {key: value for key, value in stage_document(document, index, None).values.items() if key != "name"}
-        if index:  # it goes on from the stage before, or from another run that the pipeline names
+        if index:  # it starts from the stage before, or from another run that the pipeline names
             start = {} if recipe.model.path == str(recipes[index - 1].run_dir) else {"path": recipe.model.path}
             rest = {key: value for key, value in values["model"].items() if key not in ("path", "config")}
             values["model"] = start | rest
@@ -69,7 +69,7 @@ def _lines(values: Mapping[str, Any], key: Key, stage: str | None, first: str = 
 
 
 def _with_comment(line: str, meaning: str, pad: str) -> Iterator[str]:
-    """The comment behind the line where there is room, otherwise before it."""
+    """The comment at the end of the line if there is room, otherwise on lines before it."""
     if len(line) + len(meaning) + 4 <= WIDTH:
         yield f"{line}  # {meaning}"
     else:

@@ -53,7 +53,7 @@ class Document:
 
 
 def merge(*layers: Document) -> Document:
-    """Lay documents over each other, the last one on top: mappings merge, everything else replaces."""
+    """Merge documents; later ones win. Mappings merge key by key, everything else is replaced."""
     values: dict[str, Any] = {}
     places: dict[str, Place] = {}
     for layer in layers:
@@ -63,10 +63,10 @@ def merge(*layers: Document) -> Document:
 
 
 def assign(document: Document, key: str, value: Any) -> Document:
-    """The document with one value replaced; sections on the way that do not exist are made, list items are not.
+    """The document with one value replaced. Missing sections on the way are created, missing list items are not.
 
     Raises:
-        UserError: the key goes through a value that is no section, or names an item that a list does not have.
+        UserError: the key goes through a value that is not a section, or names an item that a list does not have.
     """
     values = copy.deepcopy(document.values)
     places = {name: place for name, place in document.places.items() if not name.startswith(f"{key}.")}
@@ -86,14 +86,14 @@ def _item_name(node: Any, part: str, key: str) -> str | int:
     if isinstance(node, dict):
         return part
     if not isinstance(node, list):
-        raise UserError(f"{OVERRIDE}: {key}: `{part}` would be a key of {node!r}, which is no section")
+        raise UserError(f"{OVERRIDE}: {key}: found `{part}` below {node!r}, which has no keys; set a key of a section")
     if not part.isdecimal() or int(part) >= len(node):
-        raise UserError(f"{OVERRIDE}: {key}: `{part}` is no item of this list; it has {len(node)}, counted from 0")
+        raise UserError(f"{OVERRIDE}: {key}: found `{part}`; allowed: 0 to {len(node) - 1}, the items of this list")
     return int(part)
 
 
 def _covered(key: str, above: Any) -> bool:
-    """Whether a value below is replaced as a whole, with the section it stood in."""
+    """Whether a value of a lower layer is replaced as a whole, together with the section around it."""
     for part in key.split("."):
         if not isinstance(above, Mapping):
             return True

@@ -8,7 +8,7 @@ class UserError(ValueError):
     """A recipe, a data file or an argument is wrong: everything that was found, one message a line.
 
     Attributes:
-        messages: at least one sentence, each naming the place, what was found there and what is allowed.
+        messages: at least one, as `<place>: found <what>; allowed: <a, b>; <what to do>`.
     """
 
     def __init__(self, messages: str | Sequence[str]) -> None:
@@ -23,16 +23,16 @@ RecipeError = UserError  # its name where a recipe is read (olmoe_ft.recipe)
 
 
 class Unreachable(UserError):
-    """What a recipe names is on the Hub, or is a run that is to come: it cannot be had here and now."""
+    """What a recipe names is on the Hub and cannot be reached, or is a run that does not exist yet."""
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on, for a reason that a sentence says, though its recipe is a valid one: exit code 1."""
+    """A run with a valid recipe that cannot continue, for a reason that one sentence can say: exit code 1."""
 
 
 @contextmanager
 def gathered(messages: list[str]) -> Iterator[None]:
-    """Add the messages of a UserError in the block to the list and go on behind the block."""
+    """Add the messages of a UserError in the block to the list, and continue after the block."""
     try:
         yield
     except UserError as error:

@@ -1,7 +1,7 @@
 """The schema as JSON Schema, for editors: `make schema` writes `recipes/schema.json`, which every recipe names.
 
-An editor sees one file, so nothing is required (a file that this one extends may have it), a null takes a value away,
-and `training` has the fields of both stages. `olmoe-ft validate` is what decides.
+An editor sees one file, so nothing is required (a file that this one extends may have it), a null removes a value,
+and `training` has the fields of both stages. `olmoe-ft validate` has the last word.
 """
 
 import json
@@ -15,7 +15,8 @@ from olmoe_ft.stages import STAGES
 TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string", "None": "null"}
 EXTENDS = {
     "type": ["string", "null"],
-    "description": "A recipe to lay this one over: a path relative to this file, or one of the package, as tiny/sft.",
+    "description": "The recipe that this one builds on: a path relative to this file, or the name of one that comes "
+    "with the package, such as tiny/sft.",
 }
 
 
@@ -48,7 +49,7 @@ def _training() -> dict[str, Any]:
 
 
 def _training_field(name: str, annotations: dict[str, str]) -> dict[str, Any]:
-    """Of one field, by the stages that have it; its type where that is one scalar or another for all."""
+    """The schema of one field. It has a type only if every stage that has the field allows scalars alone."""
     option = OPTIONS[name]
     if option.kind == "refused":
         return {"enum": [default_of(next(iter(annotations)), name)], "description": f"Only the default: {option.text}."}

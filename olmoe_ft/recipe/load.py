@@ -1,4 +1,4 @@
-"""From a file and overrides to a recipe."""
+"""Load a recipe from a file and overrides."""
 
 import os
 from collections.abc import Iterable
@@ -24,14 +24,14 @@ class Override(NamedTuple):
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe, lay it over what it extends, apply overrides, resolve a pipeline, check everything.
+    """Read a recipe, merge it with what it extends, apply overrides, resolve a pipeline, check everything.
 
     Args:
         path: the YAML file, or the name of a recipe that comes with the package (`tiny/sft`).
         overrides: `section.key=value` each, the value as YAML; `data.train.0.weight=0.5` reaches into a list. In a
             pipeline `training.max_steps=2` reaches every stage and `stages.0.training.max_steps=2` only the first.
     Raises:
-        UserError: the file cannot be read, or with every mistake in the recipe and the overrides.
+        UserError: the file cannot be read, or the recipe or the overrides are wrong; it has every mistake.
     """
     document = read_document(recipe_file(path))
     MISSED.clear()
@@ -43,12 +43,14 @@ def load_recipe(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     with gathered(messages):
         recipe = _recipe(document, assignments)
     if messages:
-        raise UserError(list(dict.fromkeys(messages)))  # the stages of a pipeline share sections, and their mistakes
+        raise UserError(
+            list(dict.fromkeys(messages))
+        )  # stages of a pipeline share sections, so the same mistake comes up more than once
     return recipe
 
 
 def recipe_file(name: str | os.PathLike[str]) -> Path:
-    """The file of a recipe: the one that is there, else the shipped one of that name.
+    """The file of a recipe: the file at this path, otherwise the recipe of this name in the package.
 
     Raises:
         UserError: there is neither.
@@ -58,7 +60,7 @@ def recipe_file(name: str | os.PathLike[str]) -> Path:
     if (file := shipped_recipe(os.fspath(name))) is not None:
         return file
     raise UserError(
-        f"{name}: there is no such file in {Path.cwd()}, and no recipe of this name comes with olmoe_ft"
+        f"{name}: there is no such file in {Path.cwd()}, and olmoe_ft has no recipe of this name"
         f"{nearest(os.fspath(name), recipe_names())}; `olmoe-ft recipes` lists them"
     )
 
@@ -67,7 +69,7 @@ def parse_override(text: str) -> Override:
     """Split `section.key=value`.
 
     Raises:
-        UserError: no `=`, no such section, or a value that is not YAML.
+        UserError: there is no `=`, no such section, or the value is not YAML.
     """
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
@@ -75,12 +77,14 @@ def parse_override(text: str) -> Override:
     section = key.partition(".")[0]
     known = list(Recipe.model_fields)
     if section not in known:
-        said = unknown_key((section,), known).replace("unknown key", "unknown section")
-        raise UserError(f"{OVERRIDE}: {key}: {said}")
+        message = unknown_key((section,), known).replace("unknown key", "unknown section")
+        raise UserError(f"{OVERRIDE}: {key}: {message}")
     try:
         return Override(key, parse_value(value))
     except ValueError as error:
-        raise UserError(f'{OVERRIDE}: {key}: found "{value}", which is not valid YAML ({error})') from None
+        raise UserError(
+            f'{OVERRIDE}: {key}: found "{value}", which is not valid YAML ({error}); put a text in quotes'
+        ) from None
 
 
 def _recipe(document: Document, assignments: list[Override]) -> Recipe:

@@ -1,4 +1,4 @@
-"""What a launch may not ask for, in accelerate's file or in the environment that `accelerate launch` makes of it."""
+"""Launch settings that are refused, in accelerate's file or in the environment variables it turns into."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ ARITHMETIC = {"float32": ("no",), "bfloat16": ("no", "bf16")}
 
 
 def check_shards(where: str, sizes: Mapping[str, Any]) -> None:
-    """Refuse sequence, context and tensor parallelism: attention here would see a part of a row and take it for all.
+    """Refuse sequence, context and tensor parallelism: attention here would see part of a row as if it were all of it.
 
     Args:
         where: the file, or the environment.
-        sizes: accelerate's `parallelism_config`, or the variables made of it, whatever is before the names in SHARDS.
+        sizes: accelerate's `parallelism_config`, or its environment variables; any prefix before the names in SHARDS.
     Raises:
         UserError: one of the sizes is not 1.
     """
@@ -24,35 +24,37 @@ def check_shards(where: str, sizes: Mapping[str, Any]) -> None:
         kind = key.lower().removeprefix("parallelism_config_").removesuffix("_size")
         if kind in SHARDS and str(size) != "1":
             raise UserError(
-                f"{where}: {key} is {size}, but attention and losses here need whole rows and weights; remove it, "
-                f"and {INSTEAD}"
+                f"{where}: found {key} {size}; allowed: 1, because attention and losses here need whole rows and "
+                "weights; "
+                f"remove it, and {INSTEAD}"
             )
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
-    """Refuse a launch by FSDP, by Megatron-LM, or that shards rows.
+    """Refuse a launch under FSDP or Megatron-LM, or one that shards rows.
 
     Raises:
-        UserError: it is one.
+        UserError: it is such a launch.
     """
     if environment.get("ACCELERATE_USE_FSDP") == "true":
         raise UserError(
-            "accelerate: FSDP is not supported (it was never tried here, and would shard weights that the optimizer "
-            f"reads whole); {INSTEAD}"
+            "accelerate: FSDP is not supported (it is untested here, and it shards weights that the optimizer "
+            f"needs whole); {INSTEAD}"
         )
     if environment.get("ACCELERATE_USE_MEGATRON_LM") == "true":
-        raise UserError(f"accelerate: Megatron-LM is not supported, which trains networks of its own; {INSTEAD}")
+        raise UserError(f"accelerate: Megatron-LM is not supported, because it trains its own networks; {INSTEAD}")
     check_shards("the environment", environment)
 
 
 def check_mixed_precision(recipe: Recipe, mixed: str, where: str) -> None:
-    """Refuse an arithmetic of accelerate's that is not the recipe's.
+    """Refuse a `mixed_precision` of accelerate's that contradicts the recipe.
 
     Raises:
-        UserError: `mixed_precision` says something else than `model.dtype`.
+        UserError: `mixed_precision` does not match `model.dtype`.
     """
     if mixed not in ARITHMETIC[recipe.model.dtype]:
         raise UserError(
-            f"{where}: mixed_precision is {mixed}, but model.dtype is {recipe.model.dtype} and decides the arithmetic; "
+            f"{where}: found mixed_precision {mixed}, but model.dtype is {recipe.model.dtype}, which decides the "
+            "precision; "
             "set mixed_precision: 'no' there, or change model.dtype"
         )

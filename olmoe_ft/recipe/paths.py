@@ -1,8 +1,8 @@
-"""Where the files are that a recipe names.
+"""Find the files that a recipe names.
 
-A name is looked up beside the file that wrote it, then from the working folder, then among the files that come with the
-package. A value from the command line was written in no file. What is found nowhere stays as it is: it may be a name on
-the Hub, or a run that is to come.
+A name is looked for beside the file that names it, then in the working folder, then among the files that come with the
+package. A value from the command line belongs to no file. A name that is found nowhere is kept as it is: it may be a
+name on the Hub, or a run that does not exist yet.
 """
 
 import os
@@ -25,13 +25,12 @@ PATHS = (
     "data.decontaminate_against.*.path",
 )
 
-# What was looked for beside the recipe that was loaded last, and was not there: for the messages of those who try to
-# read it. `load_recipe` clears it.
+# What was looked for beside the recipe that was loaded last, and was not there. The messages about files that cannot
 MISSED: dict[str, list[str]] = {}
 
 
 def with_found_paths(document: Document) -> dict[str, Any]:
-    """The values of a recipe with every path as it can be opened from the working folder.
+    """The values of a recipe, with every path changed so that it can be opened from the working folder.
 
     The runs of a pipeline's own stages are always below the working folder.
     """
@@ -49,7 +48,7 @@ def with_paths(values: Mapping[str, Any], change: Callable[[str, str], str]) -> 
     """The values of a recipe with its paths changed.
 
     Args:
-        change: from the dotted key and the path to the new path.
+        change: gets the dotted key and the path, returns the new path.
     """
     changed: Any = dict(values)
     for pattern in PATHS:
@@ -58,7 +57,7 @@ def with_paths(values: Mapping[str, Any], change: Callable[[str, str], str]) -> 
 
 
 def sought(name: str) -> str:
-    """Where a file that is not there was looked for, for a message."""
+    """The places where a missing file was looked for, for a message."""
     places = [f"{file} (beside the recipe)" for file in MISSED.get(name, [])]
     places.append(str(Path.cwd() / name) if not os.path.isabs(name) else name)
     if is_shipped_name(name):
@@ -68,11 +67,13 @@ def sought(name: str) -> str:
 
 def _look_up(name: str, file: str) -> str:
     folder = os.path.abspath(os.path.dirname(file))
-    installed = not CHECKOUT and f"{folder}/".startswith(f"{FILES}/")  # nobody keeps files beside such a recipe
+    installed = not CHECKOUT and f"{folder}/".startswith(f"{FILES}/")  # users keep no files inside an installed package
     if file and not installed and folder != os.getcwd() and not os.path.isabs(name):
         beside = os.path.normpath(os.path.join(folder, name))
         below = not os.path.relpath(beside).startswith("..")
-        beside = os.path.relpath(beside) if below else beside  # the same however the recipe's path was typed
+        beside = (
+            os.path.relpath(beside) if below else beside
+        )  # the same path, whichever way the recipe's path was typed
         if os.path.exists(beside):
             return beside
         if beside not in MISSED.setdefault(name, []):

@@ -1,7 +1,7 @@
-"""A pipeline: stages that start from each other, each resolved to a whole recipe of its own.
+"""A pipeline: stages that each start from the one before, each resolved to a complete recipe.
 
-A stage is laid together from, lowest first: the file its item extends; the pipeline's own sections; for all but the
-first, the run of the stage before as `model.path`; the item's own keys; the command line.
+A stage is merged from these layers, lowest first: the file that its item extends; the pipeline's own sections; for all
+but the first, the run of the stage before as `model.path`; the item's own keys; the command line.
 """
 
 import re
@@ -23,7 +23,7 @@ Assignment = tuple[str, Any]  # dotted key and value, from the command line
 
 
 def check_pipeline(document: Document, assignments: Sequence[Assignment]) -> Recipe:
-    """The recipe of a pipeline, its stages resolved.
+    """The recipe of a pipeline, with its stages resolved.
 
     Args:
         document: the pipeline's file.
@@ -39,10 +39,10 @@ def check_pipeline(document: Document, assignments: Sequence[Assignment]) -> Rec
                 document = assign(document, key, value)
     items = document.values.get("stages")
     if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
-        needed = "a pipeline needs a list of stages, such as `- extends: sft.yaml`"
+        needed = "allowed: a list of stages, such as `- extends: sft.yaml`"
         raise UserError([*messages, *located(document, [("stages", f"found {shown(items)}; {needed}")])])
     messages += [
-        f"{OVERRIDE}: {key}: there is no such stage; the stages are 0 to {len(items) - 1}"
+        f"{OVERRIDE}: {key}: there is no such stage; allowed: 0 to {len(items) - 1}"
         for key, _ in assignments
         if (number := re.match(r"stages\.(\d+)\.", key)) and int(number[1]) >= len(items)
     ]
@@ -58,7 +58,7 @@ def check_pipeline(document: Document, assignments: Sequence[Assignment]) -> Rec
 def _checked_stages(
     document: Document, assignments: Sequence[Assignment], count: int, messages: list[str]
 ) -> Iterator[Recipe]:
-    """Every stage that is right; what is wrong with the others is added to the messages."""
+    """Every valid stage; the mistakes of the others are added to the messages."""
     given = document.values.get("name")
     pipeline = given if is_run_name(given) else "pipeline"  # a wrong name is reported once, for the pipeline
     kinds: Counter[str] = Counter()
@@ -71,15 +71,15 @@ def _checked_stages(
             kind = stage_of(stage.values)
             if kind is None:
                 found = shown(stage.values.get("stage"))
-                allowed = " or ".join(STAGES)
-                raise UserError(located(stage, [("stage", f"found {found}; a pipeline's stage is {allowed}")]))
+                allowed = ", ".join(STAGES)
+                raise UserError(located(stage, [("stage", f"found {found}; allowed in a pipeline: {allowed}")]))
             kinds[kind] += 1
             previous = f"{pipeline}/{kind}" + (f"-{kinds[kind]}" if kinds[kind] > 1 else "")
             yield check(merge(stage, Document({"name": previous}, {})))
 
 
 def stage_document(document: Document, index: int, start: Path | None) -> Document:
-    """One stage, laid together from its layers; `start` is the run directory it starts from."""
+    """One stage, merged from its layers; `start` is the run directory it starts from."""
     item = document.at(f"stages.{index}")
     own = item.only(item.values.keys() - {"extends"})
     layers = [document.only(set(STAGE_SECTIONS)), own]
@@ -93,7 +93,7 @@ def stage_document(document: Document, index: int, start: Path | None) -> Docume
 
 
 def _assignments_of(index: int, assignments: Sequence[Assignment]) -> Iterator[Assignment]:
-    """What the command line says about one stage. Where a pipeline starts from is a matter of its first stage."""
+    """The overrides for one stage. `model.path` and `model.config` without a stage number are for the first only."""
     for key, value in assignments:
         section = key.partition(".")[0]
         if key.startswith(f"stages.{index}."):

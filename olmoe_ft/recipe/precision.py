@@ -1,8 +1,8 @@
-"""What holds the numbers of training, in which dtype; and whether a recipe and a machine would lose them.
+"""The dtype of weights, moments and gradients in training, and whether updates would be lost to rounding.
 
-A weight in bf16 has 8 bits: an update smaller than its 2^-9th part rounds to nothing. So something must hold trained
-weights in fp32: DeepSpeed does, and so does olmoe_ft's own optimizer (docs/optimizer.md), which stands in the place of
-transformers' default where DeepSpeed is not.
+A weight in bf16 has 8 bits of precision: an update smaller than 2^-9 of the weight rounds to nothing. So something must
+hold the trained weights in fp32. DeepSpeed does, and so does olmoe_ft's own optimizer (docs/optimizer.md), which
+replaces transformers' default where DeepSpeed is not used.
 """
 
 import json
@@ -20,7 +20,7 @@ OWN = "olmoe_ft's AdamW"
 
 
 class Precision(NamedTuple):
-    """Of the weights that are trained, in words."""
+    """The dtypes used for the trained weights, in words."""
 
     weights: str
     master: str
@@ -33,15 +33,15 @@ class Precision(NamedTuple):
 
 
 def trains_bfloat16(recipe: Recipe) -> bool:
-    """Whether weights are trained that only DeepSpeed would hold in fp32: all but PEFT's factors, which are."""
+    """Whether bf16 weights are trained: all trained weights but PEFT's factors, which are in fp32 anyway."""
     return recipe.model.dtype == "bfloat16" and (recipe.lora is None or recipe.router.train == "full")
 
 
 def precision(recipe: Recipe, deepspeed: bool) -> Precision:
-    """Of a recipe on a machine.
+    """The precision of a recipe on a machine.
 
     Args:
-        deepspeed: whether DeepSpeed trains; it keeps adapters in bf16 too, and fp32 copies of all that is trained.
+        deepspeed: whether DeepSpeed trains; it keeps adapters in bf16 too, with fp32 copies of all trained weights.
     """
     moments = f"as {optim} keeps them" if (optim := recipe.training.get("optim")) else "float32"
     if recipe.model.dtype == "float32" or not (deepspeed or trains_bfloat16(recipe)):
@@ -58,21 +58,22 @@ def precision(recipe: Recipe, deepspeed: bool) -> Precision:
 
 
 def check_optimizer(recipe: Recipe, deepspeed: bool, where: str) -> None:
-    """Refuse an optimizer that would round updates of bf16 weights away.
+    """Refuse an optimizer that would round away the updates of bf16 weights.
 
     Args:
-        deepspeed: whether fp32 copies of the trained weights are held by DeepSpeed.
+        deepspeed: whether DeepSpeed holds fp32 copies of the trained weights.
         where: the machine, for the message.
     Raises:
-        UserError: `training.optim` names one where nothing else holds the weights in fp32.
+        UserError: `training.optim` names one, and nothing else holds the weights in fp32.
     """
     optim = recipe.training.get("optim")
     if deepspeed or optim is None or not trains_bfloat16(recipe):
         return
     raise UserError(
-        f"training.optim: found {shown(optim)} with model.dtype bfloat16 on {where}, where nothing holds the trained "
-        f"weights in float32: it would round most updates away. Remove it, and {OWN} trains, which keeps every "
-        "weight's lower half; or set model.dtype: float32; or launch with configs/accelerate/zero2.yaml or zero3.yaml"
+        f"training.optim: found {shown(optim)} with model.dtype bfloat16 on {where}, where no float32 copy of the "
+        "trained "
+        f"weights exists: most updates would round to nothing; remove it to train with {OWN}, which keeps the lower "
+        "half of every weight; or set model.dtype: float32; or launch with configs/accelerate/zero2.yaml or zero3.yaml"
     )
 
 
@@ -80,8 +81,8 @@ def deepspeed_here(environment: Mapping[str, str] | None = None) -> bool:
     """Whether this process was launched under DeepSpeed.
 
     Raises:
-        UserError: under FSDP or another launch that is not supported, or under a DeepSpeed whose configuration cannot
-            be read, keeps no fp32 copies or shards rows.
+        UserError: FSDP or another launcher that is not supported, or a DeepSpeed configuration that cannot be read,
+            keeps no fp32 copies or shards rows.
     """
     environment = os.environ if environment is None else environment
     check_environment(environment)
@@ -91,10 +92,10 @@ def deepspeed_here(environment: Mapping[str, str] | None = None) -> bool:
         try:
             settings = json.loads(Path(file).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            mend = (
+            remedy = (
                 "name a file of configs/deepspeed/ (`olmoe-ft recipes copy configs/accelerate/zero3` writes one here)"
             )
-            raise UserError(f"{file}: no readable DeepSpeed configuration ({error}); {mend}") from None
+            raise UserError(f"{file}: the DeepSpeed configuration cannot be read ({error}); {remedy}") from None
         check_deepspeed(file, settings)
     return True
 
@@ -103,14 +104,17 @@ def check_deepspeed(file: str, settings: Any) -> None:
     """Refuse a DeepSpeed configuration that keeps master weights in half precision, or shards rows or layers.
 
     Raises:
-        UserError: it does, or is no configuration.
+        UserError: it does, or it is not a configuration.
     """
     if not isinstance(settings, Mapping):
         raise UserError(f"{file}: not a DeepSpeed configuration; compare it with those in configs/deepspeed/")
     for section, key in (("bf16", "bf16_master_weights_and_grads"), ("fp16", "fp16_master_weights_and_grads")):
         found = settings.get(section, {})
         if isinstance(found, Mapping) and found.get(key):
-            raise UserError(f"{file}: {section}.{key} rounds most updates away; remove it, so that they are in fp32")
+            raise UserError(
+                f"{file}: found {section}.{key}, with which most updates round to nothing; remove it to keep them in "
+                "float32"
+            )
     tensor_parallel = settings.get("tensor_parallel")
     tensor_parallel = tensor_parallel if isinstance(tensor_parallel, Mapping) else {}
     check_shards(

@@ -1,4 +1,4 @@
-"""The sections of a recipe and what each field may hold. What fields say about each other is in `rules`."""
+"""The sections of a recipe and what each field may hold. The rules between fields are in `rules`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,14 +31,13 @@ STAGE_NAMES = (
 )
 
 # Only a pipeline lacks the sections that every stage must have, and only its stages are run. Typed Any, so that code
-# that runs a stage need not ask whether its model is there.
 ABSENT: Any = None
 
 
 class Section(BaseModel):
-    """No unknown keys, no conversions (a text is no number, true is no 1; a whole number is a number), no changes.
+    """No unknown keys, no conversions ("1" is not a number, true is not 1; a whole number is a number), no changes.
 
-    A null is as if it were not written: it takes away what a file below has set.
+    A null counts as absent: it removes a value that an extended file has set.
     """
 
     model_config = ConfigDict(
@@ -59,59 +58,61 @@ class Model(Section):
     path: Text | None = None
     """Checkpoint folder, run directory or Hub name."""
     config: Text | None = None
-    """Model JSON whose network starts from random weights."""
+    """JSON file that describes a network, which then starts from random weights."""
     tokenizer: Text | None = None
-    """Folder or Hub name of the tokenizer; needed beside `config`, otherwise by default the one at `path`."""
+    """Folder or Hub name of the tokenizer. Required with `config`; otherwise the default is the one at `path`."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Type of the weights in memory, by torch's name."""
+    """Data type of the weights in memory, by torch's name."""
     quantization: Literal["nf4"] | None = None
-    """Keep the frozen weights of attention and experts in 4 bit under the adapters; on a GPU."""
+    """Keep the frozen weights of attention and experts in 4 bits, under the adapters (QLoRA). Needs a GPU."""
     attn_implementation: Attention = "sdpa"
     """Attention back end, by transformers' name."""
 
 
 class Router(Section):
-    """The router's part of the objective. Never defaulted: published recipes disagree, so each says what it wants."""
+    """The router's part of the objective. It has no default: published recipes disagree, so each recipe must choose."""
 
     load_balancing_coef: float = Field(ge=0)
-    """Weight of the load balancing loss, which is 1.0 at balance; pretraining used 0.01."""
+    """Weight of the load balancing loss, which is 1.0 for a balanced router. Pretraining used 0.01."""
     z_loss_coef: float = Field(ge=0)
-    """Weight of the router z-loss; pretraining used 0.001."""
+    """Weight of the router z-loss. Pretraining used 0.001."""
     scope: Scope = "layer"
-    """Balance every layer (as in pretraining), or all layers pooled (as transformers does)."""
+    """Balance each layer by itself (as in pretraining), or all layers pooled (as transformers does)."""
     tokens: Tokens = "non_padding"
-    """Which tokens count in both losses and the statistics: all but padding, all, or those of the answers."""
+    """Which tokens count in both losses and in the statistics: all but padding, all, or only those of the answers."""
     balance_over: BalanceOver = "micro_batch"
-    """Whose tokens are to be balanced together: a process's micro-batch, the micro-batches that all processes work on
-    at once, or those and the ones before them in the optimizer step."""
+    """Which tokens are balanced together: those of one process's micro-batch, of the current micro-batches of all
+    processes (`ranks`), or of all micro-batches so far in the optimizer step (`accumulation`)."""
     train: Literal["full", "frozen", "lora"]
-    """The router's own weights: `full` trains them, `frozen` leaves them alone, `lora` adapts them."""
+    """The router's own weights: `full` trains them, `frozen` leaves them alone, `lora` trains adapters on them."""
 
 
 class Lora(Section):
-    """Low-rank adapters, by PEFT. Without this section all weights are trained."""
+    """Low-rank adapters, from PEFT. Without this section all weights are trained."""
 
     r: int = Field(ge=1)
     """Rank of the factors."""
     alpha: float = Field(gt=0)
     """The update is scaled by alpha / r, or alpha / sqrt(r) with `use_rslora`."""
     attention: bool
-    """Adapt the four projections of every attention layer."""
+    """Put adapters on the four projections of every attention layer."""
     experts: bool
-    """Adapt the weights of every expert."""
+    """Put adapters on the weights of every expert."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Probability of dropping an adapter's input; 0 with experts or an adapted router."""
+    """Probability of dropping an adapter's input. Must be 0 with adapters on experts or on the router."""
     use_rslora: bool = False
-    """Scale by alpha / sqrt(r), which keeps updates alike over ranks."""
+    """Scale by alpha / sqrt(r), which keeps the size of updates about the same for every rank."""
     init_lora_weights: bool | Literal["gaussian", "orthogonal"] = True
-    """First values of the factors, by PEFT's names; true is PEFT's default and gaussian another, both with B at 0, so
-    that training starts from the base; false starts elsewhere; orthogonal is for attention alone."""
+    """Initial values of the factors, by PEFT's names. With true (PEFT's default) and gaussian, B is 0, so training
+    starts from the base model; with false it starts elsewhere. orthogonal works on attention only."""
 
     @field_validator("init_lora_weights", mode="before")
     @classmethod
     def _known_initialisation(cls, value: object) -> object:
         if not isinstance(value, bool) and value not in ("gaussian", "orthogonal"):
-            allowed = "true, false, gaussian, orthogonal; PEFT's others change the base weights or need a run over data"
+            allowed = (
+                "true, false, gaussian, orthogonal; PEFT's others change the base weights or need a pass over the data"
+            )
             raise PydanticCustomError("expected", allowed)
         return value
 
@@ -122,47 +123,47 @@ class Source(Section):
     path: Text
     """File (.jsonl, .json, .csv, each also as .gz; .parquet), folder or Hub name."""
     weight: float = Field(1.0, gt=0, le=1)
-    """Share of its rows drawn for every epoch, by the seed and before training: 0.2 is the same fifth in each epoch."""
+    """Share of the rows to use. They are drawn once, by the seed: 0.2 is the same fifth of the rows in every epoch."""
     repeat: int = Field(1, ge=1)
-    """How often each drawn row stands in an epoch."""
+    """How often each drawn row is used in an epoch."""
     max_rows: int | None = Field(None, ge=1)
-    """Read only the first rows of the source; `weight` then draws from these."""
+    """Read only this many rows from the start of the source; `weight` then draws from these."""
     format: Format | None = None
-    """How a row is read; by default recognised by its keys."""
+    """Format of the rows. By default it is recognised from their keys."""
     columns: Mapping[str, Text] = Field(default_factory=dict)
-    """Keys to rename before a row is read, from the source's name to the format's: `{query: prompt}`."""
+    """Keys to rename before a row is read, from the name in the file to the name of the format: `{query: prompt}`."""
     ignore: tuple[Text, ...] = Field((), strict=False)
-    """Keys of its rows, turns and content parts to leave unread, although they could carry a part of the example:
-    `[images, label]`. Without it such a key is an error."""
+    """Keys of rows, turns and content parts to leave out, although they could be part of the example:
+    `[images, label]`. A key like that is an error unless it is listed here."""
     split: Text = "train"
-    """Split of a folder or Hub data set."""
+    """Split of a folder or Hub dataset."""
     config: Text | None = None
-    """Configuration of a folder or Hub data set that has several."""
+    """Configuration of a folder or Hub dataset that has several."""
     revision: Text | None = None
-    """Branch, tag or commit of a Hub data set."""
+    """Branch, tag or commit of a Hub dataset."""
 
     @field_validator("columns")
     @classmethod
     def _one_name_each(cls, columns: Mapping[str, str]) -> Mapping[str, str]:
         if len(set(columns.values())) < len(columns):
-            raise PydanticCustomError("expected", "a name of its own for each column")
+            raise PydanticCustomError("expected", "a different new name for each column; rename one of them")
         return columns
 
 
 class Benchmark(Section):
-    """Questions that should not stand in training."""
+    """Questions that should not appear in the training rows."""
 
     path: Text
     """File, folder or Hub name."""
     columns: Mapping[str, Text] = Field(default_factory=dict)
-    """Keys to rename before a row is read; a question stands in `question`, `prompt`, `problem`, `query`,
-    `instruction`, `input`, `messages`, `conversations`, `turns` or `text`, the first that is filled."""
+    """Keys to rename before a row is read. The question is taken from the first of these keys that is filled:
+    `question`, `prompt`, `problem`, `query`, `instruction`, `input`, `messages`, `conversations`, `turns`, `text`."""
     split: Text | None = None
-    """Split of a folder or Hub data set, by default test."""
+    """Split of a folder or Hub dataset, by default test."""
     config: Text | None = None
-    """Configuration of a Hub data set that has several."""
+    """Configuration of a Hub dataset that has several."""
     revision: Text | None = None
-    """Branch, tag or commit of a Hub data set."""
+    """Branch, tag or commit of a Hub dataset."""
 
     @model_validator(mode="before")
     @classmethod
@@ -171,64 +172,64 @@ class Benchmark(Section):
 
 
 class Answers(Section):
-    """Held-out prompts with checkable answers, generated greedily before and after training."""
+    """Held-out prompts with known answers. The model answers them greedily, before and after training."""
 
     path: Text
-    """File of rows with a prompt and an `answer`."""
+    """File of rows, each with a prompt and an `answer`."""
     max_new_tokens: int = Field(64, ge=1)
-    """Longest completion, in tokens."""
+    """Maximum length of a completion, in tokens."""
     batch_size: int = Field(128, ge=1)
-    """Prompts generated at once by each process."""
+    """Prompts that each process answers at once."""
     limit: int | None = Field(None, ge=1)
-    """Use only the first prompts of the file."""
+    """Use only this many prompts from the start of the file."""
 
 
 class Data(Section):
-    """What the stage learns from and is measured on."""
+    """The rows that the stage learns from and is measured on."""
 
     train: tuple[Source, ...] = Field(strict=False)
-    """Sources that are mixed for training; at least one."""
+    """Sources that are mixed for training, at least one."""
     eval: tuple[Source, ...] = Field((), strict=False)
-    """Sources of the evaluation loss."""
+    """Sources for the evaluation loss."""
     answers: Answers | None = None
-    """Held-out prompts whose answers are generated and compared."""
+    """Held-out prompts; the model's answers are compared with the known ones."""
     learn: Literal["all_answers", "last_answer", "completion"] = "all_answers"
-    """Which assistant turns stage sft learns: all of them, the last of each row, or those of `completion` (or Alpaca's
-    `output`) but none in the prompt. Plain texts are learned whole."""
+    """Which assistant turns stage sft learns: all of them, the last one of each row, or only those in `completion` (or
+    Alpaca's `output`) and none in the prompt. Plain texts are learned whole."""
     turn_marks: Literal["refuse", "obey"] = "refuse"
-    """Marks of single turns (`train`, `trainable`, `loss`, `loss_mask`, `weight`, `loss_weight`; 0, 1, true or false):
-    refuse one that would leave an answer out, or obey it. They choose among what `learn` leaves."""
+    """Marks on single turns (`train`, `trainable`, `loss`, `loss_mask`, `weight`, `loss_weight`; 0, 1, true or false):
+    `refuse` a mark that would leave an answer out, or `obey` it. Marks choose among the turns that `learn` selects."""
     max_prompt_length: int | None = Field(None, ge=1)
-    """Tokens that stay of a prompt in a row longer than `training.max_length`. By default, with `long_prompts:
-    keep_end`, as many as the answer leaves; otherwise as many as fit into `max_length`. A row within
-    `training.max_length` is never cut."""
+    """Prompt tokens to keep in a row longer than `training.max_length`. The default with `long_prompts: keep_end` is as
+    many as the answer leaves room for; otherwise as many as fit into `max_length`. A row within `training.max_length`
+    is never cut."""
     long_prompts: Long = "keep_start"
-    """What becomes of such a prompt: keep its start, keep its end (and the BOS), or drop the row. The prompt is all
-    before the last answer that is learned."""
+    """What to do with a prompt that is too long: keep its start, keep its end (and the BOS), or drop the row. The
+    prompt is everything before the last answer that is learned."""
     long_answers: Long = "keep_start"
-    """What becomes of an answer that then does not fit: keep its start (and lose the EOS), keep its end, or drop the
-    row."""
+    """What to do with an answer that then still does not fit: keep its start (and lose the EOS), keep its end, or drop
+    the row."""
     malformed: Literal["stop", "drop"] = "stop"
-    """At a row that cannot be read: stop, or leave it out and count it."""
+    """What to do with a row that cannot be read: stop, or drop the row and count it."""
     max_dropped: float = Field(0.01, ge=0, le=1)
-    """Largest share of a source's rows that may be lost, malformed or left without a supervised token; above it the run
-    stops."""
+    """Largest share of a source's rows that may be dropped, because they are malformed or have no token to learn. Above
+    it the run stops."""
     decontaminate_against: tuple[Benchmark, ...] = Field((), strict=False)
-    """Benchmarks whose questions are looked for in the training rows: paths or Hub names, or `{path: …, split: …}`."""
+    """Benchmarks to look for in the training rows: paths or Hub names, or `{path: …, split: …}`."""
     decontaminate: bool = False
-    """Leave out rows in which a held-out prompt stands (of `eval`, `answers` or `decontaminate_against`; 13 words in a
-    row, or a whole short prompt). They are reported either way."""
+    """Leave out rows that contain a held-out prompt (of `eval`, `answers` or `decontaminate_against`): 13 words in a
+    row, or the whole of a shorter prompt. They are reported either way."""
     cache: Text | None = None
-    """Folder where rows are kept once they are read and tokenized, by content; `olmoe-ft prepare` fills it. By default
-    beside the data sets that the `datasets` library keeps."""
+    """Folder that keeps the rows once they are read and tokenized; `olmoe-ft prepare` fills it. By default it is beside
+    the cache of the `datasets` library."""
 
 
 class Tracking(Section):
-    """Where the records go beside `metrics.jsonl`."""
+    """Where the records go, besides `metrics.jsonl`."""
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
-    """Weights & Biases: `auto` is online where a key is found and the server answers, otherwise offline. WANDB_MODE and
-    WANDB_DISABLED can switch off what this switches on."""
+    """Weights & Biases: `auto` is online if there is a key and the server answers, otherwise offline. The environment
+    variables WANDB_MODE and WANDB_DISABLED can switch it off."""
     project: Text = "olmoe_ft"
     """Name of the W&B project."""
 
@@ -242,7 +243,8 @@ class Recipe(Section):
     """One run, fully checked: a single stage, or the stages of a pipeline in order."""
 
     name: Text
-    """Name of the run directory `runs/<name>/`: letters, digits, `.`, `_`, `-`. A pipeline names its stages."""
+    """Name of the run directory `runs/<name>/`: letters, digits, `.`, `_`, `-`. A pipeline names the runs of its
+    stages by itself."""
     stage: StageName = Field(description=STAGE_NAMES)
     model: Model = ABSENT
     """The network to start from."""
@@ -251,13 +253,13 @@ class Recipe(Section):
     router: Router = ABSENT
     """The router's part of the objective."""
     lora: Lora | None = None
-    """Adapters; without them all weights are trained."""
+    """Adapters. Without them all weights are trained."""
     training: Mapping[str, Any] = Field(default_factory=dict)
     """Arguments of the trainer, by the names of TRL's configuration of the stage, such as `SFTConfig`."""
     tracking: Tracking = Tracking()
     """Where the records go."""
     stages: tuple["Recipe", ...] = Field((), strict=False)
-    """The stages of a pipeline, in order; no other recipe has any."""
+    """The stages of a pipeline, in order. Only a pipeline has them."""
 
     @field_validator("training")
     @classmethod
@@ -288,9 +290,9 @@ class Recipe(Section):
         return Path("runs") / self.name
 
     def to_yaml(self) -> str:
-        """The resolved recipe, all defaults filled in; `load_recipe` reads it back to an equal one.
+        """The resolved recipe, with all defaults filled in; `load_recipe` reads it back to an equal one.
 
-        Files that come with the package have their names, wherever it is installed.
+        Files that come with the package are written by name, so that it does not matter where it is installed.
         """
         return dump_yaml(self._written())
 

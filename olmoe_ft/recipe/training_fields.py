@@ -25,10 +25,10 @@ SCALARS = {"int": "a whole number", "float": "a number", "bool": "true or false"
 
 @cache
 def training_fields(stage: str) -> dict[str, str]:
-    """Every field a stage's trainer takes, from its name to its annotation (`int`, `float | None`, ...).
+    """Every field that a stage's trainer takes, with its annotation (`int`, `float | None`, ...).
 
     Raises:
-        RuntimeError: trl or transformers is not installed, or its source has another shape than expected.
+        RuntimeError: trl or transformers is not installed, or its source is not laid out as expected.
     """
     fields: dict[str, str] = {}
     for package, file, name in (*BASES, _own(stage)):
@@ -45,7 +45,7 @@ def default_of(stage: str, name: str) -> Any:
 
 
 def _default(value: ast.expr | None, owner: ast.ClassDef) -> Any:
-    """What an expression for a field's default stands for; `owner` is the class that the field is in."""
+    """The value of the expression for a field's default; `owner` is the class that has the field."""
     if isinstance(value, ast.Call):  # field(default=…) or field(default_factory=…)
         keywords = {keyword.arg: keyword.value for keyword in value.keywords}
         return _default(keywords.get("default", keywords.get("default_factory")), owner)
@@ -53,7 +53,7 @@ def _default(value: ast.expr | None, owner: ast.ClassDef) -> Any:
         return ast.literal_eval(value.body)
     if isinstance(value, ast.Name) and value.id == "list":
         return []
-    if isinstance(value, ast.Name):  # a variable of the class; what is assigned last holds for a new torch
+    if isinstance(value, ast.Name):  # a variable of the class; the last assignment is the one for a new torch
         assigned = [item for item in ast.walk(owner) if isinstance(item, ast.Assign)]
         value = next(item.value for item in reversed(assigned) if ast.unparse(item.targets[0]) == value.id)
     assert value is not None
@@ -61,7 +61,7 @@ def _default(value: ast.expr | None, owner: ast.ClassDef) -> Any:
 
 
 def help_of(stage: str, name: str) -> str:
-    """What a field does, in the words of the library that defines it; nothing where it has none."""
+    """What a field does, in the words of the library that defines it; empty if it says nothing."""
     text = ""
     for place in (*BASES, _own(stage)):
         if (field := _annotated(_class(*place)).get(name)) is not None:
@@ -71,13 +71,13 @@ def help_of(stage: str, name: str) -> str:
 
 
 def allowed_scalars(annotation: str) -> tuple[str, ...]:
-    """The scalar types that an annotation allows, in its order; nothing where it allows other types too."""
+    """The scalar types that an annotation allows, in its order; empty if it allows other types too."""
     names = tuple(name.strip() for name in annotation.split("|"))
     return names if all(name in SCALARS for name in names) else ()
 
 
 def fits(value: Any, annotation: str) -> bool:
-    """Whether a value may be given for a field; what is more than scalars is left to TRL to judge."""
+    """Whether a value has an allowed type; fields that take more than scalars are left to TRL to check."""
     allowed = allowed_scalars(annotation)
     match value:
         case bool():
@@ -100,7 +100,7 @@ class Parameter(NamedTuple):
     """A parameter of a function."""
 
     annotation: str
-    """As it is written, or "float" where nothing is."""
+    """As written in the source; "float" if there is none."""
     needed: bool
     """Whether it has no default."""
 
@@ -121,12 +121,14 @@ def parameters(package: str, file: str, name: str) -> dict[str, Parameter]:
 
 @cache
 def dictionary(package: str, file: str, name: str) -> dict[str, str]:
-    """A dictionary of a module, keys and values as they are written: from `SchedulerType.LINEAR` to a function."""
+    """A dictionary of a module, with keys and values as written in the source: `SchedulerType.LINEAR` to a function."""
     for node in _statements(_source(package, file)):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(node.value, ast.Dict):
             keys = (ast.unparse(key) for key in node.value.keys if key is not None)
             return dict(zip(keys, map(ast.unparse, node.value.values), strict=True))
-    raise RuntimeError(f"{file} of {package} does not define {name}; install the pinned version of {package}")
+    raise RuntimeError(
+        f"{file} of {package} does not define {name}; install the version of {package} that olmoe_ft pins"
+    )
 
 
 def members(enumeration: str) -> dict[str, str]:
@@ -176,7 +178,7 @@ def _definition(package: str, file: str, name: str) -> ast.ClassDef | ast.Functi
     for node in _statements(source):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return node
-    raise RuntimeError(f"{source} does not define {name}; install the pinned version of {package}")
+    raise RuntimeError(f"{source} does not define {name}; install the version of {package} that olmoe_ft pins")
 
 
 def _source(package: str, file: str) -> Path:

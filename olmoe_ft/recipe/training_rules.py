@@ -1,4 +1,4 @@
-"""What the `training` section may hold: TRL's fields and their values, as the table of options says of each."""
+"""Check the `training` section: TRL's fields and their values, by the table of options."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ SECTIONS = ("lr_scheduler_kwargs", "gradient_checkpointing_kwargs", "activation_
 
 
 def broken_training(stage: str, values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Everything that is wrong with the `training` section of a recipe, which need not be one."""
+    """Every mistake in the `training` section of a recipe, which may even not be a section."""
     options = without_absent(stage, values.get("training"))
     wrong = {name: found for name, value in options.items() if (found := list(_broken_option(stage, name, value)))}
     for name, problems in wrong.items():
@@ -36,7 +36,7 @@ def broken_training(stage: str, values: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def without_effect(stage: str, values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Options of a recipe that is right, which change nothing in it."""
+    """Options of a valid recipe that change nothing."""
     given = _given(stage, values, without_absent(stage, values.get("training")))
     for name in given.values:
         if OPTIONS[name].kind == "no effect" and given.changed(name):
@@ -47,9 +47,9 @@ def without_effect(stage: str, values: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def without_absent(stage: str, training: Any) -> dict[str, Any]:
-    """The `training` section without the nulls that only take away what a file below has set.
+    """The `training` section without the nulls that only remove what an extended file has set.
 
-    A null stays where it is a value of the field (`max_length: null` truncates nothing) or the key is wrong anyway.
+    A null is kept if it is a value of the field (`max_length: null` truncates nothing) or if the key is wrong anyway.
     """
     if not isinstance(training, Mapping):
         return {}
@@ -80,11 +80,11 @@ def _broken_option(stage: str, name: str, value: Any) -> Iterator[str]:
     """What is wrong with one option by itself."""
     fields = training_fields(stage)
     if _kind(name) == "set":
-        yield f"found {shown(value)}; the pipeline sets this field: {OPTIONS[name].text}"
+        yield f"found {shown(value)}; a recipe cannot set this field: {OPTIONS[name].text}"
     elif name not in fields:
         yield _unknown(stage, name)
     elif _kind(name) is None:
-        yield f"is a field of a newer {STAGES[stage].config} that was never tried here; remove it"
+        yield f"is a field of a newer {STAGES[stage].config}, which is untested here; remove it"
     elif _kind(name) == "refused":
         default = default_of(stage, name)
         off = value is False and default is None and "bool" in fields[name]
@@ -92,9 +92,9 @@ def _broken_option(stage: str, name: str, value: Any) -> Iterator[str]:
             yield f"found {shown(value)}; {OPTIONS[name].text}"
     elif not fits(value, fields[name]):
         allowed = " or ".join(SCALARS[kind] for kind in allowed_scalars(fields[name]))
-        yield f"found {shown(value)}; {allowed} is needed ({STAGES[stage].config}: {fields[name]})"
+        yield f"found {shown(value)}; allowed: {allowed} ({STAGES[stage].config}: {fields[name]})"
     elif name in SECTIONS and not isinstance(value, Mapping | None):
-        yield f"found {shown(value)}; a section is needed (`key: value` on each line)"
+        yield f"found {shown(value)}; allowed: a section (`key: value` on each line)"
     else:
         yield from _unknown_choice(stage, name, value)
         yield from wrong_number(name, value)
@@ -106,11 +106,14 @@ def _unknown_choice(stage: str, name: str, value: Any) -> Iterator[str]:
     for one in (value if several else [value]) if choices else ():
         assert choices is not None
         if name == "train_sampling_strategy" and one == "batch_rebalance":
-            yield 'found "batch_rebalance", whose micro-batches differ in size but count alike; choose group_by_length'
+            yield (
+                'found "batch_rebalance", which makes micro-batches of different sizes that count the same; choose '
+                "group_by_length"
+            )
         elif one is None or one in choices:
             continue
         elif one is False and "no" in choices:
-            yield 'found false, as YAML reads a bare no; write "no" in quotes'
+            yield 'found false, because YAML reads a bare no as false; write "no" in quotes'
         else:
             names = [choice for choice in choices if isinstance(choice, str)]
             suggestion = nearest(one, names) if isinstance(one, str) else ""
@@ -120,8 +123,11 @@ def _unknown_choice(stage: str, name: str, value: Any) -> Iterator[str]:
 def _unknown(stage: str, name: str) -> str:
     if others := [other for other in STAGES if name in training_fields(other)]:
         configs = ", ".join(f"{STAGES[other].config} (stage {other})" for other in others)
-        return f"is a field of {configs} only; this stage is {stage}"
+        return f"is a field of {configs} only; this stage is {stage}: remove it"
     if (lead := hint("training", name)) is not None:
-        return f"is no field of TRL's {STAGES[stage].config}; {lead}"
+        return f"there is no such field in TRL's {STAGES[stage].config}; {lead}"
     free = [field for field in training_fields(stage) if _kind(field) in ("obeyed", "no effect")]
-    return f"unknown key{nearest(name, free)}; allowed are the fields of TRL's {STAGES[stage].config}"
+    return (
+        f"unknown key{nearest(name, free)}; allowed: the fields of TRL's {STAGES[stage].config}, listed in "
+        "docs/options.md"
+    )

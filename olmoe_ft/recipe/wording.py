@@ -1,4 +1,4 @@
-"""How messages show a value and name the nearest of the known names."""
+"""How messages show a value and suggest a name."""
 
 import json
 from difflib import get_close_matches
@@ -7,7 +7,7 @@ Problem = tuple[str, str]  # dotted key, what is wrong with it
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """A question with the known name that looks most like this one, or nothing."""
+    """A question with the known name that is most like this one; empty if none is."""
     matches = get_close_matches(name, known, n=1)
     return f" (did you mean `{matches[0]}`?)" if matches else ""
 

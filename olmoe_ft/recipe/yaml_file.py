@@ -1,7 +1,8 @@
 """Read YAML into plain values, with the line of every key, and write it.
 
-One dialect both ways: YAML 1.1 as PyYAML reads it, with three traps removed. `2e-5` is a number, `012` and `1:30` are
-texts, a date is a text. Anchors, aliases, tags and keys that are no texts are refused: a recipe shares by `extends`.
+Reading and writing use one dialect: YAML 1.1 as PyYAML reads it, with three traps removed. `2e-5` is a number, `012`
+and `1:30` are texts, a date is a text. Anchors, aliases, tags and keys that are not texts are refused: recipes share
+values by `extends`.
 """
 
 import math
@@ -26,7 +27,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
-            problem = "an alias or a tag; write the value out, or share it by `extends`"
+            problem = "found an alias or a tag; write out the value, or share it with `extends`"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
@@ -46,20 +47,20 @@ for _dialect in (_Loader, _Dumper):
 
 
 def read_document(path: Path, chain: tuple[Path, ...] = ()) -> Document:
-    """A YAML file, laid over the file that its `extends` names, if any. Paths in it are as they were written.
+    """A YAML file, merged over the file that its `extends` names, if any. Paths in it are as they were written.
 
     Args:
         path: the file; `extends` inside it is relative to its folder, or names a recipe of the package.
         chain: the files that extend this one, outermost first.
     Raises:
-        UserError: a file is missing, not readable, not YAML or no mapping, has a key twice, or extends itself.
+        UserError: a file is missing, not readable, not YAML or not a mapping, has a key twice, or extends itself.
     """
     document = _parse(_read_text(path), str(path))
     return extended(document, path, (*chain, path)) if "extends" in document.values else document
 
 
 def extended(document: Document, file: Path, chain: tuple[Path, ...]) -> Document:
-    """A document without its `extends`, laid over the file that it names."""
+    """A document without its `extends`, merged over the file that it names."""
     place, parent = document.place("extends"), document.values["extends"]
     own = document.only(document.values.keys() - {"extends"})
     if parent is None:
@@ -76,17 +77,17 @@ def read_parent(parent: Any, place: Place, file: Path, chain: tuple[Path, ...]) 
         if (shipped := shipped_recipe(parent)) is None:
             hint = _shipped_parent(parent)
             raise UserError(
-                f"{place}: extends: there is no file {target}; the path is relative to {file.parent}/{hint}"
+                f"{place}: extends: {target}: there is no such file; the path is relative to {file.parent}/{hint}"
             )
         target = shipped
     if target.resolve() in (earlier.resolve() for earlier in chain):
         circle = " -> ".join(str(link) for link in (*chain, target))
-        raise UserError(f"{place}: extends: the files extend each other in a circle, {circle}; remove one `extends`")
+        raise UserError(f"{place}: extends: the files extend each other in a circle: {circle}; remove one `extends`")
     return read_document(target, chain)
 
 
 def _shipped_parent(parent: str) -> str:
-    """What to write where a path leads to no file and ends like that of a recipe of the package."""
+    """What to write instead of a path that leads to no file but ends like that of a recipe of the package."""
     short = parent.rpartition("recipes/")[2].removesuffix(".yaml")
     if shipped_recipe(short) is not None:
         return f". To extend the recipe that comes with olmoe_ft, write `extends: {short}`"
@@ -120,11 +121,11 @@ def inline_yaml(value: Any) -> str:
 
 def _read_text(path: Path) -> str:
     if os.path.isdir(path):
-        raise UserError(f"{path} is a folder; name a YAML file in it")
+        raise UserError(f"{path}: this is a folder; name a YAML file in it")
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; check the path, it is relative to {Path.cwd()}") from None
+        raise UserError(f"{path}: there is no such file; check the path, which is relative to {Path.cwd()}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
@@ -139,18 +140,23 @@ def _parse(text: str, file: str) -> Document:
         if root is None:
             raise UserError(f"{file}:1: the file is empty; a recipe needs at least `name` and `stage`")
         if not isinstance(root, yaml.MappingNode):
-            raise UserError(f"{file}:{_line(root)}: a recipe is a mapping of sections (`name: ...`, `stage: ...`)")
+            raise UserError(
+                f"{file}:{_line(root)}: this is not a recipe; write `key: value` on each line, at least `name` and "
+                "`stage`"
+            )
         places: dict[str, Place] = {}
         _walk(root, "", file, places)
         return Document(loader.construct_document(root), places)
     except yaml.YAMLError as error:
         raise UserError(_syntax_message(error, text, file)) from None
     except RecursionError:
-        raise UserError(f"{file}: lists or mappings are nested hundreds deep; a recipe needs five levels") from None
+        raise UserError(
+            f"{file}: lists or mappings are nested hundreds deep; a recipe needs five levels, so remove the others"
+        ) from None
 
 
 def _walk(node: yaml.Node, key: str, file: str, places: dict[str, Place]) -> None:
-    """Note the place of every key below a node, and refuse keys that stand twice or are no texts."""
+    """Note the place of every key below a node, and refuse keys that appear twice or are not texts."""
     places.setdefault(key, Place(file, _line(node)))
     children: list[tuple[str, yaml.Node]] = []
     if isinstance(node, yaml.SequenceNode):
@@ -160,10 +166,10 @@ def _walk(node: yaml.Node, key: str, file: str, places: dict[str, Place]) -> Non
         for name, value in node.value:
             if not isinstance(name, yaml.ScalarNode) or not name.tag.endswith(":str"):
                 shown = name.value if isinstance(name, yaml.ScalarNode) else "a list or mapping"
-                raise UserError(f"{file}:{_line(name)}: found {shown} as a key; keys are names, or texts in quotes")
+                raise UserError(f"{file}:{_line(name)}: found {shown} as a key; allowed: names, texts in quotes")
             if name.value in seen:
-                lines = f"in line {seen[name.value]} and again in line {_line(name)}"
-                raise UserError(f"{file}:{_line(name)}: `{name.value}` stands {lines}; remove one of them")
+                lines = f"on line {seen[name.value]} and again on line {_line(name)}"
+                raise UserError(f"{file}:{_line(name)}: found `{name.value}` {lines}; remove one of them")
             seen[name.value] = _line(name)
             children.append((name.value, value))
             places[f"{key}.{name.value}" if key else name.value] = Place(file, _line(name))
@@ -179,10 +185,10 @@ def _syntax_message(error: yaml.YAMLError, text: str, file: str) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is None:  # a character that YAML does not allow
         line = text[: getattr(error, "position", 0)].count("\n") + 1
-        return f"{file}:{line}: a character that YAML does not allow; remove it"
+        return f"{file}:{line}: found a character that YAML does not allow; remove it"
     lines = text.splitlines()
     if mark.line < len(lines) and "\t" in lines[mark.line][: mark.column + 1]:
-        return f"{file}:{mark.line + 1}: a tab; YAML takes spaces only, replace it"
+        return f"{file}:{mark.line + 1}: found a tab; YAML allows spaces only, so replace it"
     problem = getattr(error, "problem", None) or "not readable"
-    mend = "check the indentation, colons and quotes around this line"
-    return f"{file}:{mark.line + 1}: not valid YAML ({problem}); {mend}"
+    remedy = "check the indentation, colons and quotes around this line"
+    return f"{file}:{mark.line + 1}: not valid YAML ({problem}); {remedy}"

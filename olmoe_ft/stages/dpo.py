@@ -20,18 +20,18 @@ OPTIONS = {
     "loss_type": "the loss of the task, or a list of losses that are summed",
     "loss_weights": "weights of the losses in `loss_type`, one for each",
     "beta": "TRL's DPO loss, and the rewards that are recorded",
-    "label_smoothing": "TRL's DPO loss: exo_pair, robust, aot and aot_unpaired read it",
-    "ld_alpha": "weight of the log-probabilities behind the length of the shorter answer (LD-DPO)",
+    "label_smoothing": "TRL's DPO loss: exo_pair, robust, aot and aot_unpaired use it",
+    "ld_alpha": "weight of the log-probabilities beyond the length of the shorter answer (LD-DPO)",
     "f_divergence_type": "TRL's DPO loss: the divergence from the reference",
     "f_alpha_divergence_coef": "TRL's DPO loss, with `f_divergence_type: alpha_divergence`",
     "use_weighting": "TRL's DPO loss: pairs weighted by their probability (WPO)",
     "discopop_tau": "TRL's DPO loss, with `loss_type: [discopop]`",
-    "disable_dropout": "the dropout of adapters is 0 (that of attention is the model configuration's own)",
-    "precompute_ref_log_probs": "the reference is computed once before training, and kept for later runs",
-    "precompute_ref_batch_size": "pairs at once while it is; needs `precompute_ref_log_probs`",
-    "sync_ref_model": "the reference follows the policy (TR-DPO); checkpoints hold it too",
-    "ref_model_mixup_alpha": "how far it moves each time; needs `sync_ref_model`",
-    "ref_model_sync_steps": "steps between its moves; needs `sync_ref_model`",
+    "disable_dropout": "sets the dropout of adapters to 0 (the model configuration decides that of attention)",
+    "precompute_ref_log_probs": "the reference's log-probabilities are computed once before training, and kept",
+    "precompute_ref_batch_size": "pairs that are computed at once for this; needs `precompute_ref_log_probs`",
+    "sync_ref_model": "the reference follows the policy (TR-DPO); checkpoints contain it too",
+    "ref_model_mixup_alpha": "how far the reference moves each time; needs `sync_ref_model`",
+    "ref_model_sync_steps": "steps between the reference's moves; needs `sync_ref_model`",
 }
 UNREAD = {"learn": "all_answers", "turn_marks": "refuse"}  # keys of `data` that it does not read, with their defaults
 
@@ -78,7 +78,7 @@ class DPO(Stage):
             if (found := data.get(key, usual)) != usual:
                 yield (
                     f"data.{key}",
-                    f"found {shown(found)}; stage {self.name} learns from `chosen` and `rejected` alone: remove it",
+                    f"found {shown(found)}; stage {self.name} learns only from `chosen` and `rejected`; remove it",
                 )
 
     def why_not_shared(self, attn_implementation: str) -> str | None:

@@ -113,14 +113,14 @@ def _broken(given: Given) -> Iterator[Problem]:
 
     packs = [name for name in ("packing", "eval_packing") if given[name]]
     if packs and given["max_length"] is None:
-        yield "max_length", f"found null beside training.{packs[0]}; rows are packed to a length: give one"
+        yield "max_length", f"found null with training.{packs[0]}, which packs rows to this length; give a number"
     if given["loss_type"] == "chunked_nll":
-        yield "loss_type", 'found "chunked_nll", an old name; choose nll, which is the same'
+        yield "loss_type", 'found "chunked_nll", an old name; set it to nll, which is the same'
     if given["label_smoothing_factor"] and given["loss_type"] == "dft":
-        yield "label_smoothing_factor", "found beside loss_type dft, which does not read it; remove one of them"
+        yield "label_smoothing_factor", "found with loss_type dft, which does not use it; remove one of them"
     multiple = given["pad_to_multiple_of"]
     if isinstance(multiple, str) and multiple != "auto":
-        yield "pad_to_multiple_of", f"found {shown(multiple)}; a whole number is needed, or auto"
+        yield "pad_to_multiple_of", f"found {shown(multiple)}; allowed: a whole number, auto"
 
 
 def _row(whole: Tokens | RowError, length: Length, bos: int) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _row(whole: Tokens | RowError, length: Length, bos: int) -> dict[str, Any]:
         "double_bos": whole.input_ids[:2] == [bos] * 2,
     }
     if not whole.supervised:
-        problem = "no turn of it is to be learned (its own marks, or data.learn, leave none)"
+        problem = "no turn is left to learn (because of its own marks, or data.learn)"
         return facts | {"dropped": UNLEARNED, "problem": problem}
     cut = length.conversation(whole, bos)
     if isinstance(cut, str):

@@ -1,4 +1,4 @@
-"""Does the adapter learn, and it alone? Asked after the first step and at the end of a LoRA run."""
+"""Check that the adapter learns, and nothing else: after the first step and at the end of a LoRA run."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +15,15 @@ from olmoe_ft.training.saving import SavingMixin
 
 
 class AdapterChecks(TrainerCallback):
-    """Every factor gets a gradient in the first step that has one, and no bit of the frozen weights changes.
+    """Every factor must get a gradient in the first step that has one, and no bit of the frozen weights may change.
 
-    LoRA's usual initialisation sets B to 0: then the first gradient of A is 0, as it should be, and B is asked alone.
+    LoRA's usual initialisation sets B to 0. Then the first gradient of A is 0, as it should be, so only B is checked.
     """
 
     def __init__(self, trainer: SavingMixin, base: str) -> None:
         self.trainer = trainer
-        self.fingerprint = fingerprint(base)  # now: a Hub name may stand for other weights later
-        self.silent: dict[str, Any] = {}  # factors without a gradient so far, with the hooks that wait for it
+        self.fingerprint = fingerprint(base)  # now, because a Hub name may mean other weights later
+        self.silent: dict[str, Any] = {}  # factors without a gradient so far, and their hooks
         self.learns = False
         trainer.beside.append(self.note)  # in every checkpoint
 
@@ -31,7 +31,7 @@ class AdapterChecks(TrainerCallback):
         self.before = self._frozen_bits()
         config = self.trainer.model.peft_config[ADAPTER]
         self.began_at = state.global_step
-        # after a resume B may still be 0 here and there: it is asked alone
+        # after a resume some of B may still be 0, so only B is checked
         both = state.global_step == 0 and config.init_lora_weights in (False, "orthogonal")
         for name, weight in self._factors():
             if both or is_b_factor(name):
@@ -39,7 +39,7 @@ class AdapterChecks(TrainerCallback):
         self.asked = list(self.silent)
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Judged by what came on any process; a step without any gradient, its rows without an answer, is not."""
+        """Check the gradients of all processes together; skip a step without any gradient (no row has an answer)."""
         if self.learns:
             return
         flags = torch.tensor([float(name not in self.silent) for name in self.asked], device=args.device)
@@ -50,26 +50,26 @@ class AdapterChecks(TrainerCallback):
         self._listen_no_more()
         if silent := [name for name, count in zip(self.asked, heard, strict=True) if not count]:
             raise UserError(
-                f"lora: no gradient came to {len(silent)} of {len(heard)} factors that should have one, first "
-                f"{silent[0]}: the forward pass leaves this adapter out, and training it would change nothing"
+                f"lora: {len(silent)} of {len(heard)} factors got no gradient, first {silent[0]}; "
+                "the forward pass does not use this adapter, so training would not change it; do not adapt this part"
             )
 
     def on_train_end(self, args, state, control, **kwargs):
         self._listen_no_more()
         if not self.learns and state.global_step > self.began_at:
-            raise UserError("lora: no gradient ever came to any factor; no row has an answer to learn from")
+            raise UserError("lora: no factor ever got a gradient; give rows with an answer to learn")
         after = self._frozen_bits()
         changed = [name for name, bits in after.items() if bits != self.before[name]]
         count = torch.tensor(len(changed), device=args.device)
         if int(self.trainer.accelerator.reduce(count, reduction="sum")):  # on any process: then all of them stop
             raise RuntimeError(
                 f"lora: frozen weights have changed during training (here {changed[:3]}), so the adapter does not "
-                "belong to the base it names; it is not saved. Something writes into the base: look for it in custom "
-                "callbacks or the engine's settings"
+                "fit the base it names; it is not saved. Something writes into the base: check custom "
+                "callbacks and the engine's settings"
             )
 
     def note(self, adapter: Path) -> None:
-        """Say beside a saved adapter which weights it was trained on."""
+        """Note in a saved adapter's folder which weights it was trained on."""
         note_base(adapter, self.fingerprint)
 
     def _heard(self, name: str, gradient: Tensor) -> None:
@@ -87,7 +87,7 @@ class AdapterChecks(TrainerCallback):
                 yield name, weight
 
     def _frozen_bits(self) -> dict[str, int]:
-        """A hash of the bits of every frozen weight; under ZeRO-3 of this process's shard, quantised of the packed."""
+        """A hash of the bits of every frozen weight: under ZeRO-3 of this process's shard, if quantized the bytes."""
         model = self.trainer.model
         frozen = {
             name: getattr(weight, "ds_tensor", weight.data)
@@ -99,10 +99,10 @@ class AdapterChecks(TrainerCallback):
 
 
 def hash_of(tensor: Tensor) -> int:
-    """All bits of a tensor in 64, by exclusive or.
+    """A 64-bit hash of all bits of a tensor, by exclusive or.
 
-    `torch.hash_tensor` (since torch 2.9, on CPU and CUDA) widens each number to 64 bits first, so that bytes share 8 of
-    them. Here the numbers are read as words of 64 bits, or as long as the tensor's size and place allow.
+    `torch.hash_tensor` (since torch 2.9, on CPU and CUDA) widens each number to 64 bits first, so bytes would share 8
+    of them. Here the numbers are read as 64-bit words, or as the longest words that the tensor's size and offset allow.
     """
     flat = tensor.detach().flatten()
     length = (flat.numel() | int(flat.storage_offset())) * flat.itemsize

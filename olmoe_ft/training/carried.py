@@ -1,7 +1,7 @@
-"""What a run carries over a restart beside weights, optimizer, schedule and random numbers: its sums and counts.
+"""What a run keeps over a restart besides weights, optimizer, schedule and random numbers: its sums and counts.
 
-So the records and figures of a run that was stopped are those of one that was not. Every process keeps its own part;
-mixins and callbacks that have something to keep say so by `carried()` and take it back by `carry_on(kept, same_shape)`.
+With them the records of a run that was stopped equal those of one that was not. Every process keeps its own part.
+Mixins and callbacks with something to keep return it from `carried()` and restore it in `carry_on(kept, same_shape)`.
 """
 
 import time
@@ -18,16 +18,16 @@ class Carries(Protocol):
         """Tensors, numbers, texts, and lists and dictionaries of them."""
 
     def carry_on(self, kept: dict[str, Any], same_shape: bool) -> None:
-        """Take back what `carried` gave.
+        """Restore what `carried` returned.
 
         Args:
-            same_shape: whether it is this process's own; else it is that of the first process of another machine
-                shape, and sums of one process are not to be taken.
+            same_shape: whether it is from this process; otherwise it is from the first process of a launch with another
+                number of processes, and the sums of a single process must not be used.
         """
 
 
 class CarriedMixin(Trainer):
-    """Stands behind the other mixins, before a TRL trainer, and takes theirs and its callbacks' parts together."""
+    """Must come after the other mixins and before a TRL trainer; collects the parts of mixins and callbacks."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -38,7 +38,7 @@ class CarriedMixin(Trainer):
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         self.resume_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         if self.resume_from is not None:
-            self.args.eval_on_start = False  # it was done, and is in the records
+            self.args.eval_on_start = False  # it was done already, and is in the records
         self.add_callback(_TakeBack(self))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
@@ -53,7 +53,7 @@ class CarriedMixin(Trainer):
         }
 
     def carry_on(self, kept: dict[str, Any], same_shape: bool) -> None:
-        self._initial_global_step = 0  # figures of the end are those of the whole run
+        self._initial_global_step = 0  # the final figures are those of the whole run
         self._total_loss_scalar = kept["total_loss"]
         self._total_train_tokens = kept["tokens"]
         self._seconds_before = kept["seconds"]
@@ -67,11 +67,11 @@ class CarriedMixin(Trainer):
         torch.save(kept, folder / _name(self.accelerator.process_index))
 
     def take_back(self) -> None:
-        """Before the first step of this launch."""
+        """Restore everything before the first step of this launch."""
         self._began = time.time()
         if self.resume_from is None:
             return
-        self.model.train()  # which a step does; TRL asks it where the figures of a run without one more step belong
+        self.model.train()  # a step would do this; TRL uses the mode to file the figures of a run that has no step left
         own = self.resume_from / _name(self.accelerator.process_index)
         same_shape = len(list(self.resume_from.glob(_name("*")))) == self.accelerator.num_processes
         kept = torch.load(own if same_shape else self.resume_from / _name(0), map_location="cpu", weights_only=True)
@@ -88,7 +88,7 @@ class CarriedMixin(Trainer):
 
 
 class _TakeBack(TrainerCallback):
-    """The last one to hear that training begins, when transformers has set its sums to 0."""
+    """The last callback at the start of training, after transformers has set its sums to 0."""
 
     def __init__(self, trainer: CarriedMixin) -> None:
         self.trainer = trainer

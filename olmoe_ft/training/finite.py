@@ -1,4 +1,4 @@
-"""A number that is not finite stops a run: in the loss or the gradients before the optimizer step, in weights before
+"""Stop a run at a number that is not finite: in the loss or gradients before the optimizer step, or in weights before
 they are saved."""
 
 import math
@@ -18,11 +18,11 @@ Batch = dict[str, Any]
 
 
 class NotFinite(RunError):
-    """A training that stopped before it would have spoilt its weights or a checkpoint.
+    """Training stopped before a number that is not finite could reach the weights or a checkpoint.
 
     Attributes:
-        step: the optimizer step that went wrong, counted from 1.
-        values: what its record shows, by metric.
+        step: the optimizer step with that number, counted from 1.
+        values: what the step's record shows, by metric.
     """
 
     def __init__(self, message: str, step: int, values: dict[str, float]) -> None:
@@ -31,10 +31,10 @@ class NotFinite(RunError):
 
 
 class FiniteMixin(Trainer):
-    """Stands before a TRL trainer among the bases, and before what adds to its loss.
+    """Must come before a TRL trainer among the bases, and before mixins that add to its loss.
 
     Args:
-        places_of: where the rows of a batch stand in their sources.
+        places_of: gives the places of a batch's rows in their sources.
     """
 
     def __init__(self, *args: Any, places_of: Callable[[Batch], list[str]], **kwargs: Any) -> None:
@@ -58,7 +58,7 @@ class FiniteMixin(Trainer):
             self._stop("loss", [(loss, batch) for loss, batch in found if not math.isfinite(loss)])
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """The norm is that of all processes' gradients. DeepSpeed does not take a step whose norm is not finite."""
+        """The norm over the gradients of all processes. DeepSpeed skips a step if this norm is not finite."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and not math.isfinite(float(norm)):
             self._stop("grad_norm", [(float(norm), batch) for _, batch in self._seen])
@@ -66,7 +66,7 @@ class FiniteMixin(Trainer):
         return norm
 
     def _stop(self, metric: str, found: list[tuple[float, Batch]]) -> NoReturn:
-        """Every process comes here and raises the same."""
+        """Raise the same error on every process."""
         own = [(value, place) for value, batch in found for place in self._places_of(batch)]
         together = gather_object(own)
         value = together[0][0] if together else math.nan
@@ -77,7 +77,7 @@ class FiniteMixin(Trainer):
         step = self.state.global_step + 1
         raise NotFinite(
             f"training stopped in step {step} of {self.state.max_steps}, before it changed a weight: {what} is "
-            f"{value:g}; {where} {rows}. {self._kept()} Look at the rows; if they are right, lower "
+            f"{value:g}; {where} {rows}. {self._kept()} Check the rows; if they are right, lower "
             f"training.learning_rate (now {self.args.learning_rate:g}), raise training.warmup_steps, or lower "
             f"training.max_grad_norm (now {self.args.max_grad_norm:g}; 0 clips nothing)",
             step,
@@ -87,8 +87,8 @@ class FiniteMixin(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         if names := everywhere(not_finite(self.model)):
             raise NotFinite(
-                f"training stopped after step {self.state.global_step} of {self.state.max_steps}: it left weights that "
-                f"are not finite, which are not saved: {listed(names)}. {self._kept()} Lower training.learning_rate "
+                f"training stopped after step {self.state.global_step} of {self.state.max_steps}: some weights are not "
+                f"finite, so nothing is saved: {listed(names)}. {self._kept()} Lower training.learning_rate "
                 f"(now {self.args.learning_rate:g})",
                 self.state.global_step,
                 {},
@@ -102,5 +102,5 @@ class FiniteMixin(Trainer):
 
 
 def everywhere(names: list[str]) -> list[str]:
-    """The names that any process has, for all of them."""
+    """The names of all processes together, sorted; the same on each."""
     return sorted(set(gather_object(names)))

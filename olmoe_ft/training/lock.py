@@ -1,8 +1,8 @@
-"""One launch trains in a run directory: its first process holds a file `lock` there for as long as it lives.
+"""Only one launch trains in a run directory: its first process holds a file `lock` there as long as it runs.
 
-Whether the holder lives is looked up where its process can be seen: by its number and the time it was started, since
-numbers come round. Elsewhere the file is watched: its holder gives it a new time every few seconds. No two computers'
-clocks are compared.
+On the same computer the holder's process is looked up by its number and start time, since numbers are used again. From
+elsewhere the file is watched: its holder updates the file's time every few seconds. The clocks of two computers are
+never compared.
 """
 
 import fcntl
@@ -26,24 +26,24 @@ from olmoe_ft.stopping import done_at_a_stop
 from olmoe_ft.training.signs import computer
 
 NAME = "lock"
-BEAT = 10.0  # seconds between two times of the file
-WATCH = 60.0  # seconds in which the file of a launch elsewhere must move
-WATCH_DAMAGED = 25.0  # the same of a file that names no process
-LOOK = 0.5  # seconds between two looks at it
-DEAD = "ZX"  # a process that has ended, and whose parent has not asked how
+BEAT = 10.0  # seconds between updates of the file's time
+WATCH = 60.0  # seconds in which a launch elsewhere must update its file
+WATCH_DAMAGED = 25.0  # the same for a file that names no process
+LOOK = 0.5  # seconds between checks of the file
+DEAD = "ZX"  # states of a process that has ended, but that its parent has not reaped
 
 
 class Holder(BaseModel):
-    """Who trains, as it stands in the file."""
+    """The process that trains, as the file names it."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     host: str
     pid: int
     machine: str | None
-    """Where `pid` means this process: one boot of one computer, one container in it. None where that is not known."""
+    """Where `pid` is valid: one boot of one computer, one container in it. None if unknown."""
     started: int | None
-    """When it was, in ticks since that boot."""
+    """Start time in ticks since that boot."""
     since: str
 
     @classmethod
@@ -52,24 +52,24 @@ class Holder(BaseModel):
         return cls(host=platform.node(), pid=pid, machine=computer(), started=_started(pid), since=since)
 
     def lives(self) -> bool | None:
-        """None where that cannot be seen from here."""
+        """Whether the process still runs; None if that cannot be seen from here."""
         if self.machine is None or self.machine != computer():
             return None
         return self.started is not None and self.started == _started(self.pid)
 
 
 class Look(NamedTuple):
-    """A lock, as it is found."""
+    """The state of a lock file."""
 
     holder: Holder | None
-    """None where it names no process."""
+    """None if it names no process."""
     touched: int
-    """When, in nanoseconds."""
+    """Time of the last update, in nanoseconds."""
 
 
 @contextmanager
 def only_launch(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run directory within the block; for one process of a launch. Makes the folder.
+    """Hold the lock of a run directory within the block; for one process of a launch. Creates the folder.
 
     Raises:
         UserError: another launch holds it.
@@ -92,10 +92,10 @@ def only_launch(folder: Path) -> Iterator[None]:
 
 
 def refuse_second(folder: Path) -> None:
-    """Refuse at once, before rows are read, where a launch that is seen to live trains in the folder.
+    """Refuse at once, before rows are read, if a launch is seen to train in the folder.
 
     Raises:
-        UserError: it does.
+        UserError: one does.
     """
     found = _look(folder / NAME)
     if found is not None and found.holder is not None and found.holder.lives():
@@ -105,9 +105,9 @@ def refuse_second(folder: Path) -> None:
 def _take(file: Path, own: Holder) -> None:
     while not _create(file, own):
         if file.is_dir() and not file.is_symlink():
-            raise UserError(f"{file} is a folder, where a file should say who trains here; move it away")
+            raise UserError(f"{file}: found a folder; allowed: a file that says who trains here; move the folder away")
         if (found := _look(file)) is None:
-            continue  # its holder has let go
+            continue  # its holder has released it
         alive = None if found.holder is None else found.holder.lives()
         if alive is None:
             alive = _moves(file, found)
@@ -119,11 +119,11 @@ def _take(file: Path, own: Holder) -> None:
 
 
 def _create(file: Path, own: Holder) -> bool:
-    """Write the lock unless there is one: of launches that come at the same instant, one does."""
+    """Write the lock unless there is one; if several launches try at the same time, only one succeeds."""
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         stream = file.open("x", encoding="utf-8")
-    except (FileExistsError, FileNotFoundError):  # not found: a launch that leaves nothing has just removed the folder
+    except (FileExistsError, FileNotFoundError):  # not found: another launch has just removed the empty folder
         return False
     try:
         with stream:
@@ -135,10 +135,10 @@ def _create(file: Path, own: Holder) -> bool:
 
 
 def _moves(file: Path, found: Look) -> bool:
-    """Whether somebody gives the file a new time, puts another one in its place, or takes it away."""
+    """Whether somebody updates the file's time, replaces it, or removes it."""
     seconds = WATCH_DAMAGED if found.holder is None else WATCH
     who = "names no process" if found.holder is None else f"names process {found.holder.pid} on {found.holder.host}"
-    say(f"{file} {who}; it is watched for {seconds:.0f} s, to see whether that launch still trains", file=sys.stderr)
+    say(f"{file} {who}; watching it for {seconds:.0f} s to see whether that launch still trains", file=sys.stderr)
     end = time.monotonic() + seconds
     while _look(file) == found:
         if time.monotonic() > end:
@@ -148,12 +148,12 @@ def _moves(file: Path, found: Look) -> bool:
 
 
 def _remove(file: Path, found: Look) -> bool:
-    """Remove a lock that nobody holds, unless another launch has put its own there by now."""
+    """Remove a lock that nobody holds, unless another launch has written its own by now."""
     if file.is_symlink():
         file.unlink(missing_ok=True)
         return True
     with suppress(FileNotFoundError), file.open("rb+") as stream:
-        with suppress(OSError):  # a disk that knows no such locks
+        with suppress(OSError):  # a disk without such locks
             fcntl.flock(stream, fcntl.LOCK_EX)
         if _seen(stream) == found and os.path.samestat(os.fstat(stream.fileno()), file.lstat()):
             file.unlink()
@@ -167,12 +167,13 @@ def _beat(file: Path, own: Holder, ended: threading.Event) -> None:
         holder = found.holder if found is not None else None
         if holder is not None and holder != own and not ended.is_set():
             say(
-                f"{file.parent} is trained by process {holder.pid} on {holder.host}, which did not see this launch "
-                "move for a minute; this one ends",
+                f"{file.parent} is now being trained by process {holder.pid} on {holder.host}, which saw no sign of "
+                "this "
+                "launch for a minute; this launch ends",
                 file=sys.stderr,
             )
             os._exit(FAILURE)
-        with suppress(OSError):  # removed with the folder: training finds out by itself
+        with suppress(OSError):  # removed with the folder: training will notice by itself
             os.utime(file)
 
 
@@ -192,7 +193,7 @@ def _gone(holder: Holder | None) -> str:
 
 
 def _look(file: Path) -> Look | None:
-    """None where there is no file. It is opened, since a network disk then asks its server."""
+    """The state of a lock; None if there is no file. The file is opened, so that a network disk asks its server."""
     try:
         with file.open("rb") as stream:
             return _seen(stream)
@@ -209,7 +210,7 @@ def _seen(stream: BinaryIO) -> Look:
 
 
 def _started(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (proc_pid_stat(5)); None where no such process lives."""
+    """Field 22 of /proc/PID/stat (proc_pid_stat(5)); None if there is no such process."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:

@@ -45,7 +45,7 @@ def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, steps: Steps, r
     if (reason := recipe.kind.why_not_shared(recipe.model.attn_implementation)) is not None:
         console.print(f"a pair's prompt is computed for each answer: {reason}")
     if resume is not None:
-        console.print(f"going on from {resume}")
+        console.print(f"continuing from {resume}")
         before = (read_object(resume / "trainer_state.json") or {}).get("max_steps")
         if before != steps.steps and not trainer.args.lr_scheduler_type.startswith("constant"):
             console.print(

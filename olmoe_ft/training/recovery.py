@@ -1,6 +1,6 @@
-"""What a launch finds in its run directory: the newest whole checkpoint, and what is damaged, which is put aside.
+"""What a launch finds in its run directory: the newest complete checkpoint, and damaged files, which are renamed.
 
-Nothing that is damaged is removed; all of it is named.
+Nothing damaged is ever removed, and every renamed file is reported.
 """
 
 import shutil
@@ -14,17 +14,17 @@ from olmoe_ft.training.run_directory import RunDirectory, read_yaml, write_whole
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in `checkpoints/`: the newest whole one, and the damaged ones that are newer, each with its damage."""
+    """The newest complete checkpoint, and the newer damaged ones, each with its damage."""
 
     resume: Path | None
     damaged: list[tuple[Path, str]]
 
 
 def find(run: RunDirectory, needs_best: bool = False) -> Found:
-    """Look for the checkpoint to go on from; changes nothing.
+    """Find the checkpoint to continue from; changes nothing.
 
     Args:
-        needs_best: whether the run's best checkpoint so far must be whole as well.
+        needs_best: whether the run's best checkpoint so far must be undamaged too.
     """
     damaged: list[tuple[Path, str]] = []
     for checkpoint, damage_found in run.checkpoints.examined(needs_best):
@@ -35,27 +35,29 @@ def find(run: RunDirectory, needs_best: bool = False) -> Found:
 
 
 def recover(run: RunDirectory, found: Found) -> list[str]:
-    """Put aside what is damaged, and drop what a killed launch left behind the checkpoint. For the first process alone.
+    """Rename what is damaged, and remove what a killed launch left after the checkpoint. For the first process only.
 
     Returns:
-        a sentence for everything that was put aside.
+        a sentence for everything that was renamed.
     """
-    said = [f"{place} is no checkpoint of this run, and stays as it is" for place in run.checkpoints.of_others()]
+    said = [f"{place} is not a checkpoint of this run, so it is left alone" for place in run.checkpoints.of_others()]
     said += _put_end_aside(run)
     for checkpoint, what in found.damaged:
         said.append(f"{checkpoint} is damaged ({what}), kept as {put_aside(checkpoint).name}")
     if found.damaged and found.resume is not None:
-        said.append(f"going on from {found.resume}")
+        said.append(f"continuing from {found.resume}")
     elif found.resume is None and run.begun():
-        said.append(f"no checkpoint {'is whole' if found.damaged else 'was saved'}: starting at step 0")
+        said.append(f"no checkpoint {'is undamaged' if found.damaged else 'was saved'}: starting at step 0")
     run.checkpoints.tidy()
-    for leftover in run.path.glob(".base.*/"):  # of a launch that was killed while it wrote base/
+    for leftover in run.path.glob(".base.*/"):  # left by a launch that was killed while it wrote base/
         shutil.rmtree(leftover)
     return said + _restore_records(run, found.resume)
 
 
 def put_misplaced_aside(run: RunDirectory) -> list[str]:
-    """Files that cannot be read, and what is no file or folder where one should be; before anything is written there.
+    """Rename files that cannot be read, and anything that should be a file or folder but is not.
+
+    This is done before anything is written there.
 
     Returns:
         a sentence for each.
@@ -73,7 +75,7 @@ def put_misplaced_aside(run: RunDirectory) -> list[str]:
 
 
 def _put_end_aside(run: RunDirectory) -> list[str]:
-    """What is damaged of a run that had finished, and the end of one that goes on beyond it."""
+    """Rename what is damaged of a finished run, and the end of a finished run that is now lengthened."""
     said = []
     if run.final.exists() and (found := damage(run.final)) is not None:
         said.append(f"{run.final} is damaged ({found}), kept as {put_aside(run.final).name}")
@@ -86,14 +88,14 @@ def _put_end_aside(run: RunDirectory) -> list[str]:
             place = run.path / name
             if place.exists():
                 said.append(f"{place} is damaged (it {what}), kept as {put_aside(place).name}")
-            elif run.final not in place.parents or run.final.exists():  # else it has been named above
+            elif run.final not in place.parents or run.final.exists():  # otherwise it was reported above
                 said.append(f"{place} {what}; it is written again")
     run.manifest.unlink(missing_ok=True)
     return said
 
 
 def _restore_records(run: RunDirectory, resume: Path | None) -> list[str]:
-    """The records up to the checkpoint, which has a copy of them; what was recorded behind it will be again."""
+    """Restore the records up to the checkpoint from its copy; later ones will be recorded again."""
     copy = resume / run.metrics.name if resume else None
     wanted = copy.read_bytes() if copy is not None and copy.exists() else b""
     found = run.metrics.read_bytes() if run.metrics.exists() else None

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there: written aside by all processes, with a manifest, and named last."""
+"""Checkpoints are complete or not there: all processes write into a hidden folder, which is renamed at the end."""
 
 import json
 from collections.abc import Callable
@@ -17,24 +17,24 @@ from olmoe_ft.training.steps import StepsMixin
 
 
 class _Held(NamedTuple):
-    """What waits for the end of an epoch."""
+    """What is postponed to the end of an epoch."""
 
     save: bool = False
     evaluate: bool = False
 
 
 class SavingMixin(StepsMixin):
-    """Stands before a TRL trainer among the bases.
+    """Must come before a TRL trainer among the bases.
 
     Attributes:
-        stands_on: what a checkpoint depends on beside its weights, for `stood_on.json`; of the first process.
-        beside: functions that write more into a checkpoint's folder before it is whole; of the first process.
+        stands_on: what a checkpoint depends on besides its weights, for `stood_on.json`; set in the first process.
+        beside: functions that write more files into a checkpoint's folder before it is complete; in the first process.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.checkpoints = RunCheckpoints(Path(self.args.output_dir))
-        self.limit, self.args.save_total_limit = self.args.save_total_limit, None  # transformers' own counts any folder
+        self.limit, self.args.save_total_limit = self.args.save_total_limit, None  # transformers would count any folder
         self.stands_on: dict[str, Any] = {}
         self.beside: list[Callable[[Path], None]] = []
         self._writing = False
@@ -47,7 +47,7 @@ class SavingMixin(StepsMixin):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
-        if self._saved_at == step:  # a moment ago: at this step, and now at the epoch's end
+        if self._saved_at == step:  # saved already at this step, and now called again at the epoch's end
             return
         self._saved_at = step
         with self._aside():
@@ -65,7 +65,7 @@ class SavingMixin(StepsMixin):
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
         places = super()._init_training_state(*args, **kwargs)
-        if best := self.state.best_global_step:  # by its step: the run may have been moved, or start elsewhere
+        if best := self.state.best_global_step:  # from its step, because the run may have been moved
             self.state.best_model_checkpoint = str(self.checkpoints.of_step(best))
         return places
 
@@ -75,7 +75,7 @@ class SavingMixin(StepsMixin):
             self.checkpoints.tidy()
         self.accelerator.wait_for_everyone()
         self._writing, crc32 = True, get_crc32_options()
-        set_crc32_options(False)  # torch.load never looks at it, and the manifest's checksum takes a third of its time
+        set_crc32_options(False)  # torch.load never checks it, and the manifest's checksum takes a third of its time
         try:
             yield
         finally:
@@ -83,26 +83,27 @@ class SavingMixin(StepsMixin):
             self._writing = False
 
     def _complete(self, folder: Path) -> None:
-        if best := self.state.best_global_step:  # transformers has looked for it in the folder aside
+        if best := self.state.best_global_step:  # transformers has looked for it in the hidden folder
             self.state.best_model_checkpoint = str(self.checkpoints.of_step(best))
             self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle nobody needs
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nobody needs
         (folder / STOOD_ON).write_text(json.dumps(self.stands_on, indent=1) + "\n", encoding="utf-8")
         for write in self.beside:
             write(folder)
 
     def _write_manifest(self, folder: Path) -> None:
-        """The processes share the reading of all files; the first one writes."""
+        """All processes read a share of the files; the first one writes the manifest."""
         files = files_of(folder)[self.accelerator.process_index :: self.accelerator.num_processes]
         found = dict(gather_object(list(entries(folder, files).items())))
         if self.is_world_process_zero():
             write_manifest(folder, found)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """A step that ends an epoch, or the run, is saved behind what is done at an epoch's end: going on from there
-        does not come past that again. transformers comes here after each step, and once more when an epoch ends.
+        """Save a step that ends an epoch, or the run, after everything else that is done at an epoch's end, because a
+        run that continues from there does not do that again. transformers calls this after each step, and once more
+        when an epoch ends.
 
-        With `save_strategy: best` it is the evaluation that decides, so that waits as well.
+        With `save_strategy: best` the evaluation decides, so it is postponed too.
         """
         control, step = self.control, self.state.global_step
         at_epochs_end, self._came_at = self._came_at == step, step

@@ -1,4 +1,4 @@
-"""What one rank can know of another: what it says of itself, how it works, and whether it is there at all."""
+"""What one rank can know about another: what it reports, how much it works, and whether it still runs."""
 
 import os
 import socket
@@ -15,20 +15,20 @@ import psutil
 
 @dataclass(frozen=True)
 class Sign:
-    """What a rank says of itself."""
+    """What a rank reports about itself."""
 
     host: str
     computer: str | None
-    """Equal where one process can look at the other, see `computer`."""
+    """Equal if one process can see the other, see `computer`."""
     pid: int
     begun: int
-    """Collectives it has begun."""
+    """The number of collectives it has begun."""
     talks: bool
-    """Whether its main thread is in one, or makes a group of ranks."""
+    """Whether its main thread is in one, or creates a group of ranks."""
     work: float
-    """Seconds, see `work_of`."""
+    """Seconds of work, see `work_of`."""
     place: str
-    """The line of Python that its main thread is at."""
+    """The line of Python where its main thread is."""
 
     @classmethod
     def own(cls, work: float) -> "Sign":
@@ -36,7 +36,7 @@ class Sign:
 
     @property
     def reached(self) -> tuple[int, bool]:
-        """Who has reached less than another is waited for."""
+        """How far it is; others wait for a rank that has reached less."""
         return self.begun, self.talks
 
     @property
@@ -44,7 +44,7 @@ class Sign:
         return self.computer is not None and self.computer == computer()
 
     def gone(self) -> bool:
-        """Whether its process has ended; False where it cannot be known."""
+        """Whether its process has ended; False if that is unknown."""
         if not self.near:
             return False
         try:
@@ -54,28 +54,29 @@ class Sign:
 
 
 def work_of(pid: int) -> float:
-    """Seconds that a process and its children have worked: on a processor, or with a disk at 2 MB a second.
+    """Seconds that a process and its children have worked: on a processor, or with a disk, counted as 2 MB per second.
 
-    Saving, reading and compiling count; waiting in a sleep does not.
+    Saving, reading and compiling count; sleeping does not.
     """
     try:
         process = psutil.Process(pid)
         return sum(map(_work, [process, *process.children(recursive=True)]))
-    except psutil.Error:  # it has ended, or is another user's
+    except psutil.Error:  # it has ended, or belongs to another user
         return 0.0
 
 
 def _work(process: psutil.Process) -> float:
     try:
         times, disk = process.cpu_times(), process.io_counters()
-    except (psutil.Error, AttributeError):  # ended by now; no such counters on this system
+    except (psutil.Error, AttributeError):  # it has ended, or the system has no such counters
         return 0.0
     seconds = times.user + times.system + times.children_user + times.children_system
     return float(seconds + (disk.read_bytes + disk.write_bytes) / 2e6)
 
 
 def _collectives_begun() -> int:
-    from torch.distributed import distributed_c10d  # not above: `lock` takes `computer` from here, before torch
+    # not at the top: `lock` imports `computer` from here before torch is loaded
+    from torch.distributed import distributed_c10d
 
     groups: list[Any] = list(distributed_c10d._world.pg_map)
     return sum(group._get_sequence_number_for_group() for group in groups)
@@ -101,7 +102,7 @@ def _place() -> str:
 
 @cache
 def computer() -> str | None:
-    """One boot of one computer, and the part of it in which process numbers are one's own (a container).
+    """An identifier of one boot of one computer, and of the container in which process numbers are valid.
 
     None on a system that does not tell.
     """

@@ -1,4 +1,4 @@
-"""The bytes that a run writes: a checkpoint of it, how many lie on the disk at once, `base/` and `final/`.
+"""The bytes that a run writes: one checkpoint, how many are on the disk at once, `base/` and `final/`.
 
 What is in a checkpoint (transformers 5.23, DeepSpeed 0.19.8), with weights W, trained weights T and their number n:
 
@@ -30,10 +30,10 @@ from olmoe_ft.training.start import needs_base
 from olmoe_ft.training.steps import Steps
 
 FP32 = 4
-FILES = 25_000  # of a tokenizer, configuration and arguments, in each folder
-PROCESS = 15_000  # a process's random numbers
-SCRIPTS, SHARD = 42_000, 25_000  # what DeepSpeed writes beside numbers: once, and for each process
-TENSOR = 250  # what a file of tensors takes for each of them
+FILES = 25_000  # tokenizer, configuration and arguments, in each folder
+PROCESS = 15_000  # random states of a process
+SCRIPTS, SHARD = 42_000, 25_000  # what DeepSpeed writes besides numbers: once, and for each process
+TENSOR = 250  # header bytes for each tensor in a file
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Space:
 
     checkpoint: int
     kept: int
-    """Checkpoints that stay."""
+    """Checkpoints that are kept."""
     rotates: bool
-    """Whether one more is written before the oldest of them goes."""
+    """Whether one more is written before the oldest is removed."""
     base: int
     final: int
 
     @property
     def peak(self) -> int:
-        """`final/` is written when no checkpoint is."""
+        """The most bytes on the disk at once; `final/` and a checkpoint are never written at the same time."""
         return self.base + self.kept * self.checkpoint + max(self.rotates * self.checkpoint, self.final)
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ def amount(size: int) -> str:
 def space_of(
     recipe: Recipe, config: OlmoeConfig, arguments: TrainingArguments, steps: Steps, zero: int | None, processes: int
 ) -> Space:
-    """What a run will write, by the arguments of `folders_of`."""
+    """What a run will write; arguments as for `folders_of`."""
     one = folders_of(recipe, config, arguments, zero, processes)
     kept, rotates = _kept(arguments, steps)
     return Space(one.checkpoint, kept, rotates, one.base, one.final)
@@ -85,7 +85,7 @@ def space_of(
 def folders_of(
     recipe: Recipe, config: OlmoeConfig, arguments: TrainingArguments, zero: int | None, processes: int
 ) -> Folders:
-    """What is in the folders that a run writes, however many steps it takes.
+    """The size of each folder that a run writes; it does not depend on the number of steps.
 
     Args:
         zero: the stage of ZeRO, None without DeepSpeed (`zero_stage` of a launch).
@@ -100,13 +100,13 @@ def folders_of(
     sampled = FP32 * min(SAMPLE, sum(weight.numel() for weight in trained) // processes)  # for `optim/moved`
     beside = FILES + (PROCESS + sampled) * processes + (0 if zero is None else SCRIPTS + SHARD * processes)
     if getattr(arguments, "sync_ref_model", False):
-        beside += whole  # DPO's reference, which moves
+        beside += whole  # DPO's moving reference
     if zero is None:
         states = _states(arguments, policy, trained, deepspeed=False)
         written = saved + _bytes(states) + TENSOR * len(states)
     else:
         count = sum(weight.numel() for weight in trained)
-        saved = whole if recipe.lora is None else count * itemsize  # DeepSpeed has adapters in the network's type
+        saved = whole if recipe.lora is None else count * itemsize  # DeepSpeed keeps adapters in the network's dtype
         flat = nn.Parameter(torch.empty(count, device="meta"))
         states = _states(arguments, policy, [flat], deepspeed=True)
         written = saved * (1 if zero == 3 else 2) + FP32 * count + _bytes(states)
@@ -115,39 +115,43 @@ def folders_of(
 
 
 def zero_stage(arguments: TrainingArguments) -> int | None:
-    """Of this launch."""
+    """The stage of ZeRO in this launch; None without DeepSpeed."""
     plugin = arguments.deepspeed_plugin
     return None if plugin is None else plugin.hf_ds_config.get_value("zero_optimization.stage", 0)
 
 
 def check_space(run: RunDirectory, space: Space) -> None:
-    """Whether there is room for a run beside what an earlier launch of it has written.
+    """Check that a run fits on the disk; what an earlier launch of it has written counts as done.
 
     Raises:
-        UserError: there is not.
+        UserError: it does not fit.
     """
-    folders = (*run.checkpoints.newest_first(), run.base, run.final)  # not what was put aside
+    folders = (*run.checkpoints.newest_first(), run.base, run.final)  # without renamed damaged ones
     written = [file for folder in folders for file in folder.rglob("*")]
     there = sum(file.stat().st_size for file in written if file.is_file())
     if (free := free_space(run.path)) < space.peak - there:
         limit = run.recipe.training.get("save_total_limit")
         raise UserError(
-            f"{run.path}: the run needs {space}; {amount(there)} of it are there, and {amount(free)} are free; make "
-            f"room, let runs/ be a link to another disk, or lower training.save_total_limit (now {limit or 'none'})"
+            f"{run.path}: the run needs {space}; found {amount(there)} of it written and {amount(free)} free; free "
+            "some "
+            f"space, make runs/ a link to another disk, or lower training.save_total_limit (now {limit or 'none'})"
         )
 
 
 def why_not_saved(run: RunDirectory, space: Space, error: BaseException) -> str:
-    """What to say where a file of a run could not be written for want of room."""
+    """The message for a file of a run that could not be written because the disk is full."""
     free = free_space(run.path)
-    found = f"a checkpoint needs {amount(space.checkpoint)}, {amount(free)} are free"
+    found = f"a checkpoint needs {amount(space.checkpoint)}, and {amount(free)} are free"
     if free > space.checkpoint:
-        return f"{run.path}: {one_line(error)}; {found}: look at your quota and at `ulimit -f`"
-    return f"{run.path}: no space left; {found}; make room or lower training.save_total_limit, and start it again"
+        return f"{run.path}: {one_line(error)}; {found}, so check your quota and `ulimit -f`"
+    return (
+        f"{run.path}: no space left; {found}; free some space or lower training.save_total_limit, and start the "
+        "run again"
+    )
 
 
 def free_space(path: Path) -> int:
-    """On the disk that a folder is on, or will be."""
+    """Free bytes on the disk that a folder is on, or will be on."""
     place = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     return shutil.disk_usage(place).free
 
@@ -173,7 +177,7 @@ def _states(arguments: TrainingArguments, policy: nn.Module, weights: list[Tenso
         fake: list[Tensor] = [nn.Parameter(torch.empty(weight.shape, dtype=weight.dtype)) for weight in weights]
         try:
             return states_of(optimizer_with_states(arguments, policy, fake, deepspeed))
-        except UserError:  # it looks at values: taken for AdamW, which keeps as much as any
+        except UserError:  # it reads values, so it cannot run here: use AdamW's states, which are as large as any
             return [torch.empty(weight.shape) for weight in weights for _ in range(2)]
 
 

@@ -1,4 +1,4 @@
-"""How many optimizer steps a run takes: one count, for the plan and for the run."""
+"""The number of optimizer steps of a run: the plan and the run use the same count."""
 
 import math
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from olmoe_ft.training.carried import CarriedMixin
 
 @dataclass(frozen=True)
 class Steps:
-    """The optimizer steps of a run, and what becomes of rows that do not fill the last micro-batches of an epoch."""
+    """The optimizer steps of a run, and what happens to rows that do not fill the last micro-batches of an epoch."""
 
     per_epoch: int
     steps: int
     repeated: int
-    """Rows that are trained again in an epoch: several processes fill their last micro-batches from its front."""
+    """Rows that are used twice in an epoch: several processes fill their last micro-batches with its first rows."""
     left_out: int
-    """Rows that are not trained in an epoch, with `dataloader_drop_last`."""
+    """Rows that are not used in an epoch, with `dataloader_drop_last`."""
 
     @property
     def epochs(self) -> float:
         return self.steps / self.per_epoch
 
     def uneven(self) -> str | None:
-        """A sentence about rows that are repeated or left out; None where there are none."""
+        """A sentence about rows that are repeated or left out; None if there are none."""
         if self.repeated:
             return (
-                f"{self.repeated:,} rows are trained again in every epoch: rows from its front fill the last "
+                f"{self.repeated:,} rows are used twice in every epoch: its first rows fill the last "
                 "micro-batches of the processes"
             )
         if self.left_out:
@@ -43,18 +43,18 @@ def count_steps(rows: int, arguments: TrainingArguments, processes: int) -> Step
     """The steps that transformers' `Trainer` takes on accelerate's data loaders.
 
     Args:
-        rows: of an epoch as the trainer takes them: conversations, packs or pairs.
-        processes: that each take their own micro-batches.
+        rows: of an epoch, as the trainer gets them: conversations, packs or pairs.
+        processes: the number of processes, each with its own micro-batches.
     Raises:
-        UserError: there is no step to take.
+        UserError: there are too few rows for one step.
     """
     batch, accumulation = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
     rounded = math.floor if arguments.dataloader_drop_last else math.ceil
     per_process = rounded(rounded(rows / batch) / processes)  # micro-batches an epoch
     if not per_process:
         raise UserError(
-            f"training: no step can be taken: {rows:,} rows do not fill {processes} micro-batch(es) of {batch}, and "
-            "dataloader_drop_last leaves out what is not filled; remove it, or lower per_device_train_batch_size"
+            f"training: found {rows:,} rows, which do not fill {processes} micro-batch(es) of {batch}, and "
+            "dataloader_drop_last leaves out what is not full; remove it, or lower per_device_train_batch_size"
         )
     per_epoch = math.ceil(per_process / accumulation)
     steps = arguments.max_steps if arguments.max_steps > 0 else math.ceil(per_epoch * arguments.num_train_epochs)
@@ -64,7 +64,7 @@ def count_steps(rows: int, arguments: TrainingArguments, processes: int) -> Step
 
 
 class StepsMixin(CarriedMixin):
-    """A trainer whose steps are those counted above, also where it goes on from a checkpoint."""
+    """A trainer that takes exactly the steps counted above, also when it continues from a checkpoint."""
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: Any) -> Any:
         values = super().set_initial_training_values(args, dataloader)
@@ -83,8 +83,8 @@ class StepsMixin(CarriedMixin):
         return places
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """With the rate that the schedule of this launch has there: a run that gets longer would take its next step
-        with the last rate of the shorter one, which is 0 for most."""
+        """Set the learning rate from this launch's schedule. Otherwise a lengthened run would take its next step with
+        the last rate of the shorter one, which is usually 0."""
         super()._load_optimizer_and_scheduler(checkpoint)
         schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # accelerate wraps it
         if checkpoint is not None and isinstance(schedule, LambdaLR):

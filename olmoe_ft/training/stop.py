@@ -1,4 +1,4 @@
-"""A run that is asked to stop: saved at the end of the step, on all ranks together."""
+"""Stop a run on request: it is saved at the end of the step, on all ranks together."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,25 +20,28 @@ def stops_at_steps(trainer: Trainer) -> Iterator[None]:
 
     Raises:
         Stopped: a rank was asked to stop, and the run is saved.
-        SystemExit: one was asked behind the last step, or when another rank had failed.
+        SystemExit: a rank was asked after the last step, or when another rank had failed.
     """
-    trainer.add_callback(StopCallback())  # the last one: behind it nothing is told that a checkpoint is whole
+    trainer.add_callback(
+        StopCallback()
+    )  # the last callback: it ends training, so no later one would hear about the checkpoint
     with at_steps():
         try:
             yield
         except RunError:
             raise
         except Exception as error:
-            if asked() and lost_rank() is not None:  # that rank has said why; what fails here fails for want of it
+            # the lost rank has said why; this one fails only because the other is missing
+            if asked() and lost_rank() is not None:
                 raise SystemExit(exit_code()) from error
             raise
 
 
 class StopCallback(TrainerCallback):
-    """Has a checkpoint saved when any rank was asked to stop, and ends training when it is whole.
+    """Saves a checkpoint when any rank was asked to stop, and ends training when it is complete.
 
-    transformers' own (`enable_jit_checkpoint`) saves on each rank by itself, and then closes the run as if it had
-    finished.
+    transformers' own callback (`enable_jit_checkpoint`) saves on each rank by itself, and then closes the run as if it
+    had finished.
     """
 
     def __init__(self) -> None:
@@ -49,7 +52,7 @@ class StopCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         self.agreed = _any_rank(asked(), args)
-        if self.agreed:  # `SavingMixin` has what is due at the end of an epoch done before that
+        if self.agreed:  # `SavingMixin` first does what is due at the end of an epoch
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
@@ -57,12 +60,12 @@ class StopCallback(TrainerCallback):
             checkpoint = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
             raise Stopped(
                 f"stopped by {name_of(self.agreed)} in step {state.global_step} of {state.max_steps}; {checkpoint} is "
-                "whole; the same command goes on from there"
+                "complete; the same command continues from there"
             )
 
 
 def _any_rank(code: int, args: TrainingArguments) -> int:
-    """What any rank was asked, the same on all of them."""
+    """The request to any of the ranks; the same value on all of them."""
     if args.world_size == 1:
         return code
     together = torch.tensor([code], device=args.device)

@@ -1,13 +1,13 @@
-"""A checkpoint goes on with another number of processes; ZeRO's through DeepSpeed's universal checkpoint.
+"""Continue a checkpoint with another number of processes; for ZeRO, through DeepSpeed's universal checkpoint.
 
-ZeRO's files are the shards of the processes that wrote them. DeepSpeed's converter puts the weights and moments of
-every parameter together again, and its engine cuts them anew
+ZeRO's files are the shards of the processes that wrote them. DeepSpeed's converter joins the weights and moments of
+every parameter, and its engine shards them again
 (https://www.deepspeed.ai/tutorials/universal-checkpointing/):
 
-    UniversalMixin._prepare_for_training -> convert     the first process, into a folder that goes afterwards
-                                         -> load        every process takes its shard
+    UniversalMixin._prepare_for_training -> convert     the first process, into a temporary folder
+                                         -> load        every process loads its shard
 
-The checkpoint itself stays as it is. ZeRO-2's universal checkpoints are not ZeRO-3's: neither goes on as the other.
+The checkpoint itself is not changed. Universal checkpoints of ZeRO-2 and ZeRO-3 differ: neither continues as the other.
 """
 
 import copy
@@ -25,16 +25,16 @@ from olmoe_ft.training.saving import SavingMixin
 
 
 class UniversalMixin(SavingMixin):
-    """A trainer that goes on from the checkpoint of more or fewer processes than it has."""
+    """A trainer that can continue from a checkpoint of more or fewer processes than it has."""
 
     def remark(self, checkpoint: Path) -> str | None:
-        """What going on from a checkpoint takes beyond reading it, for people; None where the same processes go on."""
+        """A sentence for users about continuing with another number of processes; None if the number is the same."""
         before, now = processes_of(checkpoint), self.accelerator.num_processes
         if before == now:
             return None
-        shards = f"the shards of {before} process(es) are put together and cut for {now}; "
+        shards = f"the shards of {before} process(es) are joined and split for {now}; "
         return (
-            f"{shards if self.is_deepspeed_enabled else ''}random numbers (dropout) begin anew from training.seed and "
+            f"{shards if self.is_deepspeed_enabled else ''}random numbers (dropout) start again from training.seed and "
             "the step, different in every process"
         )
 
@@ -53,11 +53,11 @@ class UniversalMixin(SavingMixin):
         finally:
             if self.is_world_process_zero():
                 self.checkpoints.tidy()
-        self._load_optimizer_and_scheduler(resume_from_checkpoint)  # under DeepSpeed the scheduler alone
+        self._load_optimizer_and_scheduler(resume_from_checkpoint)  # under DeepSpeed only the scheduler
         return prepared
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """transformers goes on in silence with the seed's first numbers where a process finds no state of its own."""
+        """Seed again for another number of processes: transformers would silently reuse the seed's first numbers."""
         if checkpoint is None or self.remark(Path(checkpoint)) is None:
             super()._load_rng_state(checkpoint)
         else:
@@ -65,28 +65,27 @@ class UniversalMixin(SavingMixin):
 
 
 def processes_of(checkpoint: Path) -> int:
-    """How many processes wrote a checkpoint; each has left the state of its random numbers."""
+    """The number of processes that wrote a checkpoint; each has saved the state of its random numbers."""
     return len(list(checkpoint.glob("rng_state*.pth")))
 
 
 def convert(checkpoint: Path, into: Path) -> None:
-    """Write the universal form of a checkpoint's `global_stepN/` into a folder, which is made.
+    """Write the universal form of a checkpoint's `global_stepN/` into a new folder.
 
-    DeepSpeed's converter works with a pool of forked processes, so it runs in a process of its own: this one has
-    threads.
+    DeepSpeed's converter uses a pool of forked processes, so it runs in a separate process: this one has threads.
 
     Raises:
-        RunError: the disk has no room for it, or DeepSpeed cannot convert it.
+        RunError: the disk is too full, or DeepSpeed cannot convert the checkpoint.
     """
     (shards,) = checkpoint.glob("global_step*/")
-    same = f"go on with {processes_of(checkpoint)} process(es) as before"
-    # all numbers of the optimizer are written twice: in pieces, then put together
+    same = f"continue with {processes_of(checkpoint)} process(es) as before"
+    # all numbers of the optimizer are written twice: in pieces, then joined
     needed = sum(file.stat().st_size * (2 if "_optim_" in file.name else 1) for file in shards.iterdir())
     into.mkdir(parents=True)
     if (free := shutil.disk_usage(into).free) < needed:
         raise RunError(
-            f"{checkpoint}: to go on with another number of processes takes {needed:,} bytes beside it until the first "
-            f"step, and {free:,} are free; make room, or {same}"
+            f"{checkpoint}: to continue with another number of processes, {needed:,} more bytes are needed until the "
+            f"first step, but {free:,} are free; free some space, or {same}"
         )
     places = ("--input_folder", str(shards), "--output_folder", str(into / shards.name))
     # checkpoints written through transformers lack `universal_checkpoint_info` (DeepSpeed#7200)
@@ -98,10 +97,10 @@ def convert(checkpoint: Path, into: Path) -> None:
 
 
 def load(engine: Any, folder: Path) -> None:
-    """Let a DeepSpeed engine take its shard of a universal checkpoint, and put right what DeepSpeed 0.19 leaves wrong.
+    """Load a DeepSpeed engine's shard of a universal checkpoint, and correct what DeepSpeed 0.19 gets wrong.
 
-    Under ZeRO-3 it gives every parameter group the options of the first one (so weight decay to the norms), and all
-    shards of a process one and the same count of steps, which then grows once for each of them. Under both, the counts
+    Under ZeRO-3 it gives every parameter group the options of the first one (so norms get weight decay), and lets all
+    shards of a process share one step count, which then grows once for each of them. Under ZeRO-2 and ZeRO-3 the counts
     stay on the CPU, where torch's fused kernels on other devices cannot read them.
     """
     optimizer = engine.optimizer.optimizer
@@ -113,7 +112,7 @@ def load(engine: Any, folder: Path) -> None:
     try:
         loaded, _ = engine.load_checkpoint(str(folder))
     finally:
-        engine._config.load_universal_checkpoint = False  # whatever is loaded later is an ordinary checkpoint
+        engine._config.load_universal_checkpoint = False  # later checkpoints are ordinary ones
     assert loaded is not None
     for group, own in zip(optimizer.param_groups, options, strict=True):
         group.update(own)

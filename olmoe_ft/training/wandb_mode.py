@@ -1,6 +1,6 @@
-"""Whether a run goes to Weights & Biases: by the recipe, the environment, the key and the network.
+"""Whether a run is sent to Weights & Biases: by the recipe, the environment, the key and the network.
 
-wandb takes a second to import, so it is imported where a key has to be looked for.
+wandb takes a second to import, so it is imported only when a key is looked for.
 """
 
 import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["off", "offline", "online"]
 ORDER: tuple[Mode, ...] = ("off", "offline", "online")
-WANDB_MODES: dict[str, Mode] = {  # of wandb.Settings.mode; here one process alone writes, so nothing is shared
+WANDB_MODES: dict[str, Mode] = {  # of wandb.Settings.mode; only one process writes here, so nothing is shared
     "online": "online",
     "run": "online",
     "shared": "online",
@@ -29,23 +29,23 @@ WANDB_MODES: dict[str, Mode] = {  # of wandb.Settings.mode; here one process alo
     "disabled": "off",
 }
 NOT_DISABLED = ("", "0", "f", "false", "n", "no", "off")
-REACH = 5.0  # seconds for an answer of the server; half of what `auto` may take to go offline
+REACH = 5.0  # seconds to wait for the server; half of the time that `auto` may take to go offline
 
 
 class Choice(NamedTuple):
-    """What a run does, and why where the recipe alone does not say so."""
+    """The mode of a run, and the reason if the recipe alone does not decide it."""
 
     mode: Mode
     why: str | None = None
 
 
 def asked_by_environment(environment: MutableMapping[str, str] | None = None) -> Choice | None:
-    """What WANDB_DISABLED or WANDB_MODE ask for; afterwards WANDB_MODE is spelled as wandb takes it.
+    """The mode that WANDB_DISABLED or WANDB_MODE ask for; WANDB_MODE is then set to the spelling that wandb accepts.
 
     Raises:
-        UserError: WANDB_MODE is none of wandb's modes.
+        UserError: WANDB_MODE is not one of wandb's modes.
     """
-    environment = os.environ if environment is None else environment  # `datasets` puts another one there in `map`
+    environment = os.environ if environment is None else environment  # `datasets` replaces os.environ in `map`
     disabled, mode = environment.get("WANDB_DISABLED", ""), environment.get("WANDB_MODE", "")
     if disabled.strip().lower() not in NOT_DISABLED:
         return Choice("off", f"WANDB_DISABLED={disabled} is set")
@@ -59,22 +59,22 @@ def asked_by_environment(environment: MutableMapping[str, str] | None = None) ->
 
 
 def choose(setting: str) -> Choice:
-    """The mode of a run. The environment decides `auto`, and can switch less on than the recipe says, never more.
+    """The mode of a run. The environment decides `auto`; otherwise it can only restrict what the recipe says.
 
     Args:
         setting: the recipe's `tracking.wandb`.
     Raises:
-        UserError: WANDB_MODE is none of wandb's modes; `online` without a usable key.
+        UserError: WANDB_MODE is not one of wandb's modes, or the recipe says `online` and there is no usable key.
     """
     if setting == "off":
         return Choice("off")
-    asked = asked_by_environment()
+    environment = asked_by_environment()
     if (
-        asked is not None
-        and asked.mode != "online"
-        and (setting == "auto" or ORDER.index(asked.mode) < ORDER.index(setting))
+        environment is not None
+        and environment.mode != "online"
+        and (setting == "auto" or ORDER.index(environment.mode) < ORDER.index(setting))
     ):
-        return asked
+        return environment
     if setting == "offline":
         return Choice("offline")
     try:
@@ -86,35 +86,35 @@ def choose(setting: str) -> Choice:
         return Choice("offline", str(error))
     if setting == "online":
         raise UserError(
-            f"tracking.wandb: found online, and there is no key for {server()}; run `wandb login`, set WANDB_API_KEY, "
+            f"tracking.wandb: found online, but no key for {server()}; run `wandb login`, set WANDB_API_KEY, "
             "or set tracking.wandb to auto or offline"
         )
-    return Choice("offline", f"{asked.why} and there is no key for {server()}" if asked else None)
+    return Choice("offline", f"{environment.why}, but there is no key for {server()}" if environment else None)
 
 
 def check_tracking(recipe: Recipe) -> None:
-    """Before anything is written: `online` needs a key and a server that answers.
+    """Check before anything is written that `online` has a key and a server that answers.
 
     Raises:
-        UserError: it has not, or WANDB_MODE is none of wandb's modes.
+        UserError: it has not, or WANDB_MODE is not one of wandb's modes.
     """
     setting = recipe.tracking.wandb
-    if setting == "off" or os.environ.get("RANK", "0") != "0":  # the first process alone tracks
+    if setting == "off" or os.environ.get("RANK", "0") != "0":  # only the first process tracks
         return
     if setting != "online":
         asked_by_environment()
     elif choose(setting).mode == "online" and (reason := why_unreachable()):
         raise UserError(
-            f"tracking.wandb: found online, and {server()} cannot be reached: {reason}; set tracking.wandb to auto or "
+            f"tracking.wandb: found online, but {server()} cannot be reached: {reason}; set tracking.wandb to auto or "
             "offline, and send the run later with `wandb sync`"
         )
 
 
 def has_key() -> bool:
-    """Whether wandb finds a key for its server; it looks itself (environment, netrc, settings), and asks nobody.
+    """Whether wandb finds a key for its server, in the environment, netrc or settings; without using the network.
 
     Raises:
-        UserError: it refuses a key, or a setting in the environment.
+        UserError: wandb refuses a key, or a setting in the environment.
     """
     from wandb.errors import AuthenticationError
     from wandb.sdk.lib import wbauth
@@ -122,7 +122,10 @@ def has_key() -> bool:
     try:
         key = wbauth.authenticate_session(host=server(), source="olmoe_ft", prompt=False, update_session=False)
     except (AuthenticationError, ValueError) as error:
-        raise UserError(f"wandb refuses its key or settings: {one_line(error)}") from None
+        raise UserError(
+            f"wandb refuses its key or settings ({one_line(error)}); run `wandb login`, or "
+            "correct WANDB_API_KEY and the other WANDB_ variables"
+        ) from None
     return key is not None
 
 
@@ -132,9 +135,9 @@ def server() -> str:
 
 
 def wandb_settings() -> "wandb.Settings":
-    """wandb's settings by its files and the environment, read once in a process.
+    """wandb's settings from its files and the environment, read once in a process.
 
-    Offline here, so that wandb sends nothing about its own use to a server that may be away; a run has its own mode.
+    They are offline, so that wandb does not report its own use to a server that may be down; a run has its own mode.
     """
     import wandb
 
@@ -142,7 +145,7 @@ def wandb_settings() -> "wandb.Settings":
 
 
 def why_unreachable() -> str | None:
-    """Ask W&B's server one thing; why there is no answer, None where there is one."""
+    """Send one request to W&B's server; returns why there is no answer, or None if there is one."""
     settings = wandb_settings()
     own = {"http": settings.http_proxy, "https": settings.https_proxy}
     proxies = getproxies() | {scheme: proxy for scheme, proxy in own.items() if proxy}
@@ -159,7 +162,7 @@ def why_unreachable() -> str | None:
             if error.code in DOWN:
                 raise ConnectionError(f"it answers with error {error.code} ({responses[error.code]})") from None
         except URLError as error:
-            if not isinstance(error.reason, ssl.SSLCertVerificationError):  # wandb has certificates of its own
+            if not isinstance(error.reason, ssl.SSLCertVerificationError):  # wandb has its own certificates
                 raise ConnectionError(str(error.reason)) from None
 
     return why_no_answer(ask, REACH)

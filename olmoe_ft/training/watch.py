@@ -1,10 +1,10 @@
-"""Each rank of a launch watches the others, in a thread: one that has failed or hangs ends the launch, by name.
+"""Each rank of a launch watches the others, in a thread: if one fails or hangs, the launch ends and names that rank.
 
-The launcher ends the ranks of its own computer when one of them has failed. What it cannot see: that a rank hangs; that
-one of another computer has failed; and that a rank which was asked to stop waits in C++ for one that is gone.
+The launcher ends the ranks of its own computer when one of them fails. It cannot see that a rank hangs, that one on
+another computer has failed, or that a rank which was asked to stop waits in C++ for one that has ended.
 
-A rank hangs when another is in a collective that it has not begun, and it neither begins one nor works, for as long as
-`training.ddp_timeout` says. Long work that others wait for is none: it uses a processor or a disk.
+A rank hangs if another is in a collective that it has not begun, and it neither begins one nor works for
+`training.ddp_timeout` seconds. Long work that others wait for is not a hang: it uses a processor or a disk.
 """
 
 import json
@@ -27,18 +27,18 @@ from olmoe_ft.ending import FAILURE, farewells, tell_launcher
 from olmoe_ft.stopping import PATIENCE, asked, end_at_once, leaving
 from olmoe_ft.training.signs import Sign, work_of
 
-STILL = 600  # seconds, where the recipe says nothing; as long as NCCL lets a rank wait
-IDLE = 0.05  # of the time: a rank that works less does not work
-ALONE = 10.0  # seconds in which a launcher, or a library, ends a rank whose peer has gone
+STILL = 600  # seconds, if the recipe does not say; NCCL's own limit
+IDLE = 0.05  # share of the time; a rank that works less counts as idle
+ALONE = 10.0  # seconds for a launcher, or a library, to end a rank whose peer has ended
 
 _watch: "Watch | None" = None
 
 
 def watch_ranks(still: float) -> None:
-    """Have this rank watched by the others and watch them, until its process ends.
+    """Watch the other ranks, and let them watch this one, until its process ends.
 
     Args:
-        still: seconds after which a rank that others wait for, and that does nothing, counts as hanging.
+        still: seconds after which an idle rank that others wait for counts as hanging.
     """
     global _watch
     if not dist.is_initialized() or dist.get_world_size() == 1:
@@ -51,7 +51,7 @@ def watch_ranks(still: float) -> None:
 
 
 def lost_rank() -> int | None:
-    """A rank that has ended and should not have."""
+    """A rank that has ended too early; None if there is none."""
     return None if _watch is None else _watch.lost
 
 
@@ -61,14 +61,14 @@ class Seen(NamedTuple):
 
 
 class Peer:
-    """Another rank, as it is seen from here."""
+    """Another rank, as this rank sees it."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self.sign: Sign | None = None
         self.left_in_order = False
         self.absent = False
-        self.seen: deque[Seen] = deque()  # since it has begun its last collective
+        self.seen: deque[Seen] = deque()  # since it began its last collective
 
     def see(self, sign: Sign, now: float, limit: float) -> None:
         if self.sign is None or sign.begun != self.sign.begun:
@@ -89,7 +89,7 @@ class Peer:
         return (0, False) if self.sign is None else self.sign.reached
 
     def has_gone(self) -> bool:
-        """Seen twice: in between it may be read that it has left in order."""
+        """Whether its process has ended without saying so. It must be seen twice, since the farewell may come later."""
         before, self.absent = self.absent, self.sign is not None and not self.left_in_order and self.sign.gone()
         return before and self.absent
 
@@ -97,18 +97,18 @@ class Peer:
         assert self.sign is not None
         return (
             f"rank {self.rank} ({self.sign.host}, process {self.sign.pid}) has not moved for {limit:g} s "
-            f"(training.ddp_timeout); it is at {self.sign.place}; the others wait for it"
+            f"(training.ddp_timeout); it is at {self.sign.place}, and the others wait for it"
         )
 
     def end(self) -> None:
-        """It ends itself if it can; a stopped one cannot."""
+        """Kill it if it does not end by itself; a stopped process cannot."""
         time.sleep(PATIENCE)
         if self.sign is not None and self.sign.near and not self.sign.gone():
             with suppress(OSError):
                 os.kill(self.sign.pid, signal.SIGKILL)
 
     def works_now(self) -> bool:
-        """Asked of its process: a call in C that keeps Python from running keeps the rank from saying so."""
+        """Whether its process works now. A long call in C blocks the thread that would report it."""
         if self.sign is None or not self.sign.near:
             return False
         before = work_of(self.sign.pid)
@@ -117,22 +117,22 @@ class Peer:
 
 
 class Watch:
-    """What is published and read stands in the store that the launcher keeps for its ranks."""
+    """Publishes and reads signs in the store that the launcher keeps for its ranks."""
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         store: Any = distributed_c10d._get_default_store()
-        # a connection of its own: the main thread may wait on the other
+        # a separate connection: the main thread may wait on the other one
         self.store = dist.PrefixStore("olmoe_ft/watch", store.clone())
         self.store.set_timeout(timedelta(seconds=10))
         self.peers = {rank: Peer(rank) for rank in range(self.size) if rank != self.rank}
         self.limit = float(STILL)
-        self.interval = max(1.0, self.size / 64)  # of 64 ranks or more each reads 64 signs a second
+        self.interval = max(1.0, self.size / 64)  # with 64 ranks or more, each reads 64 signs per second
         self.reachable = True
-        self.now = 0.0  # seconds in which this rank itself was not stopped
+        self.now = 0.0  # seconds, without those in which this rank itself was stopped
         self.reached = (0, False)
         self.own_work = Seen(-60, 0)
-        self.hanging: tuple[int, str] | None = None  # whom a rank has found to hang, and what it says of it
+        self.hanging: tuple[int, str] | None = None  # a hanging rank, and the sentence about it
         self.lost: int | None = None
         self.lost_at = 0.0
 
@@ -146,20 +146,20 @@ class Watch:
             self.judge()
 
     def exchange(self) -> None:
-        """Say where this rank is, and hear where the others are."""
+        """Publish where this rank is, and read where the others are."""
         sign = self.own_sign()
         if not self.reachable:
             return
         try:
             self.store.set(f"sign/{self.rank}", json.dumps(asdict(sign)))
             self.read()
-        except dist.DistNetworkError:  # the store has ended with its launcher
+        except dist.DistNetworkError:  # the store ended with its launcher
             self.reachable = False
-        except RuntimeError:  # it is slow to answer; a rank that gave up here would count as hanging
+        except RuntimeError:  # the store is slow; a rank that gave up here would count as hanging
             pass
 
     def own_sign(self) -> Sign:
-        if self.now - self.own_work.at > min(5, self.limit / 4):  # it looks at all processes of the computer
+        if self.now - self.own_work.at > min(5, self.limit / 4):  # it scans all processes of the computer
             self.own_work = Seen(self.now, work_of(os.getpid()))
         sign = Sign.own(self.own_work.work)
         self.reached = sign.reached
@@ -185,11 +185,11 @@ class Watch:
         self._say(f"left/{self.rank}", str(code))
 
     def _say(self, key: str, value: str) -> None:
-        with suppress(RuntimeError):  # there is nobody to hear it any more
+        with suppress(RuntimeError):  # nobody is left to read it
             self.store.set(key, value)
 
     def judge(self) -> None:
-        if leaving():  # the main thread says itself what there is to be said
+        if leaving():  # the main thread reports it
             return
         for peer in self.peers.values():
             if peer.has_gone() and self.lost is None:
@@ -208,24 +208,24 @@ class Watch:
             self.lost, self.lost_at = peer.rank, self.now
 
     def _still(self) -> Peer | None:
-        """The rank that the others wait for, if it does nothing."""
+        """The rank that the others wait for, if it is idle."""
         there = [peer for peer in self.peers.values() if not peer.left_in_order]
         most = max([self.reached, *(peer.reached for peer in there)])
         still = [peer for peer in there if peer.reached < most and peer.is_still(self.limit)]
         return min(still, key=lambda peer: peer.reached, default=None)
 
     def _end_for(self, rank: int, sentence: str) -> None:
-        """End this rank because one hangs; the first of the others says so, and all to the launcher."""
+        """End this rank because one hangs; the first of the others prints why, and all tell the launcher."""
         tell_launcher(sentence)
         if rank != self.rank:
             if self.rank == min(other for other in range(self.size) if other != rank):
-                say(f"\n{sentence}", file=sys.stderr)  # there may be a progress bar in the line
+                say(f"\n{sentence}", file=sys.stderr)  # there may be a progress bar on this line
             self.peers[rank].end()
-        time.sleep(1.5 * self.interval)  # the others are to hear of it before the launcher ends them
+        time.sleep(1.5 * self.interval)  # the others should read it before the launcher ends them
         self._end()
 
     def _end_without(self, peer: Peer) -> None:
-        """End this rank because another one has ended. The launcher of that one says why."""
+        """End this rank because another one has ended. That rank's launcher says why."""
         if peer.sign is not None and not peer.sign.near:
             where = f"({peer.sign.host}, process {peer.sign.pid})"
             sentence = f"rank {peer.rank} {where} has failed; the output on {peer.sign.host} says why"

@@ -32,7 +32,9 @@ def test_a_run_that_has_not_finished_is_no_model(run, named):
 def test_damaged_weights_are_named_before_they_are_loaded(run, command):
     (run / "summary.json").touch()
     (run / "final/model.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
-    with pytest.raises(RecipeError, match=r"final is damaged: model.safetensors has changed since it was written"):
+    with pytest.raises(
+        RecipeError, match=r"final: the folder is damaged: model.safetensors has changed since it was written"
+    ):
         check_weights(str(run / "final"))
     result = CliRunner().invoke(app, [part.replace("RUN", str(run)) for part in command])
     assert isinstance(result.exception, RecipeError) and "model.safetensors has changed" in str(result.exception)

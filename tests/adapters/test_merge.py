@@ -333,7 +333,9 @@ def test_a_base_on_the_hub_is_not_mistaken_for_a_folder_nearby(tmp_path):
 
 
 def test_a_base_that_is_nowhere_is_said_to_be():
-    with pytest.raises(RecipeError, match="nobody/nothing is neither a folder here nor a model in the cache"):
+    with pytest.raises(
+        RecipeError, match="nobody/nothing: there is no such folder here and no such model in the cache"
+    ):
         local_folder("nobody/nothing")
 
 

@@ -74,7 +74,7 @@ def test_what_is_no_weight_may_be_added(folder):
 
 def test_a_folder_of_another_program_is_not_asked(folder, tmp_path):
     (folder / "config.json").write_text('{"x": 1}')
-    with pytest.raises(RecipeError, match=r"is damaged: config.json has 8 bytes instead of 2; bring the file back"):
+    with pytest.raises(RecipeError, match=r"is damaged: config.json has 8 bytes instead of 2; restore the file"):
         refuse_damaged(str(folder))
     (folder / NAME).unlink()
     refuse_damaged(str(folder))

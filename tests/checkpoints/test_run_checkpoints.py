@@ -113,13 +113,13 @@ def test_verify_names_what_is_damaged(checkpoints, tmp_path):
         "checkpoint-6": "stood_on.json is missing",
         "checkpoint-9": "",
         "checkpoint-12": "",
-        "final": "not there: the run has not finished; start it again to finish it",
+        "final": "there is no such folder: the run has not finished; start it again to finish it",
     }
     assert [item.damage for item in verify(str(checkpoints.of_step(3)))] == [None]
 
 
 def test_verify_asks_for_a_run(tmp_path):
-    with pytest.raises(RecipeError, match="is no folder; name a run directory"):
+    with pytest.raises(RecipeError, match="there is no such folder; name a run directory"):
         verify(str(tmp_path / "none"))
-    with pytest.raises(RecipeError, match=r"holds neither a run .* nor a manifest.json"):
+    with pytest.raises(RecipeError, match=r"found neither a run .* nor a manifest.json"):
         verify(str(tmp_path))

@@ -49,7 +49,7 @@ def test_a_lie_is_a_sentence(name, tmp_path):
     file.write_bytes(LIES[name])
     (tmp_path / "config.json").write_text("{}")
     for act in (lambda: read_header(file), lambda: check_weights(str(tmp_path)), lambda: fingerprint(str(tmp_path))):
-        with pytest.raises(RecipeError, match=r"model\.safetensors is cut off or no safetensors file \(.+\); fetch"):
+        with pytest.raises(RecipeError, match=r"model\.safetensors: not a complete safetensors file \(.+\); download"):
             act()
 
 

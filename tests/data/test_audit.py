@@ -48,7 +48,7 @@ def test_truncation_is_counted_by_rows_and_by_what_it_cut(write, mixture):
     assert (cut.truncated_prompt_tokens, cut.truncated_answer_tokens) == (0, 4)
     assert cut.supervised_tokens == whole.supervised_tokens - 4
     [finding] = findings(audit(mixture([{"path": path}], max_length=whole.tokens_max - 4)))
-    assert "1 of 2 rows (50.0%) are cut, by 0 of prompts and 4 of answers in tokens" in finding
+    assert "1 of 2 rows (50.0%) are cut, losing 0 of prompts and 4 of answers in tokens" in finding
 
 
 def test_a_text_with_a_bos_of_its_own_is_seen(write, mixture):
@@ -61,7 +61,7 @@ def test_answers_that_do_not_end_with_eos_are_seen(write, monkeypatch, mixture, 
     monkeypatch.setattr(tokenizer, "chat_template", template)
     found = audit(mixture([{"path": write("rows.jsonl", ROWS)}]))
     assert found.sources[0].without_eos == 10
-    assert "10 of 10 rows (100.0%) do not end every answer with EOS" in findings(found)[0]
+    assert "10 of 10 rows (100.0%) have an answer that does not end with EOS" in findings(found)[0]
 
 
 def test_a_template_that_refuses_a_row_names_it(write, monkeypatch, mixture, tokenizer):
@@ -192,7 +192,7 @@ def test_dropped_rows_are_told_by_reason_with_what_is_wrong_and_where(write, mix
         ("malformed", 1, ["11"]),
         ("malformed", 1, ["15"]),
     ]
-    assert "must be a list of turns, found 'x'" in found.problems[0].problem
+    assert "found 'x'; allowed: a list of turns" in found.problems[0].problem
     assert sum(one.rows for one in found.problems) == sum(found.dropped.values()) == 6
 
 
@@ -236,10 +236,10 @@ def test_how_rows_were_read_is_told(write, mixture, tokenizer):
     assert (source.unread, source.doubtful) == ({"id": 2, "is_good": 1}, {"is_good": 1})
     told = " ".join(findings(audit(found)))
     assert "rows of several formats: prompt_completion (2), text (1)" in told
-    assert "not read, and may matter: is_good (1)" in told
+    assert "keys that were not read but may matter: is_good (1)" in told
     stream = io.StringIO()
     print_audit(audit(found), found, tokenizer, Console(file=stream, width=300))
-    assert "read as prompt_completion (2), text (1); keys not read: id (2), is_good (1)" in stream.getvalue()
+    assert "read as prompt_completion (2), text (1); keys that were not read: id (2), is_good (1)" in stream.getvalue()
 
 
 def test_the_audit_of_pairs_and_rows_that_a_template_refuses_counts_no_turns(write, mixture, tokenizer, monkeypatch):

@@ -27,7 +27,7 @@ ROWS = [
 ]
 PAIR = {"prompt": "q", "chosen": "\n\nyes", "rejected": " no"}
 # What VERSION makes of these rows. A change that alters this needs a new VERSION, and then the new hash here.
-VERSION, MADE = 1, {"tiny": "543fd7426201c106", "olmoe": "d7350b0f28ab98a3"}
+VERSION, MADE = 2, {"tiny": "2040d0fd4285eb26", "olmoe": "ed12d517371f483f"}
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -107,7 +107,7 @@ def test_an_entry_that_has_lost_a_file_is_made_anew(tmp_path, damage):
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecipeError, match="prepared rows cannot be kept there .*; set data.cache to a folder"):
+    with pytest.raises(RecipeError, match="prepared rows cannot be written there .*; set data.cache to a folder"):
         Cache(tmp_path / "file").entry("rows", [], lambda folder: None)
 
 
@@ -148,7 +148,7 @@ def test_the_rows_of_a_moved_file_are_not_prepared_again(write, mixture, monkeyp
             mixture([{"path": moved, "max_rows": 1}], **settings)
     assert again.sources[0].entry == first.sources[0].entry
     for found, file in ((first, path), (again, moved)):
-        assert found.sources[0].first("malformed").startswith(f"{file}:3: has prompt")
+        assert found.sources[0].first("malformed").startswith(f"{file}:3: found prompt")
         assert audit(found).sources[0].problems[0].places == [f"{file}:3"]
 
 

@@ -51,7 +51,10 @@ def test_questions_are_found_row_by_row(sources, mixture, tokenizer):
     ]
     assert listed == [("3", ["2"]), ("4", ["4"]), ("5", ["6"])]
     assert len(found.rows) == 11
-    told = f"3 of 5 rows (60.0%) hold questions of {bench} (3 of 6 were found; data.decontaminate leaves such rows out)"
+    told = (
+        f"3 of 5 rows (60.0%) contain questions of {bench} (3 of 6 were found); set data.decontaminate to leave "
+        "such rows out"
+    )
     assert told in " ".join(findings(audited))
     assert data_report(audited, found, tokenizer)["sources"][1]["overlapping"] == mixed.overlapping
 
@@ -61,7 +64,7 @@ def test_the_table_shows_each_source_and_benchmark(sources, mixture, tokenizer):
     found = mixture(paths, decontaminate_against=[bench])
     stream = io.StringIO()
     print_audit(audit(found), found, tokenizer, Console(file=stream, width=400))
-    [line] = [line for line in stream.getvalue().splitlines() if "bench.jsonl" in line and "look" not in line]
+    [line] = [line for line in stream.getvalue().splitlines() if "bench.jsonl" in line and "check:" not in line]
     assert "0 (0)" in line and "3 (3)" in line
 
 
@@ -75,7 +78,7 @@ def test_such_rows_are_left_out_and_counted_once(sources, mixture):
     # two of the rows dropped for another reason: the finding speaks of those that are trained on
     short = audit(mixture(paths, decontaminate_against=[bench], max_length=30, long_prompts="drop"))
     assert short.sources[1].overlaps[bench] == {"rows": 3, "kept": 1, "prompts": 3}
-    assert [finding for finding in findings(short) if f"1 of 5 rows (20.0%) hold questions of {bench}" in finding]
+    assert [finding for finding in findings(short) if f"1 of 5 rows (20.0%) contain questions of {bench}" in finding]
 
 
 @pytest.mark.parametrize(
@@ -102,14 +105,14 @@ def test_where_a_question_stands(write, row, texts):
 def test_a_benchmark_whose_question_has_another_name(write):
     path = write("b.jsonl", [{"ctx": "q", "endings": ["a"]}])
     with pytest.raises(
-        RecipeError, match="b.jsonl:1: has ctx, endings, and none of question, .*columns: {its_key: question}"
+        RecipeError, match="b.jsonl:1: found ctx, endings, but no question; .*columns: {its_key: question}"
     ):
         load_benchmark(Benchmark(path=path))
     assert load_benchmark(Benchmark(path=path, columns={"ctx": "question"}))[0].texts == ["q"]
     row = {"q": "the real question", "question": "Category 3", "statement": "s"}
     for columns, text in (({"q": "question"}, "the real question"), ({"statement": "prompt"}, "s")):
         assert load_benchmark(Benchmark(path=write("c.jsonl", [row]), columns=columns))[0].texts == [text]
-    with pytest.raises(RecipeError, match="no row has statment, which `columns` renames"):
+    with pytest.raises(RecipeError, match="no row has statment; correct `columns`"):
         load_benchmark(Benchmark(path=write("c.jsonl", [row]), columns={"statment": "question"}))
     picture = [{"role": "user", "content": [{"type": "image"}]}]
     with pytest.raises(RecipeError, match="p.jsonl:1: `messages` has a part of type 'image'"):

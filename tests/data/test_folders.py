@@ -51,14 +51,14 @@ def test_what_save_to_disk_wrote(tmp_path):
     DatasetDict({"train": data, "test": data.select([0])}).save_to_disk(str(tmp_path / "several"))
     assert rows(str(tmp_path / "one")) == rows(str(tmp_path / "several")) == [ROW, ROW]
     assert rows(str(tmp_path / "several"), split="test") == [ROW]
-    with pytest.raises(RecipeError, match="several has no split other; it has train, test"):
+    with pytest.raises(RecipeError, match="several: found no split other; allowed: train, test"):
         rows(str(tmp_path / "several"), split="other")
 
 
 def test_splits_by_name_and_by_the_card(folder):
     path = folder({"train.jsonl": [ROW], "test.jsonl": [ROW, ROW]})
     assert (len(rows(path)), len(rows(path, split="test"))) == (1, 2)
-    with pytest.raises(RecipeError, match="no data set with the split dev; it has train, test"):
+    with pytest.raises(RecipeError, match="found no split dev; allowed: train, test"):
         rows(path, split="dev")
     card = "---\nconfigs:\n- config_name: p\n  data_files: a/*.jsonl\n- config_name: r\n  data_files: b.jsonl\n---\n"
     path = folder({"README.md": card, "a/1.jsonl": [ROW], "a/2.jsonl": [ROW], "b.jsonl": [ROW]}, "card")
@@ -91,7 +91,9 @@ def test_a_saved_set_has_no_other_splits_or_configurations(tmp_path):
     Dataset.from_list([ROW], split="test").save_to_disk(str(tmp_path / "test"))
     assert rows(str(tmp_path / "test")) == rows(str(tmp_path / "test"), split="test") == [ROW]
     for more in ({"split": "test"}, {"config": "x"}, {"revision": "main"}):
-        with pytest.raises(RecipeError, match="one (has no splits|was written by save_to_disk, which has no config)"):
+        with pytest.raises(
+            RecipeError, match="one: (the folder has no splits|written by save_to_disk, which has no config)"
+        ):
             rows(str(tmp_path / "one"), **more)
 
 
@@ -100,7 +102,7 @@ def test_files_beside_the_rows_do_not_matter(folder):
 
 
 def test_a_folder_of_other_files(folder):
-    with pytest.raises(RecipeError, match="notes.txt is no file of rows; use .jsonl"):
+    with pytest.raises(RecipeError, match="notes.txt is not a file of rows; allowed: .jsonl"):
         rows(folder({"notes.txt": "x"}))
 
 
@@ -122,11 +124,11 @@ def test_not_a_number_in_keys_that_nobody_reads(tmp_path):
 def test_a_key_that_stands_twice_is_an_error(tmp_path):
     """In a line of its own it is that row's problem, in an array the file's."""
     (tmp_path / "a.json").write_text('[{"text": "a", "text": "b"}]')
-    with pytest.raises(RecipeError, match="the key 'text' stands twice"):
+    with pytest.raises(RecipeError, match="the key 'text' appears twice"):
         rows(str(tmp_path / "a.json"))
     (tmp_path / "a.jsonl").write_text('{"text": "a", "text": "b"}\n{"text": "c"}\n')
     assert rows(str(tmp_path / "a.jsonl")) == [
-        Unreadable("not valid JSON (the key 'text' stands twice)"),
+        Unreadable("not valid JSON (the key 'text' appears twice)"),
         {"text": "c"},
     ]
 
@@ -177,8 +179,8 @@ def test_a_card_that_grows_or_is_nested_deep_is_a_sentence(folder):
         for before, name in zip("abcdefghi", "bcdefghij", strict=True)
     )
     for head, said in (
-        (laughs + "configs: *j", "has YAML aliases"),
-        ("configs: " + "[" * 5000, "no data set that can"),
+        (laughs + "configs: *j", "found YAML aliases"),
+        ("configs: " + "[" * 5000, "no dataset can"),
     ):
         with pytest.raises(RecipeError, match=said):
             rows(folder({"README.md": f"---\n{head}\n---\nA card.\n", "train.jsonl": [ROW]}))

@@ -124,51 +124,66 @@ def test_a_multi_turn_prompt_is_the_shared_start():
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"body": "plain"}, "has body, which is none of the known formats"),
-        ({"text": ""}, "`text` must be a text that is not empty"),
+        ({"body": "plain"}, "found body, which is no known format"),
+        ({"text": ""}, "`text`: found .*; allowed: a text that is not empty"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "is a preference pair"),
-        ([1], "a row must be an object"),
+        ([1], "allowed: an object with named fields"),
         ({"messages": [user("q"), {"role": "tool", "content": "a"}]}, r"`messages\[1\]` is a tool turn \(tool\)"),
         ({"conversations": [{"from": "observation", "value": "x"}]}, "is a tool turn \\(observation\\)"),
         ({"messages": [user("q"), assistant("a")], "tools": [{"name": "f"}]}, "has `tools`"),
-        ({"messages": [user("q"), {**assistant("a"), "weight": 0}]}, "marked as not to be learned"),
+        ({"messages": [user("q"), {**assistant("a"), "weight": 0}]}, "which says not to learn it"),
         ({"messages": [user([{"type": "image"}]), assistant("a")]}, "has a part of type 'image'"),
         ({"messages": [user("q"), {**assistant("a"), "reasoning_content": "hm"}]}, "has `reasoning_content`"),
         ({"messages": [user("q"), assistant("\ud800")]}, "lone surrogate"),
-        ({"messages": '[{"role": "user"', "id": 1}, "`messages` is a list of turns as text, but not valid JSON"),
-        ({"instruction": "do", "output": "x", "history": [["q"]]}, r"`history\[0\]` must be a question and its answer"),
-        ({"messages": []}, "`messages` must be a list of turns"),
-        ({"messages": "[" * 100_000}, "`messages` must be a list of turns"),
+        ({"messages": '[{"role": "user"', "id": 1}, "`messages` is a text with a list of turns, but not valid JSON"),
+        (
+            {"instruction": "do", "output": "x", "history": [["q"]]},
+            r"`history\[0\]`: found .*; allowed: \[question, "
+            "answer\]",
+        ),
+        ({"messages": []}, "`messages`: found .*; allowed: a list of turns"),
+        ({"messages": "[" * 100_000}, "`messages`: found .*; allowed: a list of turns"),
         ({"messages": '[{"role":' + "[" * 100_000}, "not valid JSON .nested too deeply"),
         (
             {"prompt": "[{'role': 'user', 'content': 'q'}]", "completion": "a"},
-            "`prompt` is a list of turns as text, but",
+            "`prompt` is a text with a list of turns, but",
         ),
-        ({"messages": [{"role": ["user"], "content": "q"}]}, r"has the role \['user'\]; known are"),
+        ({"messages": [{"role": ["user"], "content": "q"}]}, r"found the role \['user'\]; allowed: system"),
         (
             {"instruction": "do", "output": "x", "history": 3},
-            "`history` must be a list of questions and answers, found 3",
+            "`history`: found 3; allowed: a list of",
         ),
-        ({"instruction": "do", "input": 0, "output": "x"}, "`input` must be a text that is not empty, found 0"),
+        ({"instruction": "do", "input": 0, "output": "x"}, "`input`: found 0; allowed: a text that is not empty"),
         (
             {"messages": [user("q"), {**assistant("a"), "weight": 0.5}]},
-            "has `weight` 0.5; a mark is 0, 1, true or false",
+            "found `weight` 0.5; allowed: 0, 1, true, false",
         ),
-        ({"messages": [user("q"), {**assistant("a"), "loss_mask": 0}]}, "marked as not to be learned"),
+        ({"messages": [user("q"), {**assistant("a"), "loss_mask": 0}]}, "which says not to learn it"),
         (
             {"messages": [user("q"), assistant("a")], "functions": [{"name": "f"}]},
             "has `functions`, which OLMoE's chat",
         ),
-        ({"messages": [system("s"), user("q"), assistant("a")], "system": "t"}, "has `system` and another system turn"),
-        ({"messages": "hello"}, "`messages` must be a list of turns, found 'hello'"),
-        ({"messages": ["hello"]}, r"`messages\[0\]` must be a turn"),
+        (
+            {"messages": [system("s"), user("q"), assistant("a")], "system": "t"},
+            "has `system` and also another system turn",
+        ),
+        ({"messages": "hello"}, "`messages`: found 'hello'; allowed: a list of turns"),
+        ({"messages": ["hello"]}, r"`messages\[0\]`: found .*; allowed: a turn"),
         ({"messages": [user("q")]}, "no assistant turn"),
-        ({"messages": [user("q"), {"role": "narrator", "content": "a"}]}, r"`messages\[1\]` has the role 'narrator'"),
-        ({"messages": [user("q"), {"role": "assistant"}]}, r"`messages\[1\]` must be a text that is not empty"),
-        ({"messages": [user("q"), assistant("  ")]}, "must be a text that is not empty, found '  '"),
+        (
+            {"messages": [user("q"), {"role": "narrator", "content": "a"}]},
+            r"`messages\[1\]`: found the role "
+            "'narrator'",
+        ),
+        (
+            {"messages": [user("q"), {"role": "assistant"}]},
+            r"`messages\[1\]`: found .*; allowed: a text that is not "
+            "empty",
+        ),
+        ({"messages": [user("q"), assistant("  ")]}, ": found '  '; allowed: a text that is not empty"),
         ({"messages": [user("q"), {**assistant("a"), "tool_calls": [1]}]}, "has `tool_calls`"),
-        ({"instruction": 3, "output": "x"}, "`instruction` must be a text"),
-        ({"prompt": "q", "completion": None}, "`completion` must be a text that is not empty, found nothing"),
+        ({"instruction": 3, "output": "x"}, "`instruction`: found 3; allowed: a text"),
+        ({"prompt": "q", "completion": None}, "`completion`: found nothing; allowed: a text that is not empty"),
     ],
 )
 def test_a_malformed_conversation_says_what_is_wrong(row, reason):
@@ -179,8 +194,8 @@ def test_a_malformed_conversation_says_what_is_wrong(row, reason):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": "q", "chosen": "a"}, "has prompt, chosen; a preference pair needs `chosen` and `rejected`"),
-        ({"prompt": "q", "chosen": "a", "rejected": " "}, "`rejected` must be a text that is not empty"),
+        ({"prompt": "q", "chosen": "a"}, "found prompt, chosen; a preference pair needs `chosen` and `rejected`"),
+        ({"prompt": "q", "chosen": "a", "rejected": " "}, "`rejected`: found .*; allowed: a text that is not empty"),
         ({"prompt": [user("q"), assistant("a")], "chosen": "b", "rejected": "c"}, "no prompt that ends with a user"),
         (
             {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: p\n\nAssistant: b"},
@@ -188,7 +203,10 @@ def test_a_malformed_conversation_says_what_is_wrong(row, reason):
         ),
         ({"chosen": "a", "rejected": "b"}, "has no prompt"),
         ({"chosen": [user("x"), assistant("a")], "rejected": [user("y"), assistant("b")]}, "has no prompt"),
-        ({"prompt": "q", "chosen": [user("a")], "rejected": "b"}, "`chosen` must add one assistant turn"),
+        (
+            {"prompt": "q", "chosen": [user("a")], "rejected": "b"},
+            "`chosen` adds . turns to the prompt; allowed: one assistant turn",
+        ),
         (
             {"prompt": "other", "chosen": [user("q"), assistant("a")], "rejected": [user("q"), assistant("b")]},
             "has a `prompt` that `chosen` and `rejected` do not share",
@@ -230,9 +248,9 @@ def test_plain_text():
 def test_a_named_format_is_not_guessed():
     row = {"messages": [user("q"), assistant("a")], "instruction": "do", "output": "done"}
     assert training_example(row, "alpaca")["messages"] == [user("do"), assistant("done")]
-    with pytest.raises(RowError, match="gives no conversations"):
+    with pytest.raises(RowError, match="which has no conversations; allowed"):
         training_example(row, "preference")
-    with pytest.raises(RowError, match="gives no preference pairs"):
+    with pytest.raises(RowError, match="which has no preference pairs; allowed: preference"):
         preference_pair(PAIR, "alpaca")
 
 

@@ -85,6 +85,6 @@ def test_a_process_that_is_left_early_is_gone(monkeypatch):
 
 
 def test_a_fault_of_the_work_is_no_fault_of_the_template(capfd):
-    with pytest.raises(RuntimeError, match="a fault in the process of its own"):
+    with pytest.raises(RuntimeError, match="the separate process failed"):
         [*confined.confined(lambda item: {}[item], ["missing"])]
     assert "KeyError: 'missing'" in capfd.readouterr().err

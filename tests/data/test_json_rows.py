@@ -54,12 +54,12 @@ def test_what_json_cannot_say_and_python_writes():
     [
         ('[{"a": 1', "Expecting"),
         ('[{"a": 1}', "an array does not end"),
-        ('[{"a": 1} {"b": 2}]', "expected, found '{'"),
+        ('[{"a": 1} {"b": 2}]', "found '{'; allowed: ',' or ']'"),
         ('[{"a": "x]', "Unterminated string"),
         ('[{"a": tru', "Expecting value"),
         ("[1,", "a value is missing"),
-        ('{"a": 1, "a": 2}', "the key 'a' stands twice"),
-        ('[{"a": {"b": 1, "c": 2, "b": 3}}]', "the key 'b' stands twice"),
+        ('{"a": 1, "a": 2}', "the key 'a' appears twice"),
+        ('[{"a": {"b": 1, "c": 2, "b": 3}}]', "the key 'b' appears twice"),
         ("nothing", "Expecting value"),
     ],
 )

@@ -15,7 +15,7 @@ def learned(tokenizer, found):
 
 
 def test_weight_is_the_share_drawn_and_repeat_how_often(write, mixture, tokenizer):
-    """0.3 of ten rows is three; repeated twice, each of them stands twice."""
+    """0.3 of ten rows is three; repeated twice, each of them appears twice."""
     path = write("rows.jsonl", ROWS)
     assert len(mixture([{"path": path, "weight": 0.3}]).rows) == 3
     doubled = texts(tokenizer, mixture([{"path": path, "weight": 0.3, "repeat": 2}]))
@@ -90,7 +90,7 @@ def test_rows_that_would_teach_nothing_are_dropped_and_counted(write, mixture):
     rows = [*ROWS[:9], {"prompt": "say " * 60, "completion": "a"}]
     path = write("rows.jsonl", rows)
     with pytest.raises(
-        RecipeError, match="1 of 10 rows would teach nothing.*rows.jsonl:10: its prompt of .* leaves no"
+        RecipeError, match="1 of 10 rows have nothing to learn.*rows.jsonl:10: its prompt of .* leaves no"
     ):
         mixture([{"path": path}], max_length=40)
     found = mixture([{"path": path}], max_length=40, max_dropped=0.1)
@@ -99,11 +99,11 @@ def test_rows_that_would_teach_nothing_are_dropped_and_counted(write, mixture):
 
 def test_malformed_rows_are_dropped_if_the_recipe_says_so(write, mixture):
     path = write("rows.jsonl", [*ROWS[:9], {"prompt": "x"}])
-    with pytest.raises(RecipeError, match=r"rows.jsonl:10: has prompt"):
+    with pytest.raises(RecipeError, match=r"rows.jsonl:10: found prompt"):
         mixture([{"path": path}])
     found = mixture([{"path": path}], malformed="drop", max_dropped=0.2)
     assert len(found.rows) == 9 and found.sources[0].dropped == {"malformed": 1}
-    with pytest.raises(RecipeError, match="the first is .*rows.jsonl:10: has prompt"):
+    with pytest.raises(RecipeError, match="the first is .*rows.jsonl:10: found prompt"):
         mixture([{"path": path}], malformed="drop")
 
 

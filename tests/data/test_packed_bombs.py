@@ -33,9 +33,7 @@ def refuses(file: Path, block: str) -> None:
     file.write_bytes(member * 300)  # 5 GB: gzip's files may stand one behind the other
     tracemalloc.start()
     try:
-        with pytest.raises(
-            RecipeError, match=rf"{file.name}: its first [\d,]+ bytes become [\d,]+ when unpacked.*gunzip"
-        ):
+        with pytest.raises(RecipeError, match=rf"{file.name}: its first [\d,]+ bytes unpack to [\d,]+.*gunzip"):
             next(file_rows(file))
         assert tracemalloc.get_traced_memory()[1] < 1 << 26
     finally:
@@ -61,9 +59,7 @@ def test_so_is_a_parquet_whose_rows_all_name_one_long_text(tmp_path):
     pyarrow.parquet.write_table(table, file := tmp_path / "rows.parquet", compression="zstd", store_schema=False)
     rows = file_rows(file)
     assert len([next(rows) for _ in range(48)]) == 48
-    with pytest.raises(
-        RecipeError, match=r"^\S*rows.parquet: its first 417 bytes become 320,[\d,]+ when unpacked.*jsonl"
-    ):
+    with pytest.raises(RecipeError, match=r"^\S*rows.parquet: its first 417 bytes unpack to 320,.*jsonl"):
         next(rows)
 
 

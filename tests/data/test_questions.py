@@ -40,7 +40,7 @@ def test_questions_are_read_with_their_frames(tmp_path):
     [
         ("", "no held-out prompts"),
         ('{"prompt": "q"}', "`answer` must be the expected text"),
-        ("[]", ":1: a row must"),
+        ("[]", ":1: found .*; allowed: an object"),
         ('{"prompt": "q", "answer": ""}', "`answer` must be the expected text"),
         (
             '{"prompt": "q", "answer": "a", "frames": {"long": ["= "]}}',

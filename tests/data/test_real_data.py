@@ -42,7 +42,7 @@ def test_olmoes_own_tokenizer_gets_its_conventions_from_a_bare_tokenizer_json():
 
 
 def test_a_model_with_too_small_a_vocabulary_is_refused():
-    with pytest.raises(RecipeError, match="50280 tokens and the model's vocab_size is 512"):
+    with pytest.raises(RecipeError, match="50280 tokens, but the model's vocab_size is 512"):
         load_tokenizer(str(REAL / "olmoe_tokenizer"), 512)
 
 

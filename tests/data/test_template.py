@@ -73,16 +73,20 @@ def test_a_template_that_marks_something_else_is_refused(with_template, template
         (
             PLAIN.replace("{{ m.content +", "{{ m.content | trim +"),
             ("s", "q", " a"),
-            "writes turn 2, an answer, as 'a<",
+            "changes turn 2, an answer, from ' a' to 'a<",
         ),
-        (PLAIN.replace("{{ m.content +", "{{ m.content.split('</t>')[-1] +"), ("s", "q", "x</t>a"), "not as it stands"),
+        (
+            PLAIN.replace("{{ m.content +", "{{ m.content.split('</t>')[-1] +"),
+            ("s", "q", "x</t>a"),
+            "changes turn 2, an answer, from 'x</t>a' to",
+        ),
         # one that skips the system turn would teach the answer without its reason
         (PLAIN.replace("{% else %}", "{% elif m.role == 'user' %}"), ("strange", "q", "a"), "leaves out turn 0"),
         (PLAIN.replace("{% if", "{% if 'q' in m.content %}{% elif"), ("s", "q", "a"), "leaves out turn 1, user"),
         (
             PLAIN + "{% if 'two' in messages[-1].content %}{% generation %}x{% endgeneration %}{% endif %}",
             ("s", "q", "two"),
-            "marks 2 answers to learn and the row has 1",
+            "marks 2 answers to learn, but the row has 1",
         ),
     ],
 )
@@ -131,6 +135,4 @@ def test_a_tokenizer_that_loses_characters_is_an_error(tmp_path):
     tokenizer = load_tokenizer(str(tmp_path / "tokenizer"), 3072)
     assert learned(tokenizer, "s", "q", "cafe") == "cafe<|endoftext|>"
     found = learned(tokenizer, "s", "q", "café")
-    assert isinstance(found, RowError) and "does not give back its text: 'café<|endoftext|>' becomes 'caf<" in str(
-        found
-    )
+    assert isinstance(found, RowError) and "changes the text 'café<|endoftext|>' to 'caf<" in str(found)

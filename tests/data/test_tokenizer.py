@@ -45,7 +45,7 @@ def test_pad_must_not_be_eos(changed):
 
 
 def test_a_vocabulary_beyond_the_models_is_refused():
-    with pytest.raises(RecipeError, match="512 tokens and the model's vocab_size is 500"):
+    with pytest.raises(RecipeError, match="512 tokens, but the model's vocab_size is 500"):
         load_tokenizer(str(SKILLS), 500)
 
 

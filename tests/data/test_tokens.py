@@ -41,7 +41,7 @@ def cut(**policy):
         ({"max_length": 7, "long_answers": "keep_end"}, ([0, 1, 2, 3, 4, 6, 7], [6, 7], 5)),
         (
             {"max_length": 7, "long_answers": "drop"},
-            "its answer of 3 tokens finds room for 2 (data.long_answers: drop)",
+            "its answer of 3 tokens is longer than the 2 left (data.long_answers: drop)",
         ),
         ({"max_length": 5, "max_prompt_length": 3, "long_prompts": "keep_end"}, ([0, 3, 4, 5, 6], [5, 6], 3)),
         # keep_end alone: the prompt gives way to the answer, down to its BOS, and then the answer
@@ -50,7 +50,7 @@ def cut(**policy):
         ({"max_length": 3, "long_prompts": "keep_end"}, ([0, 5, 6], [5, 6], 1)),
         (
             {"max_length": 3, "long_prompts": "keep_end", "long_answers": "drop"},
-            "its answer of 3 tokens finds room for 2 (data.long_answers: drop)",
+            "its answer of 3 tokens is longer than the 2 left (data.long_answers: drop)",
         ),
         # a prompt within its own limit is not long
         ({"max_length": 7, "max_prompt_length": 5, "long_prompts": "drop"}, ([0, 1, 2, 3, 4, 5, 6], [5, 6], 5)),
@@ -103,7 +103,7 @@ def test_both_answers_of_a_pair_see_the_same_prompt():
     assert Length(7, None, "keep_end").pair(prompt, chosen, rejected, BOS) == ([0, 2, 3], chosen, rejected)
     assert Length(5, 2).pair(prompt, chosen, rejected, BOS) == ([0, 1], chosen, [6, 7, 8])
     assert Length(5, 2, long_answers="drop").pair(prompt, chosen, rejected, BOS) == (
-        "its answer of 4 tokens finds room for 3 (data.long_answers: drop)"
+        "its answer of 4 tokens is longer than the 3 left (data.long_answers: drop)"
     )
     assert Length(3).pair(prompt, chosen, rejected, BOS) == ([0, 1, 2], [], [])
 

@@ -119,7 +119,7 @@ def test_a_key_that_carries_a_part_of_the_example_is_an_error(key, value):
         ("media", {"image": "x"}, "has `media`, which"),
         ("weight", "0", "has `weight` '0', which"),
         ("weight", "0.5", "has `weight` '0.5', which"),
-        ("mask", [0, 0, 1], r"has `mask` \[0, 0, 1\], which may say what of it to learn"),
+        ("mask", [0, 0, 1], r"has `mask` \[0, 0, 1\], which may say which turns to learn"),
         ("train_turns", [False, True], "has `train_turns`"),
         ("labels", 0, "has `labels`, a judgement"),
         ("winner", "model_b", "has `winner`, a judgement"),
@@ -150,18 +150,18 @@ def test_what_a_row_holds_is_known_by_its_value_too(key, value, said):
         (assistant("a", metadata={"train": False}), "has `metadata`"),
         (assistant("a", masked="true"), "has `masked`: 'true'"),
         (assistant("a", reasoning="hm"), "has `reasoning`"),
-        (assistant("a", channel="analysis"), "is said in the channel 'analysis'"),
+        (assistant("a", channel="analysis"), "is in the channel 'analysis'"),
         (assistant("a", recipient="functions.f"), "has `recipient`"),
-        (assistant([{"role": "user", "content": "a"}]), "is a message with a role where a text is needed"),
+        (assistant([{"role": "user", "content": "a"}]), "found a message with a role; allowed: a text"),
         (assistant([{"type": "text", "text": "a", "train": False}]), "a part of .* has `train`: False"),
         (assistant([{"type": "text", "text": "a", "image": "a.jpg"}]), "a part of .* has `image`"),
         (assistant([{"type": "text"}]), "has a part of type 'text'"),
         (assistant([{"type": "image_url", "text": "a"}]), "has a part of type 'image_url'"),
         (assistant("a", value="b"), "has both `content` and `value`, which differ"),
         (assistant("a", train=True, loss=False), "`train`: True, `loss`: False, which contradict each other"),
-        (assistant("a", weight=0.5), "has `weight` 0.5; a mark is 0, 1, true or false"),
-        (assistant("a", train="no"), "has `train` 'no'; a mark is"),
-        (user("b", train=True), "has `train`: True, and a user turn is never learned"),
+        (assistant("a", weight=0.5), "found `weight` 0.5; allowed: 0, 1, true, false"),
+        (assistant("a", train="no"), "found `train` 'no'; allowed: 0, 1, true, false"),
+        (user("b", train=True), "has `train`: True, but a user turn is never learned"),
     ],
 )
 def test_an_unknown_mark_of_a_turn_is_an_error(turn, said):
@@ -218,7 +218,7 @@ def test_a_message_in_the_place_of_a_text_keeps_its_role():
     assert training_example({"prompt": user("q"), "completion": assistant("a")})["messages"] == TURNS
     with pytest.raises(RowError, match="has no assistant turn"):
         training_example({"prompt": user("q"), "completion": user("x")})
-    with pytest.raises(RowError, match="is a message with a role"):
+    with pytest.raises(RowError, match="found a message with a role"):
         training_example({"instruction": "q", "output": {"from": "human", "value": "x"}})
 
 
@@ -234,7 +234,7 @@ def test_turns_as_json_text_are_told():
 
 def test_a_transcript_behind_other_text_is_told():
     found = training_example({"prompt": "You are X.\n\nHuman: q\n\nAssistant:", "completion": "a"})
-    assert found["doubtful"] == ["prompt (holds a transcript, read as one turn)"]
+    assert found["doubtful"] == ["prompt (looks like a transcript, but was read as one turn)"]
 
 
 def test_openais_preference_files():
@@ -284,7 +284,7 @@ def test_an_answer_in_json_stays_an_answer(answer):
 def test_marks_are_obeyed_where_the_recipe_says_so_and_refused_elsewhere(key, no, yes):
     row = {"messages": [user("1"), assistant("a", **{key: no}), user("2"), assistant("b", **{key: yes})]}
     assert learned(row) == ["b"]
-    with pytest.raises(RowError, match=f"`{key}`: {no}: marked as not to be learned.*data.turn_marks: obey"):
+    with pytest.raises(RowError, match=f"`{key}`: {no}, which says not to learn it.*data.turn_marks: obey"):
         training_example(row)
 
 
@@ -364,7 +364,9 @@ def test_a_nearly_known_form_comes_with_the_line_that_reads_it(row, columns):
 
 
 def test_the_line_is_printed_for_an_odd_row_too():
-    with pytest.raises(RowError, match="Rows with these keys are read with   columns: {question: prompt, answer: comp"):
+    with pytest.raises(
+        RowError, match="Rows with these keys can be read if you add   columns: {question: prompt, answer: comp"
+    ):
         training_example({"question": "q", "answer": None})
 
 
@@ -376,14 +378,17 @@ def test_a_nearly_known_pair_comes_with_the_line_that_reads_it():
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"text": "a", "meta": {"url": "x"}}, "has `text` beside meta, which hold text too; `format: text`"),
+        ({"text": "a", "meta": {"url": "x"}}, "has `text`, but also meta with text; set the source's `format: text`"),
         ({"text": "a", "role": "prompter", "parent_id": "b"}, "part of a message tree .`parent_id`."),
         ({"prompt": {"text": "a", "role": "prompter", "replies": []}, "message_tree_id": "x"}, "message tree"),
         (
             {"version": "1", "data": [{"prompt": "q"}, {"prompt": "r"}]},
-            "It holds a list in `data`: if these are the rows",
+            "It has a list in `data`: if that list has the rows",
         ),
-        ({"instruction": "do", "output": None, "text": "do x"}, "`output` must be a text that is not empty"),
+        (
+            {"instruction": "do", "output": None, "text": "do x"},
+            "`output`: found .*; allowed: a text that is not empty",
+        ),
     ],
 )
 def test_text_wins_only_where_no_other_key_holds_text(row, said):

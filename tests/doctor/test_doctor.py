@@ -39,7 +39,7 @@ def test_all_is_said_without_a_network_and_no_secret_is(tmp_path, server):
     assert len(lines) < 80
     assert [line[:-1] for line in lines if not line.startswith(" ")] == [
         *report.PARTS,
-        "what will slow a run or break it",
+        "what will slow down or break a run",
     ]
     assert "not known:" not in done.stdout
     for secret in ("a1a1", "b2b2", "0123456789", "a-key-of", "my-password"):
@@ -64,8 +64,8 @@ def test_a_part_that_fails_is_a_line_and_the_others_go_on(monkeypatch, capsys):
     monkeypatch.setattr(report, "PARTS", {"first": broken, "second": finds})
     report.print_report()
     assert capsys.readouterr().out == (
-        "first:\n  a line\n  not known: the driver is gone\nsecond:\n  fine\n"
-        "what will slow a run or break it:\n  1. a finding\n"
+        "first:\n  a line\n  unknown: the driver is gone\nsecond:\n  fine\n"
+        "what will slow down or break a run:\n  1. a finding\n"
     )
 
 
@@ -77,7 +77,7 @@ def test_versions_outside_of_the_range_and_missing_ones_are_found(monkeypatch):
     list(versions(findings))
     assert len(findings) == 2
     assert f"torch {torch.__version__}" in findings[0] and "pip install 'torch<1.0'" in findings[0]
-    assert findings[1] == "no-such-package is missing: pip install 'no-such-package>=2'"
+    assert findings[1] == "no-such-package is not installed; run pip install 'no-such-package>=2'"
 
 
 def test_a_lock_of_a_build_and_a_folder_that_cannot_be_written_are_found(monkeypatch, tmp_path):
@@ -113,7 +113,7 @@ def test_cards_are_named_with_what_is_wrong_with_them(monkeypatch):
     assert lines[2].endswith("NCCL 2.27.3")
     assert findings == [
         "cuda:0: other processes hold 4.0 GiB (nvidia-smi names them)",
-        "cuda:0 has no bf16 arithmetic (capability below 8.0): set model.dtype: float32",
+        "cuda:0 does not support bf16 (capability below 8.0); set model.dtype: float32",
     ]
 
 

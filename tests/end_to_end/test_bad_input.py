@@ -48,13 +48,13 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "no such name",
         lambda: ["train", "tiny/stf"],
-        "no recipe of this name comes with olmoe_ft (did you mean `tiny/sft`?)",
+        "olmoe_ft has no recipe of this name (did you mean `tiny/sft`?)",
     ),
-    ("no such copy", lambda: ["recipes", "copy", "tiny/stf"], "tiny/stf: nothing of this name comes with olmoe_ft"),
+    ("no such copy", lambda: ["recipes", "copy", "tiny/stf"], "tiny/stf: olmoe_ft has no such recipe or configuration"),
     (
         "a copy over a file",
         lambda: ["recipes", "copy", "tiny/sft", "--to", "zero3.json"],
-        "there is such a file already",
+        "the file exists already",
     ),
     ("a shape elsewhere", lambda: ["recipes", "copy", "configs/accelerate/gpu", "--to", "g.yaml"], "keeps its path"),
     ("a deep recipe", lambda: recipe("name: " + "[" * 5000), "bad.yaml: lists or mappings are nested hundreds deep"),
@@ -74,7 +74,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ("a picture", lambda: recipe(b"\x89PNG\r\n\x1a\n\x00\x00"), "bad.yaml:1: not UTF-8 text"),
     ("a list", lambda: recipe("- a\n"), "bad.yaml:1: a recipe is a mapping of sections"),
     ("a tab", lambda: recipe("model:\n\tpath: x\n"), "bad.yaml:2: a tab; YAML takes spaces only, replace it"),
-    ("a key twice", lambda: recipe("name: a\nname: b\n"), "bad.yaml:2: `name` stands in line 1 and again in line 2"),
+    ("a key twice", lambda: recipe("name: a\nname: b\n"), "bad.yaml:2: found `name` on line 1 and again on line 2"),
     ("an open bracket", lambda: recipe("name: [a\n"), "not valid YAML"),
     ("an alias", lambda: recipe("name: &n a\nstage: *n\n"), "an alias or a tag; write the value out"),
     ("no stages", lambda: recipe("name: a\nstage: pipeline\n"), "a pipeline needs a list of stages"),
@@ -85,7 +85,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ("a section", lambda: recipe(good(trainig={})), "trainig: unknown key (did you mean `training`?)"),
     ("a key", lambda: ["train", SFT, "training.learnig_rate=1"], "did you mean `learning_rate`?"),
     ("a key of DPO", lambda: ["train", SFT, "training.beta=1"], "is a field of DPOConfig (stage dpo) only"),
-    ("a text", lambda: ["train", SFT, "training.learning_rate=fast"], 'found "fast"; a number is needed'),
+    ("a text", lambda: ["train", SFT, "training.learning_rate=fast"], 'found "fast"; allowed: a number'),
     ("a name of TRL", lambda: ["train", SFT, "training.lr_scheduler_type=zigzag"], "allowed: linear, cosine"),
     ("near a name", lambda: ["train", SFT, "training.optim=adamw_torch_fusd"], "did you mean `adamw_torch_fused`?"),
     (
@@ -176,19 +176,27 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "no Hub here",
         lambda: ["train", SFT, "data.train.0.path=no/where"],
-        "no/where is neither a file here nor a data set",
+        "no/where: there is no such file here and no such dataset",
     ),
-    ("an empty file", lambda: data("rows.jsonl", ""), "rows.jsonl: the data set is empty"),
-    ("an empty folder", lambda: (os.mkdir("d"), data("x", "", "data.train.0.path=d"))[1], "d holds no data set"),
-    ("a text file", lambda: data("rows.txt", "hello"), "rows.txt: cannot read this kind of file; use .jsonl"),
+    ("an empty file", lambda: data("rows.jsonl", ""), "rows.jsonl: the dataset is empty"),
+    (
+        "an empty folder",
+        lambda: (os.mkdir("d"), data("x", "", "data.train.0.path=d"))[1],
+        "d: no dataset can be loaded",
+    ),
+    ("a text file", lambda: data("rows.txt", "hello"), "rows.txt: this kind of file cannot be read; use .jsonl"),
     ("half a row", lambda: data("rows.jsonl", '{"a": 1}\n{"b"'), "rows.jsonl:1: has a, which is none of the known"),
     ("no JSON", lambda: data("rows.jsonl", "hello\n"), "rows.jsonl:1: not valid JSON"),
     ("half an array", lambda: data("rows.json", json.dumps([{"text": "a"}])[:-1]), "not valid JSON"),
-    ("numbers", lambda: data("rows.jsonl", "1\n"), "rows.jsonl:1: a row must be an object with named fields, found 1"),
-    ("bytes", lambda: data("rows.jsonl", b"\xff\xfe"), "rows.jsonl: not readable as UTF-8 text"),
+    (
+        "numbers",
+        lambda: data("rows.jsonl", "1\n"),
+        "rows.jsonl:1: allowed: an object with named fields with named fields, found 1",
+    ),
+    ("bytes", lambda: data("rows.jsonl", b"\xff\xfe"), "rows.jsonl: not UTF-8 text text"),
     ("no gzip", lambda: data("rows.jsonl.gz", b"no"), "rows.jsonl.gz: cannot be read to its end"),
     ("half a gzip", lambda: data("rows.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9]), "to its end"),
-    ("a column twice", lambda: data("rows.csv", "text,text\na,b\n"), "rows.csv: two columns are named text"),
+    ("a column twice", lambda: data("rows.csv", "text,text\na,b\n"), "rows.csv: found more than one column named text"),
     (
         "a split of a file",
         lambda: data("rows.jsonl", [{"text": "a"}], "data.train.0.split=test"),
@@ -216,7 +224,11 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ("unknown keys", lambda: data("rows.jsonl", [{"query": "q"}]), "Rename its keys with `columns`"),
     ("no assistant", lambda: messages(TURNS[0]), "rows.jsonl:1: has no assistant turn"),
     ("no text", lambda: messages(TURNS[0], {"role": "assistant", "content": " "}), "a text that is not empty"),
-    ("a narrator", lambda: messages({"role": "narrator", "content": "x"}), "has the role 'narrator'; known are"),
+    (
+        "a narrator",
+        lambda: messages({"role": "narrator", "content": "x"}),
+        "found the role 'narrator'; allowed: system",
+    ),
     ("a tool turn", lambda: messages(*TURNS, {"role": "tool", "content": "x"}), "is a tool turn (tool)"),
     ("tools", lambda: messages(*TURNS, tools=[{"name": "f"}]), "has `tools`, which OLMoE's chat format cannot express"),
     (
@@ -267,7 +279,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "no tokenizer",
         lambda: ["train", SFT, "model.tokenizer=nowhere"],
-        "nowhere is neither a folder here nor a tokenizer in the cache",
+        "nowhere: there is no such folder here and no such tokenizer in the cache",
     ),
     ("half a tokenizer", lambda: tokenizer(lambda f: (f / "tokenizer.json").write_text("{")), "no tokenizer can be"),
     ("pad is EOS", lambda: token_map(pad_token="<|endoftext|>"), "so EOS would never be learned"),
@@ -292,7 +304,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "a small vocabulary",
         lambda: model(vocab_size=256),
-        "the tokenizer has 512 tokens and the model's vocab_size is 256",
+        "the tokenizer has 512 tokens, but the model's vocab_size is 256",
     ),
     # models and checkpoints
     ("no configuration", lambda: ["train", SFT, "model.config=none.json"], "none.json: no model configuration"),
@@ -376,7 +388,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ),
     # machines
     ("no machine", lambda: ["plan", SFT, "--accelerate", "none.yaml"], "none.yaml: cannot be read"),
-    ("another machine", lambda: plan_with("distributed_type: TPU"), "distributed_type TPU is not planned for"),
+    ("another machine", lambda: plan_with("distributed_type: TPU"), "found distributed_type TPU; allowed: NO"),
     ("no machine inside", lambda: plan_with("- a"), "not a configuration of accelerate"),
     (
         "a number in words",
@@ -406,7 +418,11 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         ],
         "bad.yaml: training.tf32: found true on configs/accelerate/cpu.yaml, which has no GPU",
     ),
-    ("no processes", lambda: plan_with("distributed_type: MULTI_CPU\nnum_processes: 0"), "at least 1 is needed"),
+    (
+        "no processes",
+        lambda: plan_with("distributed_type: MULTI_CPU\nnum_processes: 0"),
+        "found num_processes 0; allowed: at least 1",
+    ),
     ("nothing of DeepSpeed", lambda: plan_with("distributed_type: DEEPSPEED"), "names no deepspeed_config_file"),
 ]
 

@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_does(tmp_path):
 
     resumed = olmoe_ft(workspace, "train", *command, "name=broken")
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on from runs/broken/checkpoints/checkpoint-4" in resumed.stdout
+    assert "continuing from runs/broken/checkpoints/checkpoint-4" in resumed.stdout
     assert olmoe_ft(workspace, "train", *command, "name=unbroken").returncode == 0
     one, other = (
         [json.loads(line) for line in (workspace / f"runs/{name}/metrics.jsonl").read_text().splitlines()]

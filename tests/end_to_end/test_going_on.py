@@ -48,7 +48,7 @@ def test_a_finished_run_says_so_and_can_go_on_to_more_steps(workspace):
     again = train(workspace, "training.logging_steps=2")
     assert again.returncode == 0 and "had finished before" in again.stdout
     longer = train(workspace, "training.max_steps=3", "training.logging_steps=2")
-    assert longer.returncode == 0 and "going on from runs/run/checkpoints/checkpoint-2" in longer.stdout
+    assert longer.returncode == 0 and "continuing from runs/run/checkpoints/checkpoint-2" in longer.stdout
     assert (
         "its steps so far had the learning rates of a run of 2 steps; from here on they are those of 3" in longer.stdout
     )
@@ -87,4 +87,4 @@ def test_a_fresh_start_keeps_the_run_of_all_ranks_aside(workspace):
     output = launch(workspace, "configs/accelerate/zero2.yaml", "run.yaml", *overrides, "name=fresh", "--fresh")
     assert "runs/fresh/ is kept as fresh.before/" in output
     assert (workspace / "runs/fresh.before/final").exists() and (workspace / "runs/fresh/final").exists()
-    assert "going on from" not in output
+    assert "continuing from" not in output

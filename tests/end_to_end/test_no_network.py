@@ -15,7 +15,8 @@ from servers import answering, closed, silent
 
 FROM_HUB = ["train", SFT, "data.train=[{path: own/er}]"]  # found out before torch is imported
 NOT_CACHED = (
-    "own/er is neither a file here nor a data set in the cache, and the Hub {}; fetch it where there is a network"
+    "own/er: there is no such file here and no such dataset in the cache, and the Hub {}; download it where there is "
+    "a network"
 )
 
 
@@ -49,7 +50,7 @@ def test_a_hub_without_answer_is_said_once_and_not_waited_for(workspace, server,
         code, lines, seconds = run(workspace, *FROM_HUB, HF_ENDPOINT=url)
     assert code == 2 and len(lines) == 2
     assert lines[0].startswith(f"the Hub ({url}) cannot be reached: ") and reason in lines[0]
-    assert lines[0].endswith("; going on with what is in the cache, as with HF_HUB_OFFLINE=1")
+    assert lines[0].endswith("; continuing with what is in the cache, as with HF_HUB_OFFLINE=1")
     assert NOT_CACHED.format("cannot be reached") in lines[1]
     assert seconds < 15
 
@@ -57,9 +58,12 @@ def test_a_hub_without_answer_is_said_once_and_not_waited_for(workspace, server,
 @pytest.mark.parametrize(
     ("server", "said"),
     [
-        (answering(401, X_Error_Code="RepoNotFound"), "own/er is neither a file here nor a data set on the Hub"),
-        (answering(403, X_Error_Code="GatedRepo"), "own/er: the data set is gated; ask for access at http://127"),
-        (answering(404, X_Error_Code="RevisionNotFound"), "own/er: the data set on the Hub has no such revision"),
+        (
+            answering(401, X_Error_Code="RepoNotFound"),
+            "own/er: there is no such file here and no such dataset on the Hub",
+        ),
+        (answering(403, X_Error_Code="GatedRepo"), "own/er: the dataset is gated; ask for access at http://127"),
+        (answering(404, X_Error_Code="RevisionNotFound"), "own/er: the dataset on the Hub has no such revision"),
         (answering(404), "answers, but not as the Hub does (Client error '404 Not Found'"),
     ],
     ids=["no such name", "gated", "no such revision", "another server"],
@@ -74,14 +78,14 @@ def test_offline_by_choice_asks_nobody(workspace):
     with answering(500) as url:
         code, lines, _ = run(workspace, *FROM_HUB, HF_ENDPOINT=url, HF_HUB_OFFLINE="1")
     assert code == 2 and len(lines) == 1
-    assert NOT_CACHED.format("is not asked, as HF_HUB_OFFLINE is set") in lines[0]
+    assert NOT_CACHED.format("is not asked, because HF_HUB_OFFLINE is set") in lines[0]
 
 
 def test_only_the_first_process_of_a_machine_says_so(workspace):
     with closed() as url:
         code, lines, _ = run(workspace, *FROM_HUB, HF_ENDPOINT=url, LOCAL_RANK="1", RANK="1", WORLD_SIZE="2")
     # alone it says what it cannot have; in a launch it waits, and ends with the first process
-    assert code == 2 and len(lines) == 1 and lines[0].startswith("own/er is neither a file here")
+    assert code == 2 and len(lines) == 1 and lines[0].startswith("own/er: there is no such file here")
 
 
 def test_a_mistake_in_local_files_is_said_without_a_look_at_the_network(workspace):

@@ -39,7 +39,7 @@ def test_two_processes_one_and_two_again(workspace, recipe, shape):
         said = launch(
             workspace, CONFIGS[shape], file.name, *OPTIONS, accumulation, "--accept", "processes", processes=processes
         )
-        assert f"the shards of {3 - processes} process(es) are put together and cut for {processes};" in said
+        assert f"the shards of {3 - processes} process(es) are joined and split for {processes};" in said
         assert damage(other.path / f"checkpoints/checkpoint-{step}") is None
     assert {folder.name for folder in (other.path / "checkpoints").iterdir()} >= {"checkpoint-3", "checkpoint-9"}
     assert not [*other.path.rglob("universal*")]

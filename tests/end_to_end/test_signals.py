@@ -83,7 +83,7 @@ def test_one_process_is_saved_and_goes_on_to_the_same_weights(workspace):
     step = launch.steps()
     assert launch.output.splitlines()[-1] == (
         f"stopped by SIGUSR1 in step {step} of {STEPS}; runs/one/checkpoints/checkpoint-{step} is whole; "
-        "the same command goes on from there"
+        "the same command continues from there"
     )
     assert not (launch.run / "summary.json").exists() and not (launch.run / "final").exists()
     assert Launch(workspace, "one", ONE).ends() == 0
@@ -131,7 +131,7 @@ def test_a_rank_that_was_killed_ends_the_launch_and_is_named_last(workspace, ask
     second.kill()
     assert launch.ends() == 1
     assert "SIGKILL" in launch.output.splitlines()[-2], launch.output[-3000:]
-    assert "goes on from there" not in launch.output and not (launch.run / "final").exists()
+    assert "continues from there" not in launch.output and not (launch.run / "final").exists()
 
 
 @pytest.mark.slow

@@ -181,7 +181,7 @@ def test_a_stopped_run_goes_on_in_the_next_job_and_finishes(place):
     assert not (run / "summary.json").exists()
     job = start()
     output = job.communicate(timeout=240)[0]
-    assert job.returncode == 0 and f"going on from runs/tiny-sft/checkpoints/{saved.name}" in output, output
+    assert job.returncode == 0 and f"continuing from runs/tiny-sft/checkpoints/{saved.name}" in output, output
     assert json.loads((run / "summary.json").read_text())["steps"] == 60
     assert says(place, "asked-of-slurm") == "requeue 4711\n"
 

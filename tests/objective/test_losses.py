@@ -138,10 +138,10 @@ def test_bf16_logits_are_computed_in_fp32():
     ("call", "message"),
     [
         (lambda: load_balancing_loss([], 2), "empty"),
-        (lambda: load_balancing_loss([torch.zeros(3, 4)], 5), "num_experts_per_tok=5"),
+        (lambda: load_balancing_loss([torch.zeros(3, 4)], 5), "num_experts_per_tok: found 5"),
         (lambda: load_balancing_loss([torch.zeros(3, 4)], 2, torch.ones(4)), r"\(4,\)"),
         (lambda: router_z_loss([torch.zeros(3, 4)], torch.ones(3, 1)), r"\(3, 1\)"),
-        (lambda: load_balancing_loss([torch.zeros(3, 4)], 2, scope="all"), "scope='all'"),
+        (lambda: load_balancing_loss([torch.zeros(3, 4)], 2, scope="all"), "scope: found 'all'"),
     ],
 )
 def test_wrong_arguments_are_named(call, message):

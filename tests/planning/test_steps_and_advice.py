@@ -120,9 +120,9 @@ def test_what_the_hub_has_is_planned_with_the_released_sizes():
     plan = make_plan(load_recipe("recipes/olmoe-1b-7b-0924/sft/full.yaml"))
     assert plan.inputs is None and plan.lacking == ["the tokenizer", "the data"]
     assert [
-        next(what for what in ("model", "tokenizer", "data set") if f"a {what} in the cache" in reason)
+        next(what for what in ("model", "tokenizer", "dataset") if f"no such {what} in the cache" in reason)
         for reason in plan.unreachable
-    ] == ["model", "tokenizer", "data set"]
+    ] == ["model", "tokenizer", "dataset"]
     assert isinstance(plan.config, OlmoeConfig) and plan.config.num_experts == 64
     assert largest_batch(plan) == Batch(2, 4096, packed=True)
     assert [(machine.name, machine.processes) for machine in machines_for(plan, None, None)] == [
@@ -138,7 +138,7 @@ def test_rows_that_are_here_are_not_what_lacks_where_the_tokenizer_does(capsys):
     assert plan.inputs is None and plan.lacking == ["the tokenizer"]
     print_plan(plan, machines_for(plan, None, None), 80, Rates.of(None, None))
     printed = " ".join(capsys.readouterr().out.split())
-    assert "no/where is neither a folder here nor a tokenizer in the cache" in printed
+    assert "no/where: there is no such folder here and no such tokenizer in the cache" in printed
     assert "unknown without the tokenizer" in printed
 
 

@@ -40,8 +40,8 @@ def test_a_copy_by_hand(write):
         "stage: dpo  # Supervised fine-tuning (sft), direct preference optimisation (dpo), or several stages one after "
         "the other (pipeline).",
         "data:  # What the stage learns from.",
-        "  train:  # Sources that are mixed for training; at least one.",
-        "    path: data/skills/heldout.jsonl  # File of rows with a prompt and an `answer`.",
+        "  train:  # Sources that are mixed for training, at least one.",
+        "    path: data/skills/heldout.jsonl  # File of rows, each with a prompt and an `answer`.",
         "  beta: 0.1  # Parameter controlling the deviation from the reference model.",
         "  loss_type: [sigmoid, sft]  # Type of loss to use.",
     ):
@@ -60,7 +60,7 @@ def test_help_of_a_field_is_that_of_the_class_that_defines_it_last():
 
 def test_nothing_is_overwritten(write):
     copy("tiny/sft")
-    with pytest.raises(RecipeError, match="tiny-sft.yaml: there is such a file already"):
+    with pytest.raises(RecipeError, match="tiny-sft.yaml: the file exists already"):
         copy("tiny/sft")
     write("file", "")
     with pytest.raises(RecipeError, match="file/x.yaml: cannot be written"):
@@ -69,7 +69,7 @@ def test_nothing_is_overwritten(write):
 
 @pytest.mark.parametrize("name", ["tiny/stf", "../recipes/tiny/sft", "configs/accelerate/zero4", "schema"])
 def test_what_is_not_there_is_refused(write, name):
-    with pytest.raises(RecipeError, match="nothing of this name comes with olmoe_ft.*`olmoe-ft recipes` lists"):
+    with pytest.raises(RecipeError, match="olmoe_ft has no such recipe or configuration.*`olmoe-ft recipes` lists"):
         copy(name)
     assert not [*Path().iterdir()]
 
@@ -83,7 +83,7 @@ def test_a_machine_shape_brings_deepspeeds_file(write):
     assert json.loads(Path("configs/deepspeed/zero3.json").read_text())["zero_optimization"]["stage"] == 3
     assert [str(file) for file in copy("configs/accelerate/multinode.yaml")] == ["configs/accelerate/multinode.yaml"]
     write("configs/deepspeed/zero2.json", "{}")
-    with pytest.raises(RecipeError, match="configs/deepspeed/zero2.json: there is such a file already"):
+    with pytest.raises(RecipeError, match="configs/deepspeed/zero2.json: the file exists already"):
         copy("configs/accelerate/zero2")
     assert not Path("configs/accelerate/zero2.yaml").exists()
     with pytest.raises(RecipeError, match="keeps its path"):

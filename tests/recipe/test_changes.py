@@ -31,7 +31,7 @@ def test_rows_a_step_may_be_made_of_other_parts_with_other_processes():
 
 def test_what_is_accepted_has_a_name():
     assert Restart.of(False, ["data,libraries", "model"]).accept == {"data", "libraries", "model"}
-    with pytest.raises(RecipeError, match=r"--accept weather: not known; there are data \(the training rows\), model"):
+    with pytest.raises(RecipeError, match=r"--accept: found weather; allowed: data \(the training rows\), model"):
         Restart.of(False, ["data", "weather"])
 
 

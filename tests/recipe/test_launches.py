@@ -21,7 +21,10 @@ HALF = "model.dtype=bfloat16"
         ("training.tf32=true", "training.tf32: found true on here, which has no GPU"),
         ("training.activation_offloading=true", "training.activation_offloading: found true on here, which has no GPU"),
         ("model.attn_implementation=flash_attention_2", 'found "flash_attention_2" on here, which has no GPU'),
-        ("model.attn_implementation=flex_attention", "flex_attention is wrong on some CPUs.*remove it: sdpa"),
+        (
+            "model.attn_implementation=flex_attention",
+            "flex_attention gives wrong results on some CPUs.*remove it: sdpa",
+        ),
     ],
 )
 def test_what_needs_a_gpu(override, said):
@@ -48,7 +51,7 @@ def test_what_needs_a_gpu(override, said):
 def test_what_needs_a_package(monkeypatch, override, package):
     recipe = load_recipe(SFT, [HALF, override])
     monkeypatch.setattr(device, "find_spec", lambda name: None if name == package else object())
-    with pytest.raises(RecipeError, match=f"needs the package {package} that is not installed here"):
+    with pytest.raises(RecipeError, match=f"needs the package {package} , which is not installed here"):
         check_packages(recipe)
     monkeypatch.setattr(device, "find_spec", lambda name: object())
     check_packages(recipe)
@@ -57,23 +60,21 @@ def test_what_needs_a_package(monkeypatch, override, package):
 @pytest.mark.parametrize("kind", ["tp", "cp", "sp", "dp_shard", "dp_replicate"])
 def test_rows_are_not_cut_up(tmp_path, kind):
     variable = f"PARALLELISM_CONFIG_{kind.upper()}_SIZE"
-    with pytest.raises(
-        RecipeError, match=f"the environment: {variable} is 2, but attention and losses here need whole"
-    ):
+    with pytest.raises(RecipeError, match=f"the environment: found {variable} 2; allowed: 1, because attention"):
         deepspeed_here({variable: "2"})
     assert deepspeed_here({variable: "1", "PARALLELISM_CONFIG_CP_BACKEND": "torch"}) is False
     file = tmp_path / "machine.yaml"
     file.write_text(
         f"distributed_type: MULTI_GPU\nnum_processes: 2\nparallelism_config: {{parallelism_config_{kind}_size: 2}}"
     )
-    with pytest.raises(RecipeError, match=f"machine.yaml: parallelism_config_{kind}_size is 2"):
+    with pytest.raises(RecipeError, match=f"machine.yaml: found parallelism_config_{kind}_size 2; allowed: 1"):
         read_machine(str(file))
     check_shards("a file", {f"{kind}_size": 1})
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"sequence_parallel_size": 2}, "sp_size is 2"), ({"tensor_parallel": {"autotp_size": 4}}, "tp_size is 4")],
+    [({"sequence_parallel_size": 2}, "found sp_size 2"), ({"tensor_parallel": {"autotp_size": 4}}, "found tp_size 4")],
 )
 def test_nor_by_deepspeed(tmp_path, settings, said):
     (file := tmp_path / "ds.json").write_text(json.dumps(settings))
@@ -93,5 +94,7 @@ def test_the_recipe_decides_the_arithmetic(dtype, right):
         if mixed in right:
             check_mixed_precision(recipe, mixed, "gpu.yaml")
         else:
-            with pytest.raises(RecipeError, match=f"gpu.yaml: mixed_precision is {mixed}, but model.dtype is {dtype}"):
+            with pytest.raises(
+                RecipeError, match=f"gpu.yaml: found mixed_precision {mixed}, but model.dtype is {dtype}"
+            ):
                 check_mixed_precision(recipe, mixed, "gpu.yaml")

@@ -34,7 +34,7 @@ def test_every_field_of_both_configurations_stands_in_the_table_once():
 def test_a_field_that_the_table_does_not_have_is_refused(good, monkeypatch):
     monkeypatch.delitem(OPTIONS, "weight_decay")
     with pytest.raises(
-        RecipeError, match="training.weight_decay: is a field of a newer SFTConfig that was never tried"
+        RecipeError, match="training.weight_decay: is a field of a newer SFTConfig, which is untested here"
     ):
         load_recipe(good, ["training.weight_decay=0.1"])
 
@@ -85,20 +85,23 @@ def test_no_lead_hides_a_key_of_our_own():
     [
         (
             "training.max_seq_length=8",
-            "training.max_seq_length: is no field of TRL's SFTConfig; set `training.max_length`",
+            "training.max_seq_length: there is no such field in TRL's SFTConfig; set `training.max_length`",
         ),
         ("training.rpo_alpha=1", "set `training.loss_type: [sigmoid, sft]` with `training.loss_weights"),
         ("training.attn_implementation=sdpa", "set `model.attn_implementation` instead"),
         ("training.lora_r=8", "set `lora.r` instead"),
-        ("model.model_name_or_path=x", "model.model_name_or_path: is no key here; set `model.path` instead"),
+        ("model.model_name_or_path=x", "model.model_name_or_path: there is no such key; set `model.path` instead"),
         ("model.load_in_4bit=true", "set `model.quantization: nf4` beside a `lora` section"),
         ("data.val_set_size=0.1", "name held-out rows in `data.eval`"),
-        ("data.train.0.type=chat_template", "data.train.0.type: is no key here; set `data.train.0.format`"),
+        ("data.train.0.type=chat_template", "data.train.0.type: there is no such key; set `data.train.0.format`"),
         ("router.aux_loss_coef=0.1", "set `router.load_balancing_coef` instead"),
         ("tracking.entity=me", "tracking.entity: unknown key"),
-        ("learning_rate=1e-5", "learning_rate: is a key of `training`: write it as `training.learning_rate`"),
-        ("base_model=x", "base_model: is no key here; set `model.path` instead"),
-        ("dtype=float32", "is a key of `model`: write it as `model.dtype`"),
+        (
+            "learning_rate=1e-5",
+            "learning_rate: belongs to the section `training`; write it as `training.learning_rate`",
+        ),
+        ("base_model=x", "base_model: there is no such key; set `model.path` instead"),
+        ("dtype=float32", "belongs to the section `model`; write it as `model.dtype`"),
     ],
 )
 def test_a_key_of_another_tool_is_answered_with_the_right_place(good, override, said):
@@ -109,7 +112,7 @@ def test_a_key_of_another_tool_is_answered_with_the_right_place(good, override, 
 
 @pytest.mark.parametrize("name", ["base_model", "sequence_len", "lora_r", "val_set_size", "wandb_project", "rl"])
 def test_the_top_level_of_a_file_too(write, good, name):
-    with pytest.raises(RecipeError, match=f"top.yaml:2: {name}: is no key here; ") as error:
+    with pytest.raises(RecipeError, match=f"top.yaml:2: {name}: there is no such key; ") as error:
         load_recipe(write("top.yaml", f"extends: good.yaml\n{name}: 1\n"))
     assert "did you mean" not in str(error.value)
 
@@ -118,11 +121,11 @@ def test_the_top_level_of_a_file_too(write, good, name):
     ("overrides", "told"),
     [
         ([], {}),
-        (["training.do_train=true"], {"training.do_train": "`olmoe-ft train` trains"}),
+        (["training.do_train=true"], {"training.do_train": "`olmoe-ft train` always trains"}),
         (["training.do_train=false"], {}),
         (
             ["training.optim=sgd", "training.adam_beta1=0.5"],
-            {"training.adam_beta1": "the optimizer sgd does not read it"},
+            {"training.adam_beta1": "the optimizer sgd does not use it"},
         ),
         (["training.adam_beta1=0.5"], {}),
         (["training.save_strategy='no'", "training.save_steps=5"], {"training.save_steps": "save_strategy is no"}),

@@ -143,9 +143,9 @@ def test_a_recipe_extends_a_shipped_one(write):
 @pytest.mark.parametrize(
     ("parent", "hint"),
     [
-        ("../recipes/tiny/sft.yaml", "my/my.yaml:1: extends: there is no file recipes/tiny/sft.yaml; the path is "
+        ("../recipes/tiny/sft.yaml", "my/my.yaml:1: extends: recipes/tiny/sft.yaml: there is no such file; the path is "
          "relative to my/. To extend the recipe that comes with olmoe_ft, write `extends: tiny/sft`"),
-        ("tiny/stf", "there is no file my/tiny/stf; the path is relative to my/ (did you mean `tiny/sft`?)"),
+        ("tiny/stf", "my/tiny/stf: there is no such file; the path is relative to my/ (did you mean `tiny/sft`?)"),
     ],
 )  # fmt: skip
 def test_a_parent_that_is_not_there(write, parent, hint):

@@ -102,12 +102,12 @@ def test_round_trip(pipeline, write):
 @pytest.mark.parametrize(
     ("text", "fragment"),
     [
-        ("name: p\n", "p.yaml:1: stages: found null; a pipeline needs a list of stages"),
-        ("name: p\nstages: []\n", "p.yaml:3: stages: found []; a pipeline needs a list of stages"),
-        ("name: p\nstages: [sft.yaml]\n", 'p.yaml:3: stages: found ["sft.yaml"]; a pipeline needs a list of stages'),
-        ("name: p\nstages:\n  - extends: gone.yaml\n", "p.yaml:4: extends: there is no file gone.yaml"),
+        ("name: p\n", "p.yaml:1: stages: found null; allowed: a list of stages"),
+        ("name: p\nstages: []\n", "p.yaml:3: stages: found []; allowed: a list of stages"),
+        ("name: p\nstages: [sft.yaml]\n", 'p.yaml:3: stages: found ["sft.yaml"]; allowed: a list of stages'),
+        ("name: p\nstages:\n  - extends: gone.yaml\n", "p.yaml:4: extends: gone.yaml: there is no such file"),
         ("name: p\nstages:\n  - extends: p.yaml\n", "p.yaml:4: extends: the files extend each other in a circle"),
-        ("name: p\nstages:\n  - {stage: pipeline}\n", 'p.yaml:4: stage: found "pipeline"; a pipeline\'s stage is sft'),
+        ("name: p\nstages:\n  - {stage: pipeline}\n", 'p.yaml:4: stage: found "pipeline"; allowed in a pipeline: sft'),
         ("name: a/b\nstages: [extends: good.yaml]\n", 'p.yaml:2: name: found "a/b"; it names a folder'),
         ("stages: [extends: good.yaml]\n", "p.yaml:1: name: is missing"),
         ("name: p\nroute: {}\nstages: [extends: good.yaml]\n", "p.yaml:3: route: unknown key (did you mean `router`?)"),

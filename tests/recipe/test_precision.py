@@ -56,9 +56,9 @@ def test_a_launch_whose_deepspeed_keeps_no_fp32(tmp_path):
     assert deepspeed_here({}) is False
     for broken in ("{", "[]"):
         file.write_text(broken)
-        with pytest.raises(RecipeError, match="ds.json: no.*configs/deepspeed/"):
+        with pytest.raises(RecipeError, match="ds.json: .*configs/deepspeed/"):
             deepspeed_here(launched)
-    with pytest.raises(RecipeError, match="gone.json: no readable DeepSpeed configuration"):
+    with pytest.raises(RecipeError, match="gone.json: the DeepSpeed configuration cannot be read"):
         deepspeed_here({**launched, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "gone.json")})
     with pytest.raises(RecipeError, match="FSDP"):
         deepspeed_here({"ACCELERATE_USE_FSDP": "true"})

@@ -106,7 +106,7 @@ def test_a_launch_elsewhere_is_watched(folder, capsys, moves):
             assert in_lock(folder) == Holder.here().model_copy(update={"since": in_lock(folder).since})
     ended.set()
     said = capsys.readouterr().err.splitlines()
-    assert f"lock names process {holder.pid} on far; it is watched for 1 s" in said[0]
+    assert f"lock names process {holder.pid} on far; watching it for 1 s" in said[0]
     assert [line for line in said[1:] if "on far is gone" in line] == said[1:] and len(said) == (1 if moves else 2)
 
 

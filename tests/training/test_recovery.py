@@ -64,7 +64,7 @@ def test_a_damaged_checkpoint_is_named_and_kept(run):
     assert recover(run, found) == [
         "runs/here/checkpoints/checkpoint-16 is damaged (trainer_state.json has 0 bytes instead of 19), kept as "
         "checkpoint-16.damaged",
-        "going on from runs/here/checkpoints/checkpoint-8",
+        "continuing from runs/here/checkpoints/checkpoint-8",
     ]
     assert steps(run) == [5, 8] and (run.checkpoints.path / "checkpoint-16.damaged/stood_on.json").exists()
 
@@ -74,7 +74,7 @@ def test_without_a_whole_one_it_starts_over_and_says_so(run):
         (run.checkpoints.of_step(step) / "manifest.json").unlink()
     found = find(run)
     assert found.resume is None
-    assert recover(run, found)[-1] == "no checkpoint is whole: starting at step 0"
+    assert recover(run, found)[-1] == "no checkpoint is undamaged: starting at step 0"
     assert steps(run) == [] and len(list(run.checkpoints.path.iterdir())) == 2
 
 

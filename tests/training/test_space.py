@@ -102,8 +102,8 @@ def test_a_run_without_room_is_refused_with_what_it_needs(run, monkeypatch):
         check_space(run, NEEDS)
     assert str(refused.value) == (
         "runs/here: the run needs 67.0 MiB at most: 2 checkpoints of 20.0 MiB and one that is being written, "
-        "base/ 7.0 MiB, final/ 7.0 MiB; 0.0 MiB of it are there, and 60.0 MiB are free; make room, let runs/ be a link "
-        "to another disk, or lower training.save_total_limit (now 1)"
+        "base/ 7.0 MiB, final/ 7.0 MiB; found 0.0 MiB of it written and 60.0 MiB free; free some space, make runs/ a "
+        "link to another disk, or lower training.save_total_limit (now 1)"
     )
     assert not run.path.exists()
     (run.base).mkdir(parents=True)
@@ -129,15 +129,15 @@ def test_what_a_save_without_room_says(run, monkeypatch):
                 free(monkeypatch, room)
         ends.append(str(ended.value))
     assert ends[0] == (
-        "runs/here: no space left; a checkpoint needs 20.0 MiB, 1.0 MiB are free; make room or lower "
-        "training.save_total_limit, and start it again"
+        "runs/here: no space left; a checkpoint needs 20.0 MiB, and 1.0 MiB are free; free some space or lower "
+        "training.save_total_limit, and start the run again"
     )
-    assert "a checkpoint needs 20.0 MiB, 100.0 MiB are free: look at your quota and at `ulimit -f`" in ends[1]
+    assert "a checkpoint needs 20.0 MiB, and 100.0 MiB are free, so check your quota and `ulimit -f`" in ends[1]
 
 
 def test_room_that_another_disk_lacks_is_not_the_run_s(run, tmp_path):
     launch = Launch(run)
     launch.space = NEEDS
-    with pytest.raises(RecipeError, match="^/elsewhere/cache: No space left on device; make room on this disk"):
+    with pytest.raises(RecipeError, match="^/elsewhere/cache: No space left on device; free some space on this disk"):
         with launch.in_order():
             raise OSError(errno.ENOSPC, "No space left on device", "/elsewhere/cache")

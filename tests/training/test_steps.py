@@ -43,7 +43,7 @@ def test_five_rows_on_two_processes_by_hand():
     """Micro-batches of 2: (0 1) (2 3) and (4 0) (1 2), so 0, 1 and 2 are taken again. One process takes 2, 2 and 1."""
     found = count_steps(5, arguments(2), 2)
     assert (found.per_epoch, found.repeated, found.left_out) == (2, 3, 0)
-    assert found.uneven().startswith("3 rows are trained again in every epoch")
+    assert found.uneven().startswith("3 rows are used twice in every epoch")
     assert count_steps(5, arguments(2, accumulation=2), 1).uneven() is None
     assert "1 rows are left out" in count_steps(5, arguments(2, drop_last=True), 2).uneven()
 

@@ -43,7 +43,7 @@ def test_it_is_saved_at_the_end_of_the_step_and_not_closed(train, step, strategy
     checkpoint = Path(trainer.args.output_dir, f"checkpoint-{step}")
     assert (checkpoint / "trainer_state.json").exists()
     assert sentence == (
-        f"stopped by SIGTERM in step {step} of 2; {checkpoint} is whole; the same command goes on from there"
+        f"stopped by SIGTERM in step {step} of 2; {checkpoint} is complete; the same command continues from there"
     )
     assert [record["step"] for record in trainer.state.log_history] == list(range(1, step + 1))
     assert not any("train_runtime" in record for record in trainer.state.log_history)

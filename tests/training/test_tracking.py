@@ -98,7 +98,7 @@ def test_a_mode_or_key_that_wandb_refuses(monkeypatch):
         choose("auto")
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", "too-short")
-    with pytest.raises(RecipeError, match="wandb refuses its key or settings: WANDB_API_KEY invalid") as refused:
+    with pytest.raises(RecipeError, match="wandb refuses its key or settings .WANDB_API_KEY invalid") as refused:
         choose("online")
     assert "too-short" not in str(refused.value)
     assert choose("auto").mode == "offline" and "too-short" not in choose("auto").why
@@ -112,7 +112,7 @@ def test_online_without_a_key_is_refused_before_anything_is_written(monkeypatch,
     with pytest.raises(SystemExit) as exit:
         main()
     assert exit.value.code == 2
-    assert "found online, and there is no key for https://wandb.example; run `wandb login`" in capsys.readouterr().err
+    assert "found online, but no key for https://wandb.example; run `wandb login`" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["my.yaml"]
 
 

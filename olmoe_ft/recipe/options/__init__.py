@@ -1,7 +1,7 @@
-"""What becomes of every option of `training`: one table, the rules between options, and names from other tools.
+"""All options of `training`: one table, the rules between options, and our names for other tools' keys.
 
-`obeyed` and `refused` say where each field of TRL's configurations acts, or why it may not; `table` joins them.
-`values` has ranges and choices. `schedules`, `optimizers`, `preferences`, `evaluation` and `combinations` have what
-options say about each other, `device` what a machine must have, `hints` and `other_tools` where a key of another tool
-went. `document` writes docs/options.md. Imports neither torch nor transformers.
+`obeyed` and `refused` say what each field of TRL's configurations does, or why it is refused; `table` joins them.
+`values` has ranges and choices. `schedules`, `optimizers`, `preferences`, `evaluation` and `combinations` have rules
+between options, `device` what a machine must have, `hints` and `other_tools` what to write instead of another tool's
+key. `document` writes docs/options.md. Imports neither torch nor transformers.
 """

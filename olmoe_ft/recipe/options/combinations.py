@@ -1,4 +1,4 @@
-"""What the options of a stage say about each other: problems that are refused, and notes of what has no effect."""
+"""Rules between the options of a stage: problems that are refused, and notes about options without effect."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,14 +18,14 @@ COMPILERS = ("torch_compile_backend", "torch_compile_mode")
 
 
 def broken_combinations(given: Given) -> Iterator[Problem]:
-    """Everything that is wrong between options, each right by itself."""
+    """Every conflict between options that are each valid by themselves."""
     for rule in (*RULES, *STAGES[given.stage].rules()):
         with suppress(Unsettled):
             yield from rule(given)
 
 
 def unread(given: Given) -> Iterator[Problem]:
-    """Options with another value than their default that change nothing beside the others."""
+    """Options that differ from their default but change nothing, given the others."""
     yield from unread_by_optimizer(given)
     yield from unread_by_strategy(given)
     checkpoints = given[CHECKPOINTING[1]] if given[CHECKPOINTING[0]] is None else given[CHECKPOINTING[0]]
@@ -37,7 +37,7 @@ def unread(given: Given) -> Iterator[Problem]:
 def _arithmetic(given: Given) -> Iterator[Problem]:
     half = given["bf16"]
     if half is not None and half != (given.dtype == "bfloat16"):
-        yield "bf16", f"found {shown(half)} with model.dtype {given.dtype}, which decides the arithmetic; remove it"
+        yield "bf16", f"found {shown(half)} with model.dtype {given.dtype}, which decides the precision; remove it"
     for name in COMPILERS:
         if given[name] is not None and not given["torch_compile"]:
             yield name, f"found {shown(given[name])} without `torch_compile: true`; add it, or remove this"
@@ -48,11 +48,11 @@ def _checkpointing(given: Given) -> Iterator[Problem]:
     if new is not None and old is not None and new != old:
         yield (
             CHECKPOINTING[0],
-            f"found {shown(new)} beside gradient_checkpointing {shown(old)}, its old name; remove one",
+            f"found {shown(new)} and gradient_checkpointing (its old name) {shown(old)}; remove one of them",
         )
     names = [f"{name}_kwargs" for name in CHECKPOINTING if given[f"{name}_kwargs"]]
     if len(names) == 2:
-        yield names[0], f"found beside {names[1]}, its old name; remove one"
+        yield names[0], f"found together with {names[1]}, its old name; remove one of them"
     for name in names:
         arguments = given[name]
         reentrant = arguments.get("use_reentrant") is True
@@ -60,13 +60,13 @@ def _checkpointing(given: Given) -> Iterator[Problem]:
         known = [key for key in known if key != "selective" or STAGES[given.stage].selective_checkpointing]
         for key, value in arguments.items():
             if key not in known:
-                beside = " beside use_reentrant: true" if reentrant and key in CHECKPOINT_ARGUMENTS else ""
-                yield f"{name}.{key}", f"is not taken{beside}{nearest(str(key), known)}; allowed: {', '.join(known)}"
+                beside = " with use_reentrant: true" if reentrant and key in CHECKPOINT_ARGUMENTS else ""
+                yield f"{name}.{key}", f"unknown key{nearest(str(key), known)}; allowed{beside}: {', '.join(known)}"
             elif key == "determinism_check":
                 if value not in ("default", "none"):
                     yield f"{name}.{key}", f"found {shown(value)}; allowed: default, none"
             elif not isinstance(value, bool):
-                yield f"{name}.{key}", f"found {shown(value)}; true or false is needed"
+                yield f"{name}.{key}", f"found {shown(value)}; allowed: true, false"
 
 
 def _workers(given: Given) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""What a recipe needs of the machine it runs on: packages and a GPU. Looks for packages without importing them."""
+"""What a recipe needs from the machine: packages and a GPU. Looks for packages without importing them."""
 
 from importlib.util import find_spec
 
@@ -8,27 +8,27 @@ from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.wording import shown
 
 FLASH = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
-NO_FLEX = "is wrong on some CPUs, where torch compiles it to other code than it should"
+NO_FLEX = "gives wrong results on some CPUs, because torch miscompiles it"
 ON_A_GPU = {
-    "tf32": "is a kind of arithmetic of GPUs",
+    "tf32": "is a precision of GPUs",
     "activation_offloading": "moves activations from a GPU to the host",
 }
 
 
 def check_packages(recipe: Recipe) -> None:
-    """Refuse what needs a package that is not installed.
+    """Refuse options that need a package that is not installed.
 
     Raises:
-        UserError: with everything that does.
+        UserError: naming all of them.
     """
     found: list[str] = []
     optim, attention = recipe.training.get("optim"), recipe.model.attn_implementation
     package, remedy = package_of(optim) if optim is not None else (None, "")
     if package is not None and find_spec(package) is None:
-        needs = f"which needs the package {package} that is not installed here"
+        needs = f"which needs the package {package} , which is not installed here"
         found.append(f"training.optim: found {shown(optim)}, {needs}; {remedy}")
     if attention in FLASH and find_spec(FLASH[attention]) is None:
-        needs = f"which needs the package {FLASH[attention]} that is not installed here"
+        needs = f"which needs the package {FLASH[attention]} , which is not installed here"
         found.append(f"model.attn_implementation: found {shown(attention)}, {needs}; install it, or choose sdpa")
     if found:
         raise UserError(found)
@@ -37,19 +37,19 @@ def check_packages(recipe: Recipe) -> None:
 def check_device(recipe: Recipe, gpu: bool, where: str) -> None:
     """Refuse what a machine without a GPU cannot do, or does wrong.
 
-    Flex attention was seen wrong on a CPU without AVX-512, where torch 2.13 compiles it: with a padding mask the first
-    tokens were off by as much as they are (tests/model/test_arguments.py).
+    Flex attention, compiled by torch 2.13, gave wrong results on a CPU without AVX-512: with a padding mask the error
+    of the first tokens was as large as their values (tests/model/test_arguments.py).
 
     Args:
         where: the machine, for the message.
     Raises:
-        UserError: with everything of that kind.
+        UserError: naming all of them.
     """
     if gpu:
         return
     training, attention = recipe.training, recipe.model.attn_implementation
     found = [
-        f"training.{name}: found true on {where}, which has no GPU, and it {reason}; remove it"
+        f"training.{name}: found true on {where}, which has no GPU, but it {reason}; remove it"
         for name, reason in ON_A_GPU.items()
         if training.get(name) is True
     ]
@@ -58,7 +58,7 @@ def check_device(recipe: Recipe, gpu: bool, where: str) -> None:
     if attention == "flex_attention":
         found.append(
             f"model.attn_implementation: flex_attention {NO_FLEX}, and {where} has no GPU; remove it: sdpa, the "
-            "default, keeps documents apart too"
+            "default, keeps packed rows apart too"
         )
     if found:
         raise UserError(found)

@@ -1,4 +1,4 @@
-"""docs/options.md: every option of `training` with its class, and the keys of other tools (`make schema`)."""
+"""docs/options.md: every option of `training` by kind, and the keys of other tools (`make schema`)."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,23 +11,24 @@ from olmoe_ft.stages import STAGES
 START = """\
 # Options
 
-Made by `make schema` from `olmoe_ft/recipe/options/`; a test compares.
+Written by `make schema` from `olmoe_ft/recipe/options/`; a test checks that it is up to date.
 
 `training` takes the field names of TRL's {configs}. Each of the {count} fields is
-obeyed, set by the pipeline, refused, or without effect. What options say about each other (a schedule and its
-arguments, an optimizer and its package, a loss and what it reads) is checked beside that: `olmoe-ft validate` says all
-that is wrong at once, and which options of a recipe have no effect in it."""
+obeyed, set by the pipeline, refused, or without effect. Combinations are checked too: a schedule and its
+arguments, an optimizer and its package, a loss and the options it uses. `olmoe-ft validate` reports all mistakes at
+once, and says which options of a recipe have no effect."""
 HEADS: dict[Kind, str] = {
-    "obeyed": "Obeyed\n\nWhere each acts. `tests/training/test_options_act.py` changes them one by one and looks.",
-    "set": "Set by the pipeline\n\nA recipe may not name these.",
-    "refused": "Refused\n\nThese may be written with their default only.",
-    "no effect": "Without effect\n\nAccepted, and `validate` and `train` say so.",
+    "obeyed": "Obeyed\n\nWhat each does. `tests/training/test_options_act.py` changes them one by one and checks the "
+    "effect.",
+    "set": "Set by the pipeline\n\nA recipe cannot set these.",
+    "refused": "Refused\n\nThese are accepted only with their default value.",
+    "no effect": "Without effect\n\nThese are accepted; `validate` and `train` say that they do nothing.",
 }
 NAMES = """\
 ## Keys of other tools
 
-Names from TRL, transformers, open-instruct, axolotl, LLaMA-Factory and torchtune, and where they went. Written in a
-recipe (at its top level, in `training`, or in the section of the table) they are refused with this text."""
+Names from TRL, transformers, open-instruct, axolotl, LLaMA-Factory and torchtune, and what to write instead. In a
+recipe (at its top level, in `training`, or in the section that the table names) they are refused with this text."""
 
 
 def options_document() -> str:
@@ -54,10 +55,10 @@ def _stages(name: str) -> str:
 
 
 def _names() -> Iterator[str]:
-    yield from ("| keys | in | what is said |", "| --- | --- | --- |")
-    for place, leads in HINTS.items():
+    yield from ("| keys | in | message |", "| --- | --- | --- |")
+    for place, texts in HINTS.items():
         groups: dict[str, list[str]] = defaultdict(list)
-        for name, text in leads.items():
+        for name, text in texts.items():
             groups[text].append(f"`{name}`")
         where = f"`{place}`" if place else "anywhere"
         yield from (f"| {', '.join(names)} | {where} | {text} |" for text, names in groups.items())

@@ -1,4 +1,4 @@
-"""When a run evaluates, saves and writes records: what needs rows, and which settings a choice leaves unread."""
+"""When a run evaluates, saves and writes records: what needs rows, and which settings a choice makes useless."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from olmoe_ft.recipe.options.given import Given
 from olmoe_ft.recipe.wording import Problem, shown
 
 NEEDS_ROWS = ("per_device_eval_batch_size", "eval_packing", "eval_steps", "eval_delay", "eval_on_start")
-# by the choice: what it leaves unread
+# by the value of the strategy: the settings that it ignores
 UNREAD: dict[str, dict[str, tuple[str, ...]]] = {
     "save_strategy": {"no": ("save_steps", "save_total_limit"), "epoch": ("save_steps",), "best": ("save_steps",)},
     "logging_strategy": {"no": ("logging_steps",), "epoch": ("logging_steps",)},
@@ -15,7 +15,7 @@ UNREAD: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def broken_evaluation(given: Given) -> Iterator[Problem]:
-    """What is wrong between evaluation, checkpoints and the rows that there are."""
+    """Conflicts between evaluation, checkpoints and the rows that there are."""
     strategy, saves = given["eval_strategy"], given["save_strategy"]
     if not given.evaluation:
         if strategy != "no":
@@ -24,17 +24,18 @@ def broken_evaluation(given: Given) -> Iterator[Problem]:
             if given.changed(name):
                 yield name, f"found {shown(given[name])} without rows to evaluate; set `data.eval`, or remove it"
     if saves == "best" and strategy == "no":
-        yield "save_strategy", "found best, which follows an evaluation; set `eval_strategy` and `data.eval`"
-    # transformers takes the loss by itself for `load_best_model_at_end` and for schedules that follow it, not for this
+        yield "save_strategy", "found best, which needs evaluations; set `eval_strategy` and `data.eval`"
+    # transformers falls back to the loss for `load_best_model_at_end` and for schedules that follow it, but not for
+    # this
     follows = given["load_best_model_at_end"] or given["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy")
     if saves == "best" and strategy != "no" and given["metric_for_best_model"] is None and not follows:
-        yield "save_strategy", "found best without `metric_for_best_model`; set it, such as to eval_loss"
+        yield "save_strategy", "found best without `metric_for_best_model`; set that too, for example to eval_loss"
     if given["load_best_model_at_end"]:
         yield from _best(given)
 
 
 def _best(given: Given) -> Iterator[Problem]:
-    """A checkpoint must exist for every evaluation that could be the best."""
+    """There must be a checkpoint for every evaluation that could be the best."""
     key, strategy, saves = "load_best_model_at_end", given["eval_strategy"], given["save_strategy"]
     if strategy == "no":
         yield key, "found true without evaluations; set `eval_strategy` and `data.eval`"
@@ -47,11 +48,15 @@ def _best(given: Given) -> Iterator[Problem]:
         if shares == (True, False) or shares == (False, True):
             yield key, f"found true with save_steps {shown(save)} and eval_steps {shown(evaluate)}; give both in steps"
         elif round(save * 10**6) % round(evaluate * 10**6):
-            yield key, f"found true with save_steps {shown(save)}, which is no multiple of eval_steps {shown(evaluate)}"
+            yield (
+                key,
+                f"found true with save_steps {shown(save)}, which is not a multiple of eval_steps {shown(evaluate)}; "
+                "make it one",
+            )
 
 
 def unread_by_strategy(given: Given) -> Iterator[Problem]:
-    """Settings that a choice beside them leaves unread, and that change nothing."""
+    """Settings that change nothing, because a strategy ignores them."""
     for strategy, unread in UNREAD.items():
         for name in unread.get(given[strategy], ()):
             if given.changed(name) and (given.evaluation or strategy != "eval_strategy"):

@@ -1,4 +1,4 @@
-"""The options of one stage as the rules between them see these."""
+"""The options of one stage, as the rules between them see them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from olmoe_ft.recipe.training_fields import default_of
 
 
 class Unsettled(Exception):
-    """A rule asks for an option that is wrong by itself, which is told already: the rule has nothing to say."""
+    """A rule reads an option that is wrong by itself. That is reported already, so the rule is skipped."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """Options that are right one by one, and what of the other sections they meet.
+    """Options that are valid one by one, and the facts from other sections that rules need.
 
     Attributes:
-        values: by name; what the recipe leaves out is not there.
+        values: by name, only those that the recipe sets.
         lora: whether adapters are trained.
         dtype: of the weights.
         evaluation: whether there are rows to evaluate on.
@@ -40,5 +40,5 @@ class Given:
         return self.values[name] if name in self else default_of(self.stage, name)
 
     def changed(self, name: str) -> bool:
-        """Whether an option has another value than it has by default."""
+        """Whether an option is set to something else than its default."""
         return name in self and self.values[name] != default_of(self.stage, name)

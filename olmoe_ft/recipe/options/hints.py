@@ -1,8 +1,8 @@
-"""What is said of a key of another tool: by name, and by the place that it was written at."""
+"""What to write instead of another tool's key, by the key's name and the section it was found in."""
 
 from olmoe_ft.recipe.options.other_tools import DATA, LORA, LOSSES, MODEL, TARGETS, TRACKING, TRAINING, Group
 
-# names that mean something in one section alone
+# names that mean something only in one section
 SOURCE = (
     Group("set `data.train.0.format` instead", "type formatting conversation ds_type file_type"),
     Group("set `data.train.0.config` instead", "name subset"),
@@ -36,7 +36,7 @@ PLACES: dict[str, tuple[Group, ...]] = {
     "lora": (Group(f"set {TARGETS} and `lora.experts` instead", "target mlp layers"),),
     "tracking": (
         Group("set `tracking.wandb` instead", "mode enabled"),
-        Group("the run has the recipe's `name`", "name"),
+        Group("the run is called by the recipe's `name`; remove it", "name"),
     ),
 }
 HINTS = {
@@ -45,5 +45,5 @@ HINTS = {
 
 
 def hint(place: str, name: str) -> str | None:
-    """What is said of a key that is unknown at a place (`""`, `training`, `data.train`), if it is another tool's."""
+    """What to write instead of an unknown key in a section (`training`, `data.train`, ""), if another tool has it."""
     return HINTS.get(place, {}).get(name) or HINTS[""].get(name)

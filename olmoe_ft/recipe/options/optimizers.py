@@ -6,14 +6,14 @@ from olmoe_ft.recipe.options.given import Given
 from olmoe_ft.recipe.wording import Problem, nearest, shown
 
 LOW_RANK = (
-    "knows plain linear layers and would leave the stacked experts out; for less memory use `lora`, or adamw_bnb_8bit"
+    "supports only plain linear layers and would skip the stacked experts; to save memory use `lora`, or adamw_bnb_8bit"
 )
 IN_BACKWARD = (
     "changes weights during the backward pass, so gradients are neither summed over micro-batches nor clipped; "
-    "for less memory use `lora`, or adamw_bnb_8bit"
+    "to save memory use `lora`, or adamw_bnb_8bit"
 )
 TWO_SETS = (
-    "keeps two sets of weights, and `final/` would get those that it steps with instead of their average; "
+    "keeps two sets of weights, and `final/` would get the raw weights instead of their average; "
     "use adamw_torch with lr_scheduler_type constant_with_warmup"
 )
 CANNOT = {
@@ -38,7 +38,7 @@ PACKAGES = {
 }
 OF_BITSANDBYTES = ("paged_", "lion_", "ademamix", "rmsprop_bnb", "adamw_bnb", "adamw_8bit")
 
-# what `optim_args` may hold; an optimizer that is not here takes none
+# what `optim_args` may hold; an optimizer that is not listed takes none
 ARGUMENTS = {
     "sgd": ("momentum", "dampening", "weight_decay", "nesterov"),
     "adagrad": ("lr_decay", "weight_decay", "eps"),
@@ -57,12 +57,12 @@ ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
 
 
 def package_of(optim: str) -> tuple[str | None, str]:
-    """The module that an optimizer is imported from beside torch and transformers, and how to get it."""
+    """The extra module that an optimizer needs besides torch and transformers, and how to get it."""
     return BITSANDBYTES if optim.startswith(OF_BITSANDBYTES) else PACKAGES.get(optim, (None, ""))
 
 
 def broken_optimizer(given: Given) -> Iterator[Problem]:
-    """What is wrong with the optimizer and its arguments."""
+    """Mistakes in the optimizer and its arguments."""
     optim = given["optim"]
     for family, reason in CANNOT.items():
         if optim.startswith(family):
@@ -82,7 +82,10 @@ def _arguments(optim: str, text: str | None) -> Iterator[Problem]:
     for part in text.replace(" ", "").split(","):
         name, equals, value = part.partition("=")
         if not (equals and name and value):
-            yield "optim_args", f"found {shown(text)}; write name=value, several with commas: `{known[0]}=…`"
+            yield (
+                "optim_args",
+                f"found {shown(text)}; write `{known[0]}=…`, with commas between several; allowed: {', '.join(known)}",
+            )
             return
         arguments[name] = value
     for name, value in arguments.items():
@@ -92,21 +95,21 @@ def _arguments(optim: str, text: str | None) -> Iterator[Problem]:
                 f"found {name}, which {optim} does not take{nearest(name, known)}; allowed: {', '.join(known)}",
             )
         elif name in FLAGS and value.lower() not in ("true", "false"):
-            yield "optim_args", f"found {name}={value}; true or false is needed"
+            yield "optim_args", f"found {name}={value}; allowed: true, false"
         elif name not in (*FLAGS, *WORDS) and not _is_number(value):
-            yield "optim_args", f"found {name}={value}; a number is needed"
+            yield "optim_args", f"found {name}={value}; allowed: a number"
     momentum = arguments.get("momentum", "0")
     if arguments.get("nesterov", "").lower() == "true" and _is_number(momentum) and float(momentum) <= 0:
-        yield "optim_args", "found nesterov=true without a momentum; give `momentum=0.9, nesterov=true`"
+        yield "optim_args", "found nesterov=true without a momentum; write for example `momentum=0.9, nesterov=true`"
 
 
 def unread_by_optimizer(given: Given) -> Iterator[Problem]:
-    """Options of Adam that the optimizer does not read, and that change nothing."""
+    """Options of Adam that change nothing, because the optimizer does not use them."""
     optim = given["optim"]
     for name in ADAM:
         lion = "lion" in optim and name == "adam_epsilon"
         if given.changed(name) and (optim in WITHOUT_MOMENTS or optim.startswith("rmsprop") or lion):
-            yield name, f"the optimizer {optim} does not read it"
+            yield name, f"the optimizer {optim} does not use it"
 
 
 def _is_number(text: str) -> bool:

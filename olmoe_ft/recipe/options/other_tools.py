@@ -1,24 +1,24 @@
-"""Keys of other tools, and of earlier versions of TRL and transformers, and where each went here.
+"""Keys of other tools, and of earlier versions of TRL and transformers, and what to write here instead.
 
-Users bring them from TRL, transformers, open-instruct, axolotl, LLaMA-Factory and torchtune, or take the plain word.
-The nearest of our own names would be a wrong lead for most. A text names our keys in full, so it holds wherever the key
-was written.
+They come from TRL, transformers, open-instruct, axolotl, LLaMA-Factory and torchtune, or are the plain word that users
+try first. The most similar of our own names would mislead for most of them. Each text names our keys in full, so it is
+true wherever the key was written.
 """
 
 from typing import NamedTuple
 
 
 class Group(NamedTuple):
-    """Names that went to one place, and what is said of them."""
+    """Keys that share one answer."""
 
     text: str
     names: str
-    """Separated by blanks."""
+    """Separated by spaces."""
 
 
 LENGTH, TEMPLATE, TARGETS = "`training.max_length`", "the chat template is the tokenizer's", "`lora.attention`"
 LAUNCH = "choose a file of configs/accelerate/ at launch instead"
-NOT_HERE = "there is nothing like it here; remove it"
+NOT_HERE = "olmoe_ft has nothing like it; remove it"
 
 MODEL = (
     Group(
@@ -49,12 +49,12 @@ MODEL = (
         "load_in_4bit load_in_8bit quantization_bit quantization_method use_qlora bnb_4bit_quant_type "
         "bnb_4bit_compute_dtype bnb_4bit_use_double_quant use_bnb_nested_quant double_quantization",
     ),
-    Group("fetch that revision and name its folder in `model.path`", "model_revision "),
+    Group("download that revision and name its folder in `model.path`", "model_revision "),
     Group(
         "the model's own configuration file has it; name one in `model.config`",
         "rope_scaling rope_theta overrides_of_model_config",
     ),
-    Group(f"the launch decides where weights are; {LAUNCH}", "device_map low_cpu_mem_usage no_cuda use_mps_device"),
+    Group(f"the launch decides where the weights go; {LAUNCH}", "device_map low_cpu_mem_usage no_cuda use_mps_device"),
     Group("no code is loaded from the Hub; remove it", "trust_remote_code"),
 )
 DATA = (
@@ -78,7 +78,7 @@ DATA = (
         "dataset_test_split",
     ),
     Group(
-        "rows are not split off by chance; name held-out rows in `data.eval`",
+        "no rows are split off at random; name held-out rows in `data.eval`",
         "val_set_size val_size validation_split_percentage test_size test_split_ratio",
     ),
     Group("set `data.eval.0.max_rows` instead", "max_eval_samples"),
@@ -118,7 +118,7 @@ LORA = (
     ),
     Group("set `lora.use_rslora` instead", "peft_use_rslora "),
     Group("set `lora.init_lora_weights` instead", "peft_init_lora_weights pissa_init"),
-    Group("adapters are folded in by `olmoe-ft merge`; remove it", "merge_lora merge_adapter export_dir"),
+    Group("`olmoe-ft merge` merges the adapters; remove it", "merge_lora merge_adapter export_dir"),
     Group(
         NOT_HERE, "loraplus_lr_ratio loraplus_lr_embedding lora_bias lora_task_type peft_use_dora create_new_adapter"
     ),
@@ -138,7 +138,7 @@ LOSSES = (
         "ref_adapter_name model_adapter_name force_use_ref_model ref_model_revision",
     ),
     Group(
-        "TRL has no DPO without a reference any more; remove it",
+        "TRL no longer has DPO without a reference; remove it",
         "reference_free average_log_prob simpo_gamma cpo_alpha orpo_alpha",
     ),
     Group("set `training.precompute_ref_log_probs` instead", "reference_logprobs_cache_path concatenated_forward"),
@@ -147,7 +147,7 @@ LOSSES = (
         "generate_during_eval predict_with_generate do_bench_eval",
     ),
     Group(
-        "set `router.load_balancing_coef` instead (1.0 at balance, where transformers' is 8)",
+        "set `router.load_balancing_coef` instead (its loss is 1.0 at balance; that of transformers is 8)",
         "router_aux_loss_coef moe_aux_loss_coef aux_loss aux_loss_coef aux_loss_alpha load_balancing_loss "
         "load_balancing_weight load_balancing_loss_weight moe_loss_weight output_router_logits ",
     ),
@@ -180,7 +180,7 @@ TRAINING = (
         "final_lr_ratio cosine_min_lr_ratio min_lr min_lr_rate lr_end",
     ),
     Group(
-        "set `training.warmup_steps` instead, where a number below 1 is a share of all steps",
+        "set `training.warmup_steps` instead; a number below 1 is a share of all steps",
         "warmup_ratio num_warmup_steps ",
     ),
     Group("set `training.optim` instead", "optimizer fused_optimizer dpo_use_paged_optimizer use_paged_optimizer "),
@@ -209,9 +209,9 @@ TRAINING = (
         "set `training.gradient_checkpointing` instead",
         "use_gradient_checkpointing enable_gradient_checkpointing disable_gradient_checkpointing use_unsloth_gc ",
     ),
-    Group("the same command goes on from the last checkpoint; remove it", "auto_resume_from_checkpoints resume_from"),
+    Group("the same command continues from the last checkpoint; remove it", "auto_resume_from_checkpoints resume_from"),
     Group(
-        "a run directory is never overwritten; set `name`, or remove the folder",
+        "a run directory is never overwritten; set another `name`, or remove the folder",
         "overwrite_output_dir clean_checkpoints_at_end ",
     ),
     Group(
@@ -224,7 +224,7 @@ TRAINING = (
         "deepspeed_config fsdp_transformer_layer_cls_to_wrap zero_stage ddp num_processes mp_parameters tpu_num_cores",
     ),
     Group(
-        "attention here sees whole rows, so they are not divided among devices; remove it",
+        "attention here needs whole rows, so they are not split across devices; remove it",
         "context_parallel_size sequence_parallel_size sequence_parallel_degree tensor_parallel_size tensor_parallel",
     ),
 )
@@ -235,7 +235,7 @@ TRACKING = (
         "with_tracking use_wandb wandb wandb_mode use_swanlab use_tensorboard use_mlflow report_to",
     ),
     Group(
-        "the run has the recipe's `name`; remove it",
+        "the run is called by the recipe's `name`; remove it",
         "wandb_name wandb_run_name wandb_run_id wandb_group exp_name run_name ",
     ),
     Group("set the environment variable WANDB_ENTITY instead", "wandb_entity"),

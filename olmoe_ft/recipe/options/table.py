@@ -1,4 +1,4 @@
-"""One table of all fields of TRL's configurations of the stages: what becomes of each."""
+"""One table of all fields of TRL's configurations of the stages, and how olmoe_ft treats each."""
 
 from typing import Literal, NamedTuple
 
@@ -10,7 +10,7 @@ Kind = Literal["obeyed", "set", "refused", "no effect"]
 
 
 class Option(NamedTuple):
-    """A field's class, and where it acts or why it does not."""
+    """The kind of a field, and what it does or why it does nothing."""
 
     kind: Kind
     text: str

@@ -1,4 +1,4 @@
-"""Values that an option may have: numbers outside of which a library fails far from the recipe, and choices."""
+"""Values that an option may have: choices, and limits of numbers beyond which a library fails far from the recipe."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -49,7 +49,7 @@ BELOW = {"adam_beta1": 1, "adam_beta2": 1, "label_smoothing": 1, "label_smoothin
 SHARES = ("logging_steps", "eval_steps", "save_steps", "warmup_steps")  # of all steps, where they are below 1
 
 LEVELS = ("debug", "info", "warning", "error", "critical", "detail", "passive")
-# of fields whose own source does not list them
+# choices of fields that do not list them in their own source
 CHOICES: dict[str, tuple[str | bool, ...]] = {
     "log_level": LEVELS,
     "log_level_replica": LEVELS,
@@ -60,7 +60,7 @@ CHOICES: dict[str, tuple[str | bool, ...]] = {
 
 
 def wrong_number(name: str, value: Any) -> Iterator[str]:
-    """What is wrong with a value of the right type, if it is a number."""
+    """Mistakes in a number that has the right type."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     found = f"found {shown(value)}; it must be"

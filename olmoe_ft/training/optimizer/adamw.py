@@ -1,4 +1,4 @@
-"""AdamW for weights in bf16 that nothing holds in fp32."""
+"""AdamW for bf16 weights that have no fp32 copy."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,11 +13,11 @@ from olmoe_ft.training.optimizer.update import read_master, update
 
 
 class Bf16AdamW(torch.optim.Optimizer):
-    """AdamW (Loshchilov & Hutter 2019) whose bf16 weights move as fp32 ones do; weights in fp32 get torch's own.
+    """AdamW (Loshchilov & Hutter 2019) that updates bf16 weights as precisely as fp32 ones, which get torch's own.
 
-    A bf16 weight of 0.02 has a last bit of 1.2e-4: of steps of 1e-5 nothing would be left. Here its lower 16 bits are
-    kept beside it, and both moments in 16 bits (`layout.py`): 6 bytes a weight, 8 with its gradient, as with AdamW in
-    plain bf16. The weight that the network sees is the fp32 one, rounded.
+    The last bit of a bf16 weight of 0.02 is 1.2e-4, so steps of 1e-5 would round to nothing. Here its lower 16 bits are
+    kept too, and both moments in 16 bits (`layout.py`): 6 bytes per weight, 8 with its gradient, as with AdamW in plain
+    bf16. The network sees the fp32 weight, rounded.
 
     Args:
         params: weights or groups of them, in bf16 or fp32.
@@ -59,7 +59,7 @@ class Bf16AdamW(torch.optim.Optimizer):
         return loss
 
     def master(self, weight: Tensor) -> Tensor:
-        """The weight as the optimizer knows it, in fp32."""
+        """The optimizer's exact value of a weight, in fp32."""
         if weight.dtype == torch.float32 or weight not in self.state:
             return weight.detach().float()
         return read_master(weight.detach(), self.state[weight]["remainder"])
@@ -108,7 +108,7 @@ class Bf16AdamW(torch.optim.Optimizer):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """torch gives every state the weight's dtype; these are bits, and stay what they were saved as."""
+        """torch casts every state to the weight's dtype; these are bits, so they keep the dtype that was saved."""
         super().load_state_dict(state_dict)
         numbers = (number for group in state_dict["param_groups"] for number in group["params"])
         for weight, number in zip(self._weights(), numbers, strict=True):

@@ -1,4 +1,4 @@
-"""Which optimizer a trainer gets: transformers', or olmoe_ft's own where trained weights are in bf16 alone."""
+"""Which optimizer a trainer gets: transformers', or olmoe_ft's own if trained weights exist only in bf16."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,12 +12,12 @@ from olmoe_ft.training.optimizer.sums import GradientSums
 
 
 def need_own_adamw(weights: Iterable[Tensor], deepspeed: bool) -> bool:
-    """Whether some of the weights that are trained are in bf16 and DeepSpeed does not hold them in fp32."""
+    """Whether some trained weights are in bf16 and have no fp32 copy in DeepSpeed."""
     return not deepspeed and any(weight.dtype == torch.bfloat16 for weight in weights)
 
 
 def own_adamw(arguments: TrainingArguments) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """Class and arguments as transformers takes them; its parameter groups bring the weight decay."""
+    """Class and arguments, as transformers takes them; its parameter groups set the weight decay."""
     betas = arguments.adam_beta1, arguments.adam_beta2
     return Bf16AdamW, {"lr": arguments.learning_rate, "betas": betas, "eps": arguments.adam_epsilon}
 

@@ -1,4 +1,4 @@
-"""One step of the optimizer in Triton, a block a program: 8 bytes of a weight are read and 6 written."""
+"""One step of the optimizer in Triton, one block per program; it reads 8 bytes per weight and writes 6."""
 
 import triton
 import triton.language as tl
@@ -15,7 +15,7 @@ OFFSET, OFFSET_BITS = tl.constexpr(layout.OFFSET), tl.constexpr(layout.OFFSET_BI
 
 
 def update(weight: Tensor, remainder: Tensor, moments: Tensor, exponents: Tensor, gradient: Tensor, step: Step) -> None:
-    """What `update.update` does, with its arguments; roots and quotients are right to 2 last bits."""
+    """The same as `update.update`; roots and quotients are within 2 units in the last place."""
     _update[(exponents.numel(),)](weight, remainder, moments, exponents, gradient.contiguous(), weight.numel(), *step)
 
 
@@ -35,7 +35,7 @@ def _update(
     m = _decode_m(word & M_MOST, word & (M_MOST + 1), tl.sqrt(v))
     m = m + first * (coming - m)
     v = v + second * (coming * coming - v)
-    # written down
+    # encode the moments
     bits = v.to(tl.int32, bitcast=True)
     exponent = tl.minimum((tl.max(bits, axis=0) >> 23) + 1, 255)
     tl.store(exponents + block, exponent.to(tl.uint8))
@@ -59,7 +59,7 @@ def _update(
     master = master * decay - lr * (towards / (tl.sqrt(v) + eps))
     bits = master.to(tl.int32, bitcast=True)
     nearest = (bits + 0x8000) >> 16
-    bad = master != master  # whose bits would round to a number
+    bad = master != master  # NaN, whose bits would round to a number
     left = tl.where(bad, 0, bits - (nearest << 16))
     nearest = tl.where(bad, 0x7FC0, nearest)
     tl.store(weight + place, nearest.to(tl.int16).to(tl.bfloat16, bitcast=True), mask=inside)

@@ -1,4 +1,4 @@
-"""The bits that the optimizer keeps for a bf16 weight, in 4 bytes: what the PyTorch step and the Triton kernel share.
+"""The 4 bytes that the optimizer keeps for each bf16 weight; the PyTorch step and the Triton kernel share this layout.
 
 - weight (bf16) and `remainder` (int16): together the fp32 word of the weight, exactly. The weight is its upper half,
   rounded to nearest; the remainder is what rounding left, -32768 to 32767 last bits.
@@ -11,9 +11,9 @@
 A weight takes 2 + 2 + 2 + 1/1024 bytes, and 2 for its gradient.
 
 All three are functions of the bits of fp32 numbers: adding an offset and shifting rounds, no logarithm is taken. The
-offset for v and m is a Weyl sequence (Weyl 1916) over steps and places, by the golden ratio: over time every fraction
-rounds up as often as it should, and more evenly than random numbers would, so that changes of v by a thousandth, far
-below its last bit, add up to what they are. The same step has the same offsets in every run.
+offset for v and m is a Weyl sequence (Weyl 1916) over steps and places, by the golden ratio. Over time every fraction
+rounds up as often as it should, more evenly than with random numbers. So changes of v by a thousandth, far below its
+last bit, add up correctly. The same step has the same offsets in every run.
 """
 
 import math
@@ -25,7 +25,7 @@ import numpy as np
 BLOCK = 1024  # weights that share an exponent
 
 V_BITS, V_EXPONENT, V_MANTISSA = 10, 5, 5
-M_BITS, M_MANTISSA = 5, 3  # beside the sign
+M_BITS, M_MANTISSA = 5, 3  # without the sign
 V_SHIFT, M_SHIFT = 23 - V_MANTISSA, 23 - M_MANTISSA
 V_MOST, M_MOST = 2**V_BITS - 1, 2**M_BITS - 1
 OCTAVES = 2**V_EXPONENT - 1  # between the smallest exponent of a block and its largest
@@ -39,30 +39,30 @@ class Step(NamedTuple):
     """One step's numbers, the same for all weights of a group."""
 
     number: int
-    """From 1."""
+    """Counted from 1."""
     lr: float
     decay: float
-    """`1 - lr * weight_decay`, what is left of a weight."""
+    """`1 - lr * weight_decay`, the factor on a weight."""
     eps: float
     first: float
-    """How much of the bias-corrected average of gradients is the new one: `(1 - beta1) / (1 - beta1^number)`."""
+    """The share of the new gradient in the bias-corrected average: `(1 - beta1) / (1 - beta1^number)`."""
     second: float
-    """The same of their squares."""
+    """The same for squared gradients."""
     later: float
-    """By how much an error in m goes on to count, summed over the steps to come."""
+    """How much an error in m would still count in all later steps together."""
 
     @classmethod
     def of(cls, number: int, lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> "Step":
-        """Bias correction makes a running average of each moment: of the first step's value, the first one is all."""
+        """With bias correction each moment is a running average; in the first step it is the first value alone."""
         first, second = ((1 - beta) / (1 - beta**number) for beta in betas)
         factors = lr, 1 - lr * weight_decay, eps, first, second, later_share(number, betas[0])
-        return cls(number, *(float(np.float32(factor)) for factor in factors))  # as a kernel takes them
+        return cls(number, *(float(np.float32(factor)) for factor in factors))  # fp32, as in a kernel
 
 
-@lru_cache(maxsize=8)  # every weight asks for it in every step
+@lru_cache(maxsize=8)  # every weight needs it in every step
 def later_share(number: int, beta1: float) -> float:
-    """What a part of the average m of a step is worth in all steps to come: a step later `beta1` times as much, but for
-    bias correction, which forgets faster; down to 1e-7."""
+    """The weight of a part of the average m in all later steps together: each step multiplies it by `beta1`, and bias
+    correction makes it fade faster; summed down to 1e-7."""
     known = 1 - beta1**number
     steps = range(1, 1 + math.ceil(math.log(1e-7) / math.log(beta1))) if beta1 else ()
     return sum(beta1**k * known / (1 - beta1 ** (number + k)) for k in steps)

@@ -1,4 +1,4 @@
-"""The share of trained weights that have changed since the last record: whether updates arrive."""
+"""The share of trained weights that have changed since the last record, to see whether updates arrive."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,18 +11,18 @@ from olmoe_ft.data.terminal import Console
 from olmoe_ft.training.optimizer.adamw import Bf16AdamW
 from olmoe_ft.training.optimizer.update import read_master
 
-SAMPLE = 2**16  # weights that are looked at
-FEW = 0.01  # the share below which something is wrong
+SAMPLE = 2**16  # weights that are compared
+FEW = 0.01  # something is wrong below this share
 # DeepSpeed's fp32 weights: of ZeRO-2, of ZeRO-3, of ZeRO-0 and 1
 DEEPSPEED = ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat", "fp32_groups_flat_partition")
 
 
 class MovedCallback(TrainerCallback):
-    """Adds `optim/moved` to every record of training steps, and warns once where it is below 1%.
+    """Adds `optim/moved` to every record of training steps, and warns once if it is below 1%.
 
-    Looked at is a fixed sample of what the optimizer adds its updates to: the weights, with their remainders where
-    olmoe_ft's AdamW keeps them, DeepSpeed's fp32 copies (of this process's shard). So a step too small for bf16 alone
-    counts, and one that is lost does not. Must stand before the callbacks that write records.
+    It compares a fixed sample of the numbers that the optimizer updates: the weights (with their remainders in
+    olmoe_ft's AdamW), or DeepSpeed's fp32 copies of this process's shard. So a step that is too small for plain bf16
+    counts, and one that is lost does not. Must come before the callbacks that write records.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -49,7 +49,7 @@ class MovedCallback(TrainerCallback):
                 Console().print(
                     f"[yellow]warning:[/] optim/moved: {changed:.2%} of the trained weights changed since the last "
                     f"record, at a learning rate of {self.highest_rate:.3g}. The rest got no gradient, or updates that "
-                    "are too small for the dtype that holds the weights: look at training.learning_rate, "
+                    "are too small for the dtype of the weights; check training.learning_rate, "
                     "training.optim and the gradient's norm",
                     soft_wrap=True,
                 )
@@ -68,7 +68,7 @@ class MovedCallback(TrainerCallback):
 
 
 def _sample(trainer: Any) -> Iterator[Any]:
-    """Functions that each read a part of the sample, as fp32: as much of each weight as of all."""
+    """Functions that each read part of the sample, as fp32; every weight contributes the same share."""
     optimizer = trainer.optimizer
     while hasattr(optimizer, "optimizer") and not any(hasattr(optimizer, name) for name in DEEPSPEED):
         optimizer = optimizer.optimizer  # accelerate's wrapper

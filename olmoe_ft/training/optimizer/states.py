@@ -1,4 +1,4 @@
-"""The optimizer of a run and its states, on weights that need no content: what memory and disk they take."""
+"""The optimizer of a run and its states, on fake weights, to know their memory and disk space."""
 
 from typing import Any
 
@@ -15,26 +15,28 @@ from olmoe_ft.training.optimizer.choice import need_own_adamw, own_adamw
 def optimizer_with_states(
     arguments: TrainingArguments, model: Any, weights: list[Tensor], deepspeed: bool
 ) -> torch.optim.Optimizer:
-    """What trains these weights here or under DeepSpeed, after a step; each has a gradient then.
+    """The optimizer of these weights, here or under DeepSpeed, after one step; each weight then has a gradient.
 
     Raises:
-        UserError: the optimizer looks at values, or is not installed, so that it cannot be planned.
+        UserError: the optimizer reads values, or is not installed, so it cannot be planned.
     """
     for weight in weights:
         weight.grad = torch.empty_like(weight)
     if need_own_adamw(weights, deepspeed):
         kind, settings = own_adamw(arguments)
         optimizer: torch.optim.Optimizer = kind(weights, **settings)
-        optimizer.step()  # makes the states
+        optimizer.step()  # creates the states
         return optimizer
     try:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
         optimizer = kind(weights, **settings)
         optimizer.step()
-    except Exception as error:  # by libraries of all kinds, each with its own
+    except Exception as error:  # each library raises its own errors
         name = OptimizerNames(arguments.optim).value
-        mend = "plan with adamw_torch_fused, whose states are as large or larger"
-        raise UserError(f"training.optim: {name} cannot be planned with ({one_line(error)}); {mend}") from None
+        remedy = "plan with adamw_torch_fused, which has states at least as large"
+        raise UserError(
+            f"training.optim: found {name}, which cannot be planned ({one_line(error)}); {remedy}"
+        ) from None
     return optimizer
 
 

@@ -1,7 +1,7 @@
-"""The gradients of a step's micro-batches, added up in fp32.
+"""Sum the gradients of a step's micro-batches in fp32.
 
-autograd adds each to `.grad` in the weight's dtype: in bf16 every addition rounds, and of 32 micro-batches the last
-ones count for little. Here each is taken out as it comes, and `.grad` is their sum, rounded once.
+autograd adds each gradient to `.grad` in the weight's dtype. In bf16 every addition rounds, so of 32 micro-batches the
+last ones hardly count. Here each gradient is taken out as it comes, and `.grad` becomes their sum, rounded once.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,14 +12,14 @@ from transformers import TrainerCallback
 
 
 class GradientSums(TrainerCallback):
-    """Takes the gradients of some weights until a step's last micro-batch, whose `.grad` is then the sum of all.
+    """Collects the gradients of some weights; after a step's last micro-batch `.grad` is the sum of all.
 
-    Under data parallelism the sum is there before the processes average it. As a callback of the trainer it drops what
-    an attempt that broke off has left (`auto_find_batch_size`), and stops a step that would leave a sum behind.
+    Under data parallelism the sum is complete before the processes average it. As a callback of the trainer it clears
+    sums that an aborted attempt has left (`auto_find_batch_size`), and stops a step that would lose a sum.
 
     Args:
-        weights: whose gradients are summed.
-        last: whether the micro-batch that is at work is the step's last.
+        weights: those to sum the gradients of.
+        last: whether the current micro-batch is the step's last.
     """
 
     def __init__(self, weights: Iterable[Tensor], last: Callable[[], bool]) -> None:

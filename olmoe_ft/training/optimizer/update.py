@@ -1,6 +1,6 @@
-"""One step of the optimizer in PyTorch, on any device: the twin of the Triton kernel.
+"""One step of the optimizer in PyTorch, on any device; the Triton kernel does the same.
 
-Shapes: N weights of a piece, in blocks of 1,024 (the last may be short).
+Shapes: N weights of a piece, in blocks of 1,024 (the last may be shorter).
 """
 
 import torch
@@ -24,24 +24,25 @@ from olmoe_ft.training.optimizer.layout import (
     Step,
 )
 
-PIECE = 512 * BLOCK  # weights at a time: what is made on the way is some 100 bytes a weight
+PIECE = 512 * BLOCK  # weights at a time; temporary results take about 100 bytes per weight
 NAN = 0x7FC00000
 
 
 @torch.no_grad()
 def update(weight: Tensor, remainder: Tensor, moments: Tensor, exponents: Tensor, gradient: Tensor, step: Step) -> None:
-    """AdamW (Loshchilov & Hutter 2019, algorithm 2) in fp32 on what the bits stand for (`layout.py`), in place.
+    """AdamW (Loshchilov & Hutter 2019, algorithm 2) in fp32 on the numbers in the bits (`layout.py`), in place.
 
-    With the running averages m and v, `w = w (1 - lr decay) - lr (m - later e) / (sqrt(v) + eps)`. e is what m changes
-    by when it is written down in 6 bits: it would go on to move the weight by `later` times itself, which is taken out
-    at once.
+    With the running averages m and v, `w = w (1 - lr decay) - lr (m - later e) / (sqrt(v) + eps)`. e is the change of m
+    when it is rounded to 6 bits. In later steps it would move the weight by `later` times e in total, which is
+    corrected here at once.
 
     Args:
         weight: bf16, contiguous; remainder, moments: int16 of its shape; exponents: uint8, one a block.
         gradient: of the weight's shape, any float dtype.
     """
     flat, by_place = weight.view(-1), gradient.reshape(-1)
-    for start in range(0, PIECE if is_fake(flat) else flat.numel(), PIECE):  # of a fake one, one piece shows the memory
+    # for a fake tensor one piece is enough to see the memory
+    for start in range(0, PIECE if is_fake(flat) else flat.numel(), PIECE):
         piece = slice(start, start + PIECE)
         blocks = slice(start // BLOCK, (start + PIECE) // BLOCK)
         _update(
@@ -69,15 +70,15 @@ def _update(
 
 
 def read_master(weight: Tensor, remainder: Tensor) -> Tensor:
-    """The fp32 weights that a bf16 weight and its remainder stand for, of the weight's shape."""
+    """The fp32 weights that a bf16 weight and its remainder encode, of the weight's shape."""
     return _as_float((_bits16(weight) << 16) + remainder.to(torch.int32))
 
 
 def write_master(master: Tensor, weight: Tensor, remainder: Tensor) -> None:
-    """fp32 into the nearest bf16 (away from 0 at a tie) and the remainder, in place."""
+    """Split fp32 into the nearest bf16 (away from 0 at a tie) and the remainder, in place."""
     bits = _as_bits(master)
     nearest = (bits + 0x8000) >> 16
-    bad = master.isnan()  # whose bits may pass the largest integer
+    bad = master.isnan()  # NaN, whose bits may overflow the integer
     nearest, left = torch.where(bad, NAN >> 16, nearest), torch.where(bad, 0, bits - (nearest << 16))
     weight.view(torch.int16).copy_(nearest)
     remainder.copy_(left)
@@ -91,10 +92,10 @@ def read_moments(moments: Tensor, exponents: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def write_moments(m: Tensor, v: Tensor, moments: Tensor, exponents: Tensor, number: int, start: int) -> Tensor:
-    """m and v into their bits, in place; returns the m that will be read from them.
+    """Encode m and v, in place; returns the m that will be decoded.
 
     Args:
-        number: of the step, and `start`, the place of the first weight in its tensor: for the offsets.
+        number: of the step; with `start`, the index of the first weight in its tensor, it gives the offsets.
     """
     bits = _as_bits(v)
     blocks = F.pad(bits, (0, -bits.numel() % BLOCK)).view(-1, BLOCK)
