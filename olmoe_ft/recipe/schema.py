@@ -266,6 +266,11 @@ class Recipe(Section):
         """The run directory, relative to the working directory."""
         return Path("runs") / self.name
 
+    @property
+    def runs(self) -> tuple["Recipe", ...]:
+        """The recipes that are trained, in order: the stages of a pipeline, else this one."""
+        return self.stages or (self,)
+
     def to_yaml(self) -> str:
         """The resolved recipe, all defaults filled in; `load_recipe` reads it back to an equal one.
 
