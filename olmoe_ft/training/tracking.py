@@ -20,8 +20,9 @@ from olmoe_ft.data.terminal import say
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.servers import why_no_answer
+from olmoe_ft.training.files import to_json, write_text
 from olmoe_ft.training.router.pictures import LoadMap
-from olmoe_ft.training.run_directory import RunDirectory, to_json, write_text
+from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.wandb_mode import ORDER, REACH, Choice, Mode, choose, server, wandb_settings, why_unreachable
 
 FINISH = 30.0  # seconds to send what is left at the end; the rest stays on disk for `wandb sync`
