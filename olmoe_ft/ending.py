@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
+from olmoe_ft.environment import set_up
 from olmoe_ft.ranks import is_first, local_rank
 from olmoe_ft.reasons import is_out_of_memory, one_line, system_reason
 from olmoe_ft.recipe import RunError, UserError
@@ -23,6 +24,7 @@ farewells: list[Callable[[int], None]] = []  # are called with the exit code, be
 
 def program() -> NoReturn:
     """The command `olmoe-ft`, as a process of its own."""
+    set_up()  # before torch is imported
     code = FAILURE
     # Handlers run last in, first out: this one is behind those of all libraries. What the interpreter would do next is
     # to look through all that was imported, for most of a second, while libraries print what they find alive.

@@ -27,7 +27,6 @@ MOST_PACKED, UNPACKED = 100, 1 << 28  # text is packed to a quarter; beyond both
 LOOKED_AT = 1 << 22  # bytes of a .gz, before its rows are read
 ROWS_AT_ONCE = 16  # of a .parquet, whose rows may each be as long as a packed page says
 READABLE = "use .jsonl, .json, .parquet or .csv (.gz for all but Parquet)"
-csv.field_size_limit(sys.maxsize)
 
 
 def kind_of(path: str | Path) -> str:
@@ -136,6 +135,7 @@ class _Joined:
 
 
 def _csv_rows(stream: TextIO, file: str) -> Rows:
+    csv.field_size_limit(sys.maxsize)  # the module's own limit, of 128 KiB, is less than a long conversation
     reader = csv.DictReader(stream, strict=True)
     try:
         check_names(reader.fieldnames or (), file)

@@ -26,7 +26,6 @@ from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.wandb_mode import ORDER, REACH, Choice, Mode, choose, server, wandb_settings, why_unreachable
 
 FINISH = 30.0  # seconds to send what is left at the end; the rest stays on disk for `wandb sync`
-logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # what wandb says of its own use to a server that is away
 PATIENCE = FINISH + 10.0  # seconds for wandb's own process to do what it is told
 TEAR_DOWN = 5.0
 ID = re.compile("[a-z0-9]{8}")
@@ -121,6 +120,8 @@ class Tracking:
 def _wandb_run(mode: Any, recipe: Recipe, run: RunDirectory) -> Any:
     """A new run of W&B, or the one that an earlier launch of this run directory began."""
     wandb_settings()
+    # what wandb says of its own use to a server that is away
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     settings: dict[str, Any] = {"silent": True} if mode == "offline" else {}
     if recipe.tracking.wandb == "auto" and "WANDB_INIT_TIMEOUT" not in os.environ:
         settings["init_timeout"] = START - REACH
