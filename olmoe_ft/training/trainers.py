@@ -59,7 +59,9 @@ class OlmoeSFTTrainer(
         use_fused_head(self.network, SFT_OUTPUTS)
         self.data_collator: Any = LabelPlaces(self.data_collator)
 
-    def _prepare_dataset(self, dataset: Dataset, tokenizer: Any, args: SFTConfig, packing: bool, *_: Any) -> Dataset:
+    def _prepare_dataset(
+        self, dataset: Dataset, processing_class: Any, args: SFTConfig, packing: bool, *_: Any, **__: Any
+    ) -> Dataset:
         """Token ids already, cut to length; packed here only where they were not before (`packing.trainer_rows`).
 
         TRL's would rewrite every row, under an open collective and beside the file that the rows lie in.
@@ -116,7 +118,7 @@ class OlmoeDPOTrainer(
         if self.ref_model is not None:
             use_fused_head(self.accelerator.unwrap_model(self.ref_model), ("log_probs",))
 
-    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset  # token ids already
 
     def counts_of(self, inputs: dict[str, Tensor]) -> Counts:
