@@ -12,6 +12,7 @@ from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.model.experts.autograd import GRADIENTS
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
+from olmoe_ft.training.callback_order import check_order
 from olmoe_ft.training.finite import NotFinite
 from olmoe_ft.training.launch_record import Launch
 from olmoe_ft.training.progress import ProgressBar
@@ -79,6 +80,7 @@ def begin_records(
 def _steps(trainer: OlmoeTrainer, run: RunDirectory, resume: Path | None) -> TrainOutput:
     try:
         with stops_at_steps(trainer):
+            check_order(trainer.callback_handler.callbacks)
             result = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         GRADIENTS.release()
         trainer.save_model(str(run.unfinished))
