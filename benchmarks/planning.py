@@ -84,10 +84,10 @@ def predict(recipe: str, machine: str, overrides: list[str]) -> int:
     from olmoe_ft.planning.machine import read_machine
     from olmoe_ft.planning.measured_step import measure_step
     from olmoe_ft.planning.memory import device_memory
-    from olmoe_ft.planning.plan import largest_batch, make_plan
+    from olmoe_ft.planning.plan import largest_batch, make_plans
     from olmoe_ft.recipe import load_recipe
 
-    plan = make_plan(load_recipe(recipe, overrides))
+    (plan,) = make_plans(load_recipe(recipe, overrides))
     step = measure_step(plan.recipe, plan.config, plan.arguments, largest_batch(plan), gpu=False)
     return device_memory(step, read_machine(machine), plan.arguments.gradient_accumulation_steps > 1).peak
 

@@ -67,7 +67,7 @@ def main(steps: int = 200, logging_steps: str = "1,5,20") -> None:
         )
         (summary,) = pipeline.run(recipe)
         seconds["start, end"] -= seconds["drift"]  # `choices` runs inside it too
-        whole = summary["train_seconds"]
+        whole = summary.train_seconds
         training = sum(seconds.values()) - seconds["start, end"]
         shares = [f"{seconds[name] / whole:.2%}" for name in PARTS]
         table.add_row(str(every), *shares, f"{training / whole:.2%}")

@@ -18,7 +18,7 @@ from olmoe_ft.data.mixture import load_mixtures
 from olmoe_ft.recipe import load_recipe
 from olmoe_ft.training.arguments import training_arguments
 from olmoe_ft.training.batch_rows import BatchRows
-from olmoe_ft.training.model_files import model_config, stage_tokenizer
+from olmoe_ft.training.model_files import ModelFiles
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.saving import SavingMixin
 from olmoe_ft.training.trainers import build_trainer
@@ -53,7 +53,7 @@ def main(folder: Path) -> None:
     run.path = folder / "run"
     arguments = training_arguments(recipe, run)
     arguments.output_dir = str(folder / "run/checkpoints")
-    tokenizer = stage_tokenizer(recipe, model_config(recipe))
+    tokenizer = ModelFiles(recipe).tokenizer
     train, _ = load_mixtures(recipe, arguments.max_length, tokenizer)
     trainer = build_trainer(
         recipe, arguments, RECIPE["model"]["path"], folder / "probe", tokenizer, train.rows, None, BatchRows(train)

@@ -30,6 +30,7 @@ from rich.progress import Progress
 from sides import BETA, OURS, SIZES, Case, both_sides, names_of, operations
 from speed_report import Line, Results, print_table, write_document
 
+from olmoe_ft.environment import set_up
 from olmoe_ft.training.performance import matrix_rate
 
 SIZES_FOR = {"cpu": ("tiny", "mid"), "cuda": ("1b-7b",)}
@@ -137,6 +138,7 @@ def main(
     if render:
         write_document()
         return
+    set_up()
     os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler announces itself otherwise
     warnings.filterwarnings("ignore", category=FutureWarning)
     device = "cuda" if torch.cuda.is_available() else "cpu"

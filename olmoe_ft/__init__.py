@@ -1,18 +1,41 @@
-"""Fine-tuning for OLMoE: SFT, then DPO, with the router's losses in the objective."""
+"""Fine-tuning for OLMoE: SFT, then DPO, with the router's losses in the objective.
 
-import logging
-import os
-import sys
+    from olmoe_ft import evaluate, load_recipe, plan, run
 
-# On a CPU, OpenMP's threads spin while they wait for each other. Where something else wants a core too, a step then
-# takes up to 30 times as long; with a short spin it takes twice as long, and alone as long as before. Read when torch
-# is imported, so it stands here.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    recipe = load_recipe("recipes/tiny/sft.yaml", ["training.max_steps=10"])
+    forecasts = plan(recipe)  # steps, memory, disk; loads no weights
+    summaries = run(recipe)  # trains into runs/<name>/
+    score = evaluate("runs/tiny-sft", "data/skills/heldout.jsonl")
 
-# Packed batches change their shape at every step, and a GPU's memory that is cut into blocks of fixed size breaks into
-# pieces nobody can use. With segments that grow it does not. Read when torch first asks a GPU for memory.
-if sys.platform == "linux" and not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
-    os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+Importing this changes nothing in the process, and imports no library: each name is looked up at its first use. What the
+commands set in the environment, `olmoe_ft.environment.set_up` does for other programs, before they import torch.
+"""
 
-# PEFT imports bitsandbytes where it is installed, which then tells every run of a kernel that no run here uses.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from olmoe_ft.evaluation.answers import evaluate
+    from olmoe_ft.pipeline import run
+    from olmoe_ft.planning.command import plan
+    from olmoe_ft.recipe import load_recipe
+
+__all__ = ["__version__", "evaluate", "load_recipe", "plan", "run"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "evaluate": "olmoe_ft.evaluation.answers",
+    "load_recipe": "olmoe_ft.recipe",
+    "plan": "olmoe_ft.planning.command",
+    "run": "olmoe_ft.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

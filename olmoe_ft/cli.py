@@ -1,17 +1,16 @@
 """The command line: one short function a command. Heavy imports stand where they are used, so `--help` is instant."""
 
 import json
-import os
 import sys
 import warnings
-from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from olmoe_ft.ending import exit_with_reason, let_no_text_fail
-from olmoe_ft.recipe import Unreachable, UserError, load_recipe
+from olmoe_ft.ranks import is_first
+from olmoe_ft.recipe import UserError, load_recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,12 +63,9 @@ def train(
     from olmoe_ft.data.terminal import say
     from olmoe_ft.recipe.check import notes
 
-    if os.environ.get("RANK", "0") == "0":
+    if is_first():
         for note in notes(loaded):
             say(note)
-    from olmoe_ft.training.checks import check_files
-
-    check_files(loaded, restart=restart)  # before the trainers are imported, which takes longer
     from olmoe_ft import pipeline
 
     pipeline.run(loaded, restart)
@@ -120,25 +116,9 @@ def plan(
     One card of 24 GiB: olmoe-ft plan RECIPE --devices 1 --device-memory 24
     """
     loaded = load_recipe(recipe, overrides or ())
-    from olmoe_ft.planning.machine import check_machine, read_machine
-    from olmoe_ft.recipe.precision import check_optimizer
-    from olmoe_ft.training.checks import check_files
+    from olmoe_ft.planning.command import print_plans
 
-    machine = read_machine(accelerate, devices) if accelerate is not None else None
-    for stage in loaded.stages or (loaded,):
-        if machine is not None:  # before the rows are read; else it is asked of each shape that is planned for
-            check_machine(stage, machine, str(accelerate))
-            check_optimizer(stage, machine.deepspeed, str(accelerate))
-    with suppress(Unreachable):  # then what can be reached is planned with
-        check_files(loaded, into_runs=False)
-    from olmoe_ft.planning.plan import Plan, machines_for, make_plan, print_plan
-    from olmoe_ft.planning.time import Rates
-
-    rates = Rates.of(tflops, bandwidth)
-    plans: list[Plan] = []
-    for stage in loaded.stages or (loaded,):
-        plans.append(make_plan(stage, before=plans))
-        print_plan(plans[-1], machines_for(plans[-1], machine, devices), device_memory, rates)
+    print_plans(loaded, accelerate, devices, device_memory, tflops, bandwidth)
 
 
 @app.command()
@@ -155,13 +135,9 @@ def prepare(
     data.cache=/disk/rows.
     """
     loaded = load_recipe(recipe, [*(overrides or ()), *([f"data.cache={json.dumps(to)}"] if to is not None else [])])
-    from olmoe_ft.training.checks import check_files
+    from olmoe_ft import pipeline
 
-    check_files(loaded, into_runs=False)
-    from olmoe_ft.data.terminal import Console
-    from olmoe_ft.training.prepare_rows import prepare_rows
-
-    prepare_rows(loaded, Console())
+    pipeline.prepare(loaded)
 
 
 @app.command()
@@ -194,25 +170,13 @@ def launch(
     if not slurm:
         raise UserError("launch: say with --slurm that SLURM is to run it; on this computer, `olmoe-ft train` does")
     loaded = load_recipe(recipe, overrides or ())
-    from olmoe_ft.training.checks import check_files
-    from olmoe_ft.training.run_directory import RunDirectory
+    from olmoe_ft.batch_job import make_job, show_job, submit_job
 
-    for stage in loaded.stages or (loaded,):
-        RunDirectory(stage).check()  # what is wrong here, the job would say only when its turn comes
-    with redirect_stdout(sys.stderr):  # where libraries say things, too, which are no part of the job's file
-        with suppress(Unreachable):  # then what can be reached is planned with
-            check_files(loaded, into_runs=False)
-        from olmoe_ft.data.terminal import printable
-        from olmoe_ft.planning.job import plan_job
-        from olmoe_ft.slurm import job_file, submit
-
-        machine, needs = plan_job(loaded, accelerate, devices, nodes)
-    file = accelerate if accelerate is not None else f"configs/accelerate/{machine.name}.yaml"
-    text = job_file(loaded, [recipe, *(overrides or ())], file, machine, needs, sbatch or ())
+    text = make_job(loaded, [recipe, *(overrides or ())], accelerate, devices, nodes, sbatch or ())
     if dry_run:
-        print(printable(text) if sys.stdout.isatty() else text, end="")
+        show_job(text)
     else:
-        submit(text, Path(f"{loaded.name.replace('/', '-')}.sbatch"))
+        submit_job(loaded, text)
 
 
 @recipes_app.callback()
@@ -220,21 +184,9 @@ def recipes(context: typer.Context) -> None:
     """List the recipes that come with olmoe-ft; `recipes copy NAME` writes one to start from."""
     if context.invoked_subcommand is not None:
         return
-    from rich.table import Table
+    from olmoe_ft.catalog import print_catalog
 
-    from olmoe_ft.data.terminal import Console
-    from olmoe_ft.recipe.catalog import config_names, entries
-
-    table = Table("recipe", "stage", "runs on", "what it does", box=None, pad_edge=False)
-    for entry in entries():
-        table.add_row(*entry)
-    table.columns[0].no_wrap = True
-    console = Console()
-    console.print(table, highlight=False, markup=False)
-    print(
-        "\nRun one: olmoe-ft train tiny/sft. Write it here, with a comment on each line: olmoe-ft recipes copy tiny/sft"
-    )
-    print(f"Machine shapes, networks and jobs for SLURM, to copy in the same way: {', '.join(config_names())}")
+    print_catalog()
 
 
 @recipes_app.command("copy")
@@ -264,23 +216,10 @@ def merge_adapter(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto for the checkpoint's own.")] = "auto",
 ) -> None:
     """Fold an adapter into its base and write a checkpoint that stock transformers loads, a layer at a time."""
-    if os.path.lexists(to):
-        there = "exists already" if to.exists() else f"is a link to {to.readlink()}, which is not there"
-        raise UserError(f"{to} {there}; name a new folder")
-    if (taken := next((place for place in to.parents if place.is_file()), None)) is not None:
-        raise UserError(f"{taken} is a file, so there can be no folder {to}; name another")
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise UserError(f"--dtype {dtype} is not known: use auto, float32 or bfloat16")
-    from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_checkpoint
-
-    check_weights(folder := resolve_checkpoint(checkpoint))
-    config = load_config(folder)
-    from olmoe_ft.adapters.merge import merge
     from olmoe_ft.data.terminal import say
-    from olmoe_ft.data.tokenizer import load_tokenizer
+    from olmoe_ft.merge import merge_checkpoint
 
-    tokenizer = load_tokenizer(folder, config.vocab_size)
-    merge(folder, tokenizer, to, dtype)
+    merge_checkpoint(checkpoint, to, dtype)
     say(f"merged into {to}/")
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
+from olmoe_ft.environment import set_up
+from olmoe_ft.ranks import is_first, local_rank
 from olmoe_ft.reasons import is_out_of_memory, one_line, system_reason
 from olmoe_ft.recipe import RunError, UserError
 from olmoe_ft.stopping import TRY_AGAIN, Stopped, asked, end_in_order, exit_code, hear_no_more, leave_in_turn
@@ -22,6 +24,7 @@ farewells: list[Callable[[int], None]] = []  # called with the exit code, after 
 
 def program() -> NoReturn:
     """The command `olmoe-ft`, as a process."""
+    set_up()  # before torch is imported
     code = FAILURE
     # Handlers run last in, first out, so this one runs after those of all libraries. Next the interpreter would clean
     # up all imports for most of a second, while libraries print warnings about what is still alive.
@@ -102,7 +105,7 @@ def exit_with_reason(error: Exception) -> None:
         return
     _wait_for_turn(mistake=True)
     tell_launcher(sentence)
-    if code != TRY_AGAIN or os.environ.get("RANK", "0") == "0":  # all ranks stop for the same request
+    if code != TRY_AGAIN or is_first():  # all ranks stop for the same request
         say(sentence, file=sys.stderr)
     sys.exit(code)
 
@@ -140,4 +143,4 @@ def _wait_for_turn(mistake: bool) -> None:
     Usually all find the same mistake. If one fails alone, the others fail because it is missing, which says less.
     """
     if _of_several():
-        time.sleep((0 if mistake else 4) + 0.5 * int(os.environ.get("LOCAL_RANK", "0")))
+        time.sleep((0 if mistake else 4) + 0.5 * local_rank())

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from olmoe_ft.ranks import is_first_here
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Unreachable, UserError
 from olmoe_ft.recipe.paths import sought
@@ -75,7 +76,7 @@ def go_offline(reason: str) -> None:
     constants.HF_HUB_OFFLINE = True
     if (config := sys.modules.get("datasets.config")) is not None:  # it has its own copy
         config.HF_HUB_OFFLINE = config.HF_DATASETS_OFFLINE = True  # type: ignore[attr-defined]
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # once on each machine
+    if is_first_here():  # once on each machine
         from olmoe_ft.data.terminal import say
 
         say(

@@ -53,7 +53,7 @@ def job_file(
         "OVERRIDES": f"({' '.join(overrides)})",
         "ACCELERATE": _launched_with(accelerate, machine),
         "RUN": str(recipe.run_dir),
-        "SUMMARY": str((recipe.stages or (recipe,))[-1].run_dir / "summary.json"),
+        "SUMMARY": str(recipe.runs[-1].run_dir / "summary.json"),
         "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(options["signal"]).removeprefix(SIGNAL),
     }
     template = FILES / "configs/slurm" / ("one_node.sbatch" if machine.nodes == 1 else "nodes.sbatch")

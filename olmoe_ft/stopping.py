@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+from olmoe_ft.ranks import is_first
 from olmoe_ft.recipe import RunError
 
 TRY_AGAIN = 75  # the exit code of a run that was saved and can continue: EX_TEMPFAIL of sysexits.h
@@ -231,7 +232,7 @@ def _is_orphan() -> bool:
 def _hear(code: int) -> None:
     if not _Request.since:
         noted = _Request.noted_only
-        if noted and os.environ.get("RANK", "0") == "0":
+        if noted and is_first():
             _say(_announcement(code))  # before any other message about it
         _Request.code, _Request.since = code, time.monotonic()
         if code == LAUNCHER_ENDED and not noted:

@@ -27,7 +27,7 @@ def check_recipes(paths: list[str], accelerate: str | None) -> Iterator[str]:
         with gathered(wrong):
             recipe = load_recipe(path)
             yield from (f"{path}: {note}" for note in notes(recipe))
-            for stage in recipe.stages or (recipe,):
+            for stage in recipe.runs:
                 wrong += [f"{path}: {problem}" for problem in _problems(stage, machine, accelerate)]
                 lossy: list[str] = []
                 with gathered(lossy):

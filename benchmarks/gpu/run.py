@@ -135,6 +135,9 @@ def main(
     out: Annotated[Path, typer.Option(envvar="OUT", help="Where findings go.")] = Path("runs/gpu"),
     dry: Annotated[bool, typer.Option("--dry", help="On a CPU at tiny sizes, whatever there is.")] = False,
 ) -> None:
+    from olmoe_ft.environment import set_up
+
+    set_up()
     import torch
 
     chosen: Sequence[str] = parts.split(",")

@@ -14,7 +14,7 @@ from deepspeed.comm.torch import build_shm_op
 import olmoe_ft.cli  # noqa: F401
 import olmoe_ft.data.tokenizer  # noqa: F401
 import olmoe_ft.pipeline  # noqa: F401
-import olmoe_ft.training.checks  # noqa: F401
+import olmoe_ft.run_stage  # noqa: F401
 
 build_shm_op()
 atexit.register(os._exit, 0)  # the server's own end; libraries would print what they find alive

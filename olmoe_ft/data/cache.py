@@ -19,6 +19,7 @@ import pyarrow
 from datasets import Dataset, Features, concatenate_datasets, config
 from filelock import FileLock
 
+from olmoe_ft.ranks import is_first_here
 from olmoe_ft.recipe import UserError
 
 VERSION = 2
@@ -55,7 +56,7 @@ class Cache:
         path = self.folder / f"{kind}-{name}"
         if _is_whole(path):
             return path
-        if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        if not is_first_here():
             _wait_for(path)
             return path
         try:

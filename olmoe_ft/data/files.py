@@ -30,7 +30,6 @@ MOST_PACKED, UNPACKED = (
 LOOKED_AT = 1 << 22  # bytes of a .gz that are checked before its rows are read
 ROWS_AT_ONCE = 16  # of a .parquet, where each row can be very long
 READABLE = "allowed: .jsonl, .json, .csv (each also as .gz), .parquet"
-csv.field_size_limit(sys.maxsize)
 
 
 def kind_of(path: str | Path) -> str:
@@ -143,6 +142,7 @@ class _Joined:
 
 
 def _csv_rows(stream: TextIO, file: str) -> Rows:
+    csv.field_size_limit(sys.maxsize)  # the module's own limit, of 128 KiB, is less than a long conversation
     reader = csv.DictReader(stream, strict=True)
     try:
         check_names(reader.fieldnames or (), file)

@@ -82,6 +82,6 @@ def _version(name: str) -> str:
 
 def _revision() -> str:
     """The git revision of the checkout that the code runs from."""
-    from olmoe_ft.training.run_directory import git_revision
+    from olmoe_ft.training.launch_record import git_revision
 
     return git_revision() or "none (not in a checkout)"

@@ -9,6 +9,7 @@ from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.rows import Reading, RowError, shown
 from olmoe_ft.data.unread import JUDGEMENTS
 from olmoe_ft.data.words import asked
+from olmoe_ft.evaluation.score import Mark
 from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.schema import Answers
 
@@ -26,7 +27,7 @@ class Question:
         """What the user says, turn by turn."""
         return asked((message["role"], message["content"]) for message in self.prompt)
 
-    def mark(self, completion: str) -> tuple[bool, str | None]:
+    def mark(self, completion: str) -> Mark:
         """Whether the completion is the answer in one of the styles, and which style it is in, right or wrong.
 
         The style with the longest frame that fits is the one, so a frame of nothing fits only where no other does.
@@ -34,8 +35,8 @@ class Question:
         for style, (before, after) in sorted(self.frames.items(), key=lambda item: -len("".join(item[1]))):
             framed = len(completion) >= len(before) + len(after)
             if framed and completion.startswith(before) and completion.endswith(after):
-                return completion == before + self.answer + after, style
-        return False, None
+                return Mark(completion == before + self.answer + after, style)
+        return Mark(False, None)
 
 
 def load_questions(answers: Answers) -> list[Question]:

@@ -120,10 +120,10 @@ class OlmoeConfig(PreTrainedConfig):
         given = {name: kwargs.pop(name) for name in ours & kwargs.keys()}
         return super().from_dict({**config_dict, **given}, **kwargs)
 
-    def save_pretrained(self, save_directory, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
         if not isinstance(self.hidden_act, str):
             raise ValueError(f"hidden_act={self.hidden_act} is a function and cannot be saved: use a name, as 'silu'")
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         values = super().to_dict()

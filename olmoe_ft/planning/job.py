@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from olmoe_ft.constants import GIB
+from olmoe_ft.planning.inputs import PlanInputs
 from olmoe_ft.planning.machine import Machine, check_machine, read_machine
 from olmoe_ft.planning.measured_step import measure_step
 from olmoe_ft.planning.memory import DeviceMemory, device_memory
@@ -10,7 +11,7 @@ from olmoe_ft.planning.plan import Plan, largest_batch, machines_for, make_plan
 from olmoe_ft.planning.schedule import schedule
 from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.planning.time import Rates, step_time, work_of
-from olmoe_ft.recipe import Recipe, UserError
+from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.precision import check_optimizer
 from olmoe_ft.training.space import folders_of
 
@@ -49,27 +50,27 @@ class Needs:
         )
 
 
-def plan_job(recipe: Recipe, accelerate: str | None, devices: int | None, nodes: int | None) -> tuple[Machine, Needs]:
+def plan_job(
+    read: list[PlanInputs], accelerate: str | None, devices: int | None, nodes: int | None
+) -> tuple[Machine, Needs]:
     """The machine for a recipe, and what the recipe needs there.
 
     Args:
+        read: what could be read of the recipe's stages.
         accelerate: the machine's file; None takes the first one that `olmoe-ft plan` tries.
         devices: of all computers together, instead of the file's; None takes the file's number for each computer.
         nodes: number of computers, instead of the file's.
     Raises:
         UserError: a file is missing or wrong, or the recipe cannot run on this machine.
     """
-    stages = recipe.stages or (recipe,)
     machine = None if accelerate is None else on_nodes(read_machine(accelerate), devices, nodes)
-    for stage in stages if machine is not None else ():  # before the rows are read
-        _check(stage, machine, str(accelerate))
-    plans: list[Plan] = []
-    for stage in stages:
-        plans.append(make_plan(stage, before=plans))
+    plans = [make_plan(one) for one in read]
     if machine is None:
         machine = on_nodes(machines_for(plans[0], None, devices)[0], devices, nodes)
-        for stage in stages:
-            _check(stage, machine, f"configs/accelerate/{machine.name}.yaml")
+        accelerate = f"configs/accelerate/{machine.name}.yaml"
+    for plan in plans:
+        check_machine(plan.recipe, machine, str(accelerate))
+        check_optimizer(plan.recipe, machine.deepspeed, str(accelerate))
     first, *others = (_needs(plan, machine) for plan in plans)
     for one in others:
         first = first.then(one)
@@ -92,12 +93,6 @@ def on_nodes(machine: Machine, devices: int | None, nodes: int | None) -> Machin
             "--accelerate configs/accelerate/zero2.yaml or zero3.yaml"
         )
     return replace(machine, processes=devices, nodes=nodes)
-
-
-def _check(stage: Recipe, machine: Machine | None, file: str) -> None:
-    assert machine is not None
-    check_machine(stage, machine, file)
-    check_optimizer(stage, machine.deepspeed, file)
 
 
 def _needs(plan: Plan, machine: Machine) -> Needs:

@@ -61,7 +61,7 @@ def notes(recipe: Recipe) -> list[str]:
     """What has no effect in a recipe, or in the stages of a pipeline."""
     return [
         f"{stage.name}: {key} has no effect: {reason}"
-        for stage in recipe.stages or (recipe,)
+        for stage in recipe.runs
         if stage.stage != "pipeline"
         for key, reason in without_effect(stage.stage, stage.model_dump())
     ]

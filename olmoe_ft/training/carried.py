@@ -35,12 +35,12 @@ class CarriedMixin(Trainer):
         self._tr_loss: Any
         self._began, self._seconds_before = 0.0, 0.0
 
-    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | None = None, *args: Any, **kwargs: Any) -> Any:
         self.resume_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         if self.resume_from is not None:
             self.args.eval_on_start = False  # it was done already, and is in the records
         self.add_callback(_TakeBack(self))
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def carried(self) -> dict[str, Any]:
         return {

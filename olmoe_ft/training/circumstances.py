@@ -12,27 +12,31 @@ from olmoe_ft.checkpoints.folders import resolve_checkpoint
 from olmoe_ft.checkpoints.run_checkpoints import step_of, stood_on
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.stages import TrainerArguments
-from olmoe_ft.training.inputs import Inputs
 from olmoe_ft.training.steps import Steps
 
-STARTED_FROM = "started_from"  # in a summary: the fingerprint of the weights
 COMPUTING = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed")  # libraries that make the numbers
 
 
 def circumstances(
-    recipe: Recipe, arguments: TrainerArguments, inputs: Inputs, start: str, processes: int
+    recipe: Recipe,
+    arguments: TrainerArguments,
+    data: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    start: str,
+    processes: int,
 ) -> dict[str, Any]:
     """What this launch stands on, as it is written into its checkpoints.
 
     Args:
+        data: fingerprints of the training rows.
         start: the checkpoint the run starts from.
         processes: that train together.
     """
     rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * processes
     return {
-        "data": inputs.fingerprints,
+        "data": data,
         "model": fingerprint(_source(recipe, start)),
-        "tokenizer": tokenizer_hash(inputs.tokenizer),
+        "tokenizer": tokenizer_hash(tokenizer),
         "libraries": {name: version(name) for name in COMPUTING},
         "processes": processes,
         "engine": engine(arguments),
@@ -46,23 +50,23 @@ def _source(recipe: Recipe, start: str) -> str:
     return start if recipe.model.path is None else resolve_checkpoint(recipe.model.path)
 
 
-def refuse_other_start(recipe: Recipe, summary: dict[str, Any], accept: frozenset[str]) -> None:
+def refuse_other_start(recipe: Recipe, started_from: str | None, accept: frozenset[str]) -> None:
     """Refuse to call a run finished whose start has been trained again since, as the earlier stage of a pipeline may.
 
     Args:
-        summary: of the finished run.
+        started_from: the fingerprint of its weights, as the finished run's summary has it; None where it has none.
         accept: `model` leaves it as it is.
     Raises:
         UserError: naming both.
     """
-    path, before = recipe.model.path, summary.get(STARTED_FROM)
-    if path is None or before is None or "model" in accept or not Path(path).exists():
+    path = recipe.model.path
+    if path is None or started_from is None or "model" in accept or not Path(path).exists():
         return
     try:
         now = fingerprint(resolve_checkpoint(path))
     except UserError:  # it is not finished, or damaged, which is said where it is read
         return
-    if now != before:
+    if now != started_from:
         raise UserError(
             f"{recipe.run_dir} has finished, from other weights than {path} has now; move {recipe.run_dir} away to "
             "train it from those, or keep it as it is with --accept model"

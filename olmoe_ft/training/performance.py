@@ -51,7 +51,7 @@ class Work:
 
 
 class PerformanceCallback(TrainerCallback):
-    """Adds `perf/…` to every record of training steps; must stand before the callbacks that write records.
+    """Adds `perf/…` to every record of training steps; before the callbacks that write records (`callback_order`).
 
     Time spent in evaluation and in saving is not counted; waiting for data is. `perf/mfu` counts the matrix products
     of the weights a token uses and no attention scores, a shared prompt once, against the matrix rate measured when the

@@ -1,4 +1,4 @@
-"""What a run prints for people: a line before it trains, a table when it has."""
+"""What a run prints for people before it trains."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,65 +82,3 @@ def print_aside(folder: Path) -> None:
     """Move a run out of the way, and say where it is."""
     if folder.exists():
         console.print(f"{folder}/ is kept as {put_aside(folder, 'before').name}/", soft_wrap=True, markup=False)
-
-
-def print_finished(run: RunDirectory, summary: dict[str, Any]) -> None:
-    print_summary(run, summary)
-    console.print(f"{run.path}/ had finished before; `--fresh` trains again and keeps it aside")
-
-
-def print_summary(run: RunDirectory, summary: dict[str, Any]) -> None:
-    console.print(
-        f"{escape(str(summary['name']))}: {summary['steps']} steps in {summary['train_seconds']:.0f} s, "
-        f"loss {summary['train_loss']:.4f}; the model is in {run.final}/",
-        soft_wrap=True,
-    )
-    if "router/entropy" in summary.get("last", {}):
-        console.print(f"routing at the end: {routing_line(summary['last'])}; see {run.routing_picture}", soft_wrap=True)
-    if "after" in summary:
-        console.print(answers_table(summary["before"], summary["after"]))
-
-
-def answers_table(before: dict[str, Any], after: dict[str, Any]) -> Table:
-    """Exact match per skill and the share of each style, before and after training."""
-    table = Table(title=f"{after['count']} held-out prompts, greedy generation")
-    table.add_column("exact match")
-    for column in ("before", "after"):
-        table.add_column(column, justify="right")
-    for skill in after["skills"]:
-        table.add_row(escape(skill), f"{before['skills'][skill]:.1%}", f"{after['skills'][skill]:.1%}")
-    table.add_section()
-    table.add_row("[bold]all[/bold]", f"{before['exact_match']:.1%}", f"[bold]{after['exact_match']:.1%}[/bold]")
-    table.add_section()
-    for style in after["styles"]:
-        table.add_row(escape(f"style: {style}"), f"{before['styles'][style]:.1%}", f"{after['styles'][style]:.1%}")
-    return table
-
-
-def routing_line(last: dict[str, Any]) -> str:
-    busiest, agreement = 1 + last["router/max_violation"], last["router/drift_agreement"]
-    return (
-        f"entropy {last['router/entropy']:.2f} nats, busiest expert at {busiest:.1f} times the mean, "
-        f"{last['router/dead_experts']} dead, {agreement:.0%} of the choices as at the start"
-    )
-
-
-def print_comparison(stages: Sequence[Recipe], summaries: Sequence[dict[str, Any]]) -> None:
-    """The stages of a pipeline side by side: what each did to its routers, and how well the task went."""
-    table = Table(title=f"{stages[0].name.partition('/')[0]}: the stages side by side")
-    for column in ("run", "balance\ncoef", "routers"):
-        table.add_column(column)
-    for column in ("task\nloss", "exact\nmatch", "entropy\n(nats)", "max\nviolation", "dead\nexperts"):
-        table.add_column(column, justify="right")
-    for stage, summary in zip(stages, summaries, strict=True):
-        values = {**summary.get("last", {}), **summary.get("after", {})}
-        shown = {"loss/task": ".4f", "exact_match": ".1%", "router/entropy": ".3f", "router/max_violation": ".2f"}
-        table.add_row(
-            stage.name.rpartition("/")[2],
-            f"{stage.router.load_balancing_coef:g}",
-            stage.router.train,
-            # a stage may have no held-out prompts, or end before its first record
-            *(format(values[name], form) if name in values else "" for name, form in shown.items()),
-            str(values.get("router/dead_experts", "")),
-        )
-    console.print(table)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from olmoe_ft.checkpoints.manifest import damage, damages
 from olmoe_ft.checkpoints.run_checkpoints import put_aside, read_object
-from olmoe_ft.training.run_directory import RunDirectory, read_yaml, write_whole
+from olmoe_ft.training.files import read_yaml, write_whole
+from olmoe_ft.training.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,8 @@
 """`runs/<name>/`: what a run leaves behind, and how the same command goes on where it stopped."""
 
-import json
-import math
-import os
-import platform
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -18,19 +12,19 @@ from pydantic import ValidationError
 
 from olmoe_ft.checkpoints import manifest
 from olmoe_ft.checkpoints.manifest import damage, entries, write_manifest
-from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints, put_aside, read_object, stood_on
+from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints, read_object, stood_on
 from olmoe_ft.constants import GIB
 from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.changes import GO_ON, STEPS, Restart, differences, of_another_run, to_accept
 from olmoe_ft.recipe.metrics import FOLLOWING
-from olmoe_ft.shipped import CHECKOUT, FILES
 from olmoe_ft.training import lock
+from olmoe_ft.training.files import existing, free_space, read_yaml, to_json, write_text
+from olmoe_ft.training.launch_record import Launch
 
 if TYPE_CHECKING:
     from olmoe_ft.model import OlmoeConfig
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "tokenizers", "wandb")
 BYTES = {"float32": 4, "bfloat16": 2}  # of a weight
 UNTRAINED = "No step was trained here. The next launch of this name removes what is in this folder and starts anew.\n"
 PRINTED = ("name", "steps", "train_seconds", "train_loss")  # of the summary, whenever a finished run is named
@@ -192,36 +186,31 @@ class RunDirectory:
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(f"{self.path} cannot be written ({error.strerror}); runs/ may be a link to a disk")
 
-    def check_space(self, config: "OlmoeConfig") -> None:
-        """Whether the disk can be written, and has room for the weights in `final/`; checkpoints come on top of them.
+    def check_writable(self, config: "OlmoeConfig") -> None:
+        """Whether the disk can be written, and has room for the weights in `final/`; checkpoints come on top of them
+        (`olmoe_ft.training.space`, once the number of steps is known).
 
         Args:
             config: the network's.
         Raises:
             UserError: it cannot, or has not.
         """
-        place = next(place for place in (self.path.absolute(), *self.path.absolute().parents) if place.exists())
         needed = 0 if self.recipe.lora else all_parameters(config) * BYTES[self.recipe.model.dtype]
-        if (free := shutil.disk_usage(place).free) < needed:
+        if (free := free_space(self.path)) < needed:
             raise UserError(
                 f"{self.path}: the disk has {free / GIB:.1f} GiB left and the run will write at least "
                 f"{needed / GIB:.1f}; make room, or let runs/ be a link to another disk"
             )
         try:
-            with TemporaryDirectory(dir=place):
+            with TemporaryDirectory(dir=existing(self.path)):
                 pass
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def record_launch(self, **facts: Any) -> None:
-        """Write `run.json`: what this run stood on, once for each launch that worked on it."""
-        launch = {
-            "python": platform.python_version(),
-            "libraries": {name: version(name) for name in LIBRARIES},
-            "git_revision": git_revision(),
-            **facts,
-        }
-        write_text(self.launches, to_json({"launches": [*self._recorded(), launch]}, indent=2) + "\n")
+    def record_launch(self, launch: Launch) -> None:
+        """Add to `run.json` what this run stood on, once for each launch that worked on it."""
+        content = {"launches": [*self._recorded(), launch.as_dict()]}
+        write_text(self.launches, to_json(content, indent=2) + "\n")
 
     def _recorded(self) -> list[dict[str, Any]]:
         launches = (read_object(self.launches) or {}).get("launches")
@@ -247,56 +236,3 @@ class RunDirectory:
         folders = (self.base / manifest.NAME, self.final / manifest.NAME)  # of what is in them
         there = [file for file in (*ends, *folders) if file.exists()]
         write_manifest(self.path, entries(self.path, [file.relative_to(self.path).as_posix() for file in there]))
-
-
-def read_yaml(file: Path) -> dict[str, Any] | None:
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def to_json(value: Any, **how: Any) -> str:
-    """Valid JSON, which knows no NaN: numbers that are not finite are the texts "NaN", "Infinity" and "-Infinity".
-
-    So they are in the JSON of protocol buffers; `float` reads them."""
-    return json.dumps(_without_nan(value), allow_nan=False, **how)
-
-
-def _without_nan(value: Any) -> Any:
-    match value:
-        case float() if not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        case dict():
-            return {key: _without_nan(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_without_nan(item) for item in value]
-    return value
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    write_whole(file, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def write_whole(file: Path, write: Callable[[Path], Any]) -> None:
-    """Have a file written under another name, and give it its own when it is complete."""
-    partial = file.with_name(file.name + ".partial")
-    for place in (partial, file):
-        if place.is_dir():
-            put_aside(place)
-    write(partial)
-    os.replace(partial, file)
-
-
-def git_revision() -> str | None:
-    """The commit of the checkout that this code is in, with "-dirty" behind it where files differ.
-
-    None where the package is installed, whatever repository that is in.
-    """
-    if not CHECKOUT or not (FILES / ".git").exists() or not shutil.which("git"):
-        return None
-    command = ["git", "-C", str(FILES), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() if result.returncode == 0 else None

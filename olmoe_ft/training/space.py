@@ -8,10 +8,8 @@ What is in a checkpoint (transformers 5.23, DeepSpeed 0.19.8), with weights W, t
 """
 
 import math
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +20,7 @@ from olmoe_ft.constants import GIB, MIB
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, UserError
+from olmoe_ft.training.files import free_space
 from olmoe_ft.training.optimizer.moved import SAMPLE
 from olmoe_ft.training.optimizer.states import optimizer_with_states, states_of
 from olmoe_ft.training.outline import adapted, outline
@@ -148,12 +147,6 @@ def why_not_saved(run: RunDirectory, space: Space, error: BaseException) -> str:
         f"{run.path}: no space left; {found}; free some space or lower training.save_total_limit, and start the "
         "run again"
     )
-
-
-def free_space(path: Path) -> int:
-    """Free bytes on the disk that a folder is on, or will be on."""
-    place = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    return shutil.disk_usage(place).free
 
 
 def _kept(arguments: TrainingArguments, steps: Steps) -> tuple[int, bool]:

@@ -11,9 +11,8 @@ from olmoe_ft.checkpoints.folders import is_adapter, resolve_checkpoint
 from olmoe_ft.checkpoints.manifest import damage
 from olmoe_ft.checkpoints.run_checkpoints import put_aside
 from olmoe_ft.checkpoints.weights import save_whole
-from olmoe_ft.model import OlmoeForCausalLM
+from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.recipe import Recipe
-from olmoe_ft.training.model_files import model_config
 from olmoe_ft.training.printed import print_recovered
 from olmoe_ft.training.run_directory import RunDirectory
 
@@ -32,13 +31,20 @@ def starting_checkpoint(recipe: Recipe, run: RunDirectory) -> str:
     return str(Path(checkpoint).resolve()) if Path(checkpoint).exists() else checkpoint
 
 
-def write_base(recipe: Recipe, run: RunDirectory, tokenizer: PreTrainedTokenizerBase, begins: bool = True) -> None:
+def write_base(
+    recipe: Recipe,
+    run: RunDirectory,
+    config: OlmoeConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    begins: bool = True,
+) -> None:
     """Write the starting weights to `base/`, once and by one process: so all machine shapes start from the same.
 
     Random weights are drawn with `training.seed`; an SFT adapter is merged into its base, so that the reference of
     the DPO that follows is the SFT model and not the model before it.
 
     Args:
+        config: of random weights.
         begins: whether the run begins here, rather than going on from a checkpoint. Then an adapter is merged again,
             since it may be another one by now.
     """
@@ -55,5 +61,5 @@ def write_base(recipe: Recipe, run: RunDirectory, tokenizer: PreTrainedTokenizer
         merge(recipe.model.path, tokenizer, run.base, recipe.model.dtype)
         return
     torch.manual_seed(recipe.training.get("seed", 42))
-    model = OlmoeForCausalLM(model_config(recipe)).to(getattr(torch, recipe.model.dtype))
+    model = OlmoeForCausalLM(config).to(getattr(torch, recipe.model.dtype))
     save_whole(model, tokenizer, run.base)

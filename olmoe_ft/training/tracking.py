@@ -20,12 +20,12 @@ from olmoe_ft.data.terminal import say
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.servers import why_no_answer
+from olmoe_ft.training.files import to_json, write_text
 from olmoe_ft.training.router.pictures import LoadMap
-from olmoe_ft.training.run_directory import RunDirectory, to_json, write_text
+from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.wandb_mode import ORDER, REACH, Choice, Mode, choose, server, wandb_settings, why_unreachable
 
 FINISH = 30.0  # seconds to send what is left at the end; the rest stays on disk for `wandb sync`
-logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # what wandb says of its own use to a server that is away
 PATIENCE = FINISH + 10.0  # seconds for wandb's own process to do what it is told
 TEAR_DOWN = 5.0
 ID = re.compile("[a-z0-9]{8}")
@@ -120,6 +120,8 @@ class Tracking:
 def _wandb_run(mode: Any, recipe: Recipe, run: RunDirectory) -> Any:
     """A new run of W&B, or the one that an earlier launch of this run directory began."""
     wandb_settings()
+    # what wandb says of its own use to a server that is away
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     settings: dict[str, Any] = {"silent": True} if mode == "offline" else {}
     if recipe.tracking.wandb == "auto" and "WANDB_INIT_TIMEOUT" not in os.environ:
         settings["init_timeout"] = START - REACH

@@ -59,7 +59,7 @@ class OlmoeTrainer(
         self.network.fields = self.stage.fields(self.args)
         self.data_collator: Any = LabelPlaces(self.data_collator)
 
-    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         """Token ids already, cut to length and packed: TRL's would rewrite every row, under an open collective."""
         return dataset
 

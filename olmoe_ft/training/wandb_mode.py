@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener, getproxies
 
+from olmoe_ft.ranks import is_first
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.servers import DOWN, why_no_answer
@@ -99,7 +100,7 @@ def check_tracking(recipe: Recipe) -> None:
         UserError: it has not, or WANDB_MODE is not one of wandb's modes.
     """
     setting = recipe.tracking.wandb
-    if setting == "off" or os.environ.get("RANK", "0") != "0":  # only the first process tracks
+    if setting == "off" or not is_first():  # only the first process tracks
         return
     if setting != "online":
         asked_by_environment()

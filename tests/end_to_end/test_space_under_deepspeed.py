@@ -5,7 +5,7 @@ from launches import CONFIGS, SHORT, launch
 
 from olmoe_ft.recipe import load_recipe
 from olmoe_ft.training.arguments import training_arguments
-from olmoe_ft.training.model_files import model_config
+from olmoe_ft.training.model_files import ModelFiles
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.space import space_of
 from olmoe_ft.training.steps import Steps
@@ -24,6 +24,6 @@ def test_a_checkpoint_has_the_size_that_was_said(workspace, monkeypatch, shape, 
     recipe = load_recipe(f"runs/{name}/recipe.yaml")
     run = RunDirectory(recipe)
     arguments = training_arguments(recipe, run)
-    said = space_of(recipe, model_config(recipe), arguments, Steps(100, 2, 0, 0), stage, processes=2)
+    said = space_of(recipe, ModelFiles(recipe).config, arguments, Steps(100, 2, 0, 0), stage, processes=2)
     real = sum(file.stat().st_size for file in run.checkpoints.glob("checkpoint-2/**/*") if file.is_file())
     assert said.checkpoint == pytest.approx(real, rel=0.05)

@@ -64,6 +64,7 @@ def test_a_missing_run_is_not_looked_for_inside_the_package(programs, place):
 def test_a_shipped_recipe_runs_by_its_name_in_an_empty_folder(programs, place):
     code = run(programs / "python", "-c", "import olmoe_ft; print(olmoe_ft.__file__)", cwd=place)
     assert Path(code).is_relative_to(programs.parent)  # what is tried here is the wheel
+    assert Path(code.strip()).with_name("py.typed").exists()  # so that a type checker reads our annotations
     run(programs / "olmoe-ft", "train", "tiny/sft", "training.max_steps=3", *SHORT, cwd=place)
     run_directory = place / "runs/tiny-sft"
     steps = [json.loads(line)["step"] for line in (run_directory / "metrics.jsonl").read_text().splitlines()]

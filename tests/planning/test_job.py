@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from olmoe_ft.planning.inputs import plan_inputs
 from olmoe_ft.planning.job import PROCESS, Needs, on_nodes, plan_job
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.recipe import RecipeError, load_recipe
@@ -36,12 +37,12 @@ def test_needs_of_a_tiny_run():
     """1,976,448 parameters of 4 bytes. A checkpoint has them and two moments of each; under ZeRO-3 them, the copies
     of fp32 that are trained, and the moments."""
     recipe = load_recipe("tiny/sft", SHORT)
-    machine, needs = plan_job(recipe, None, None, None)
+    machine, needs = plan_job(plan_inputs(recipe), None, None, None)
     assert (machine.name, machine.processes) == ("cpu", 1)  # as `plan` begins with
     assert (needs.steps, needs.seconds, needs.step) == (4, None, 0)
     weights, sample = 4 * 1_976_448, 4 * 2**16  # in every process what `optim/moved` compares, of its own weights
     assert needs.checkpoint == pytest.approx(3 * weights + sample, rel=0.01) and needs.host == PROCESS + needs.device
-    machine, sharded = plan_job(recipe, ZERO3, 8, 2)
+    machine, sharded = plan_job(plan_inputs(recipe), ZERO3, 8, 2)
     assert (machine.processes, machine.nodes) == (8, 2)
     assert sharded.seconds == 4 * sharded.step > 0
     assert sharded.checkpoint == pytest.approx(4 * weights + 8 * sample, rel=0.02)

@@ -11,7 +11,8 @@ from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.planning.advice import changes_that_fit
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.measured_step import Batch
-from olmoe_ft.planning.plan import largest_batch, machines_for, make_plan, print_plan
+from olmoe_ft.planning.plan import largest_batch, machines_for, make_plans
+from olmoe_ft.planning.printed import print_plan
 from olmoe_ft.planning.schedule import schedule
 from olmoe_ft.planning.time import Rates
 from olmoe_ft.recipe import load_recipe
@@ -32,7 +33,7 @@ ROWS = (*PACKS, "training.packing=false", "training.per_device_train_batch_size=
     ],
 )
 def test_steps_are_those_of_the_trainer(tmp_path, overrides):
-    plan = make_plan(load_recipe(TINY, [*ROWS, *overrides]))
+    (plan,) = make_plans(load_recipe(TINY, [*ROWS, *overrides]))
     plan.arguments.output_dir = str(tmp_path)  # where the trainer makes a folder
     found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
     trainer = Trainer(torch.nn.Linear(1, 1), args=plan.arguments)
@@ -47,7 +48,7 @@ def test_steps_are_those_of_the_trainer(tmp_path, overrides):
 
 def test_tokens_and_padding_by_hand():
     """Lengths of 100 rows in micro-batches of 64: each is padded to its longest."""
-    plan = make_plan(load_recipe(TINY, [*ROWS, "training.max_steps=-1", "training.num_train_epochs=1"]))
+    (plan,) = make_plans(load_recipe(TINY, [*ROWS, "training.max_steps=-1", "training.num_train_epochs=1"]))
     lengths = plan.inputs.train.lengths()[:, 0]
     found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
     padded = 64 * lengths[:64].max() + 36 * lengths[64:].max()
@@ -58,7 +59,7 @@ def test_tokens_and_padding_by_hand():
 
 
 def test_packs_are_packed():
-    plan = make_plan(load_recipe(TINY, PACKS))
+    (plan,) = make_plans(load_recipe(TINY, PACKS))
     found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
     tokens = plan.inputs.train.lengths().sum()
     assert np.ceil(tokens / 128) <= found.rows < 100 and found.padding < 0.2
@@ -70,7 +71,7 @@ def test_packs_are_packed():
 def test_pairs_share_their_prompt_where_attention_can():
     """Tokens of a pair with its prompt once, beside both sides with it; under another back end pairs are padded."""
     start = ("model.path=null", "model.config=configs/model/olmoe_tiny.json", "model.tokenizer=data/skills/tokenizer")
-    plan = make_plan(load_recipe("recipes/tiny/dpo.yaml", start))
+    (plan,) = make_plans(load_recipe("recipes/tiny/dpo.yaml", start))
     sizes = [
         [len(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")] for row in plan.inputs.train.rows
     ]
@@ -81,7 +82,7 @@ def test_pairs_share_their_prompt_where_attention_can():
     assert found.spared == pytest.approx(prompts / (sum(map(sum, sizes)) + prompts))
     assert found.computed == sum(map(sum, sizes)) / np.ceil(len(sizes) / 32)
     assert largest_batch(plan) == Batch(32, longest, pair=max(map(sum, sizes)))
-    eager = make_plan(load_recipe("recipes/tiny/dpo.yaml", [*start, "model.attn_implementation=eager"]))
+    (eager,) = make_plans(load_recipe("recipes/tiny/dpo.yaml", [*start, "model.attn_implementation=eager"]))
     padded = schedule(eager.inputs.train, eager.arguments, 1, eager.shares_prompts)
     assert not eager.shares_prompts and padded.padding > 0 and padded.spared == 0
     assert largest_batch(eager) == Batch(32, longest)
@@ -97,10 +98,10 @@ def test_micro_batches_of_a_step_are_grouped_by_length():
     asked = "training.train_sampling_strategy="
 
     def waiting(strategy: str, *more: str) -> float:
-        plan = make_plan(load_recipe("recipes/tiny/dpo.yaml", [*start, *one, asked + strategy, *more]))
+        (plan,) = make_plans(load_recipe("recipes/tiny/dpo.yaml", [*start, *one, asked + strategy, *more]))
         return schedule(plan.inputs.train, plan.arguments, 3, plan.shares_prompts).waiting
 
-    plan = make_plan(load_recipe("recipes/tiny/dpo.yaml", [*start, *one]))
+    (plan,) = make_plans(load_recipe("recipes/tiny/dpo.yaml", [*start, *one]))
     tokens = [sum(map(len, row.values())) for row in plan.inputs.train.rows]
     threes = [tokens[index : index + 3] for index in range(0, len(tokens) - len(tokens) % 3, 3)]
     assert waiting("random") == pytest.approx(1 - sum(map(sum, threes)) / (3 * sum(map(max, threes))))
@@ -110,14 +111,13 @@ def test_micro_batches_of_a_step_are_grouped_by_length():
 
 
 def test_a_pipeline_goes_on_from_a_run_that_is_to_come():
-    stages = load_recipe("recipes/tiny/pipeline.yaml", ["name=never-run", "data.answers=null"]).stages
-    first = make_plan(stages[0])
-    second = make_plan(stages[1], [first])
+    recipe = load_recipe("recipes/tiny/pipeline.yaml", ["name=never-run", "data.answers=null"])
+    first, second = make_plans(recipe)
     assert second.config.to_dict() == first.config.to_dict() and second.inputs is not None
 
 
 def test_what_the_hub_has_is_planned_with_the_released_sizes():
-    plan = make_plan(load_recipe("recipes/olmoe-1b-7b-0924/sft/full.yaml"))
+    (plan,) = make_plans(load_recipe("recipes/olmoe-1b-7b-0924/sft/full.yaml"))
     assert plan.inputs is None and plan.lacking == ["the tokenizer", "the data"]
     assert [
         next(what for what in ("model", "tokenizer", "dataset") if f"no such {what} in the cache" in reason)
@@ -134,7 +134,7 @@ def test_what_the_hub_has_is_planned_with_the_released_sizes():
 
 
 def test_rows_that_are_here_are_not_what_lacks_where_the_tokenizer_does(capsys):
-    plan = make_plan(load_recipe(TINY, [*ROWS, "model.tokenizer=no/where"]))
+    (plan,) = make_plans(load_recipe(TINY, [*ROWS, "model.tokenizer=no/where"]))
     assert plan.inputs is None and plan.lacking == ["the tokenizer"]
     print_plan(plan, machines_for(plan, None, None), 80, Rates.of(None, None))
     printed = " ".join(capsys.readouterr().out.split())
@@ -144,7 +144,7 @@ def test_rows_that_are_here_are_not_what_lacks_where_the_tokenizer_does(capsys):
 
 def test_changes_go_from_small_to_large_and_fit():
     """The tiny network on a device of its own size: what is named fits, and is no more than is needed."""
-    plan = make_plan(load_recipe(TINY, ROWS))
+    (plan,) = make_plans(load_recipe(TINY, ROWS))
     batch = Batch(64, 512)
     device = Machine("cpu", 1, gpu=False)
     wide = [*changes_that_fit(plan.recipe, plan.config, plan.arguments, batch, device, 1 + 2.0)]
@@ -158,7 +158,7 @@ def test_changes_go_from_small_to_large_and_fit():
 def test_adapters_need_no_reference():
     """DPO of the released network on 24 GiB: adapters alone fit, so keeping log-probabilities is not asked for."""
     recipe = load_recipe("recipes/olmoe-1b-7b-0924/dpo/full.yaml", ["training.gradient_checkpointing=true"])
-    plan = make_plan(recipe)
+    (plan,) = make_plans(recipe)
     device = Machine("gpu", 1)
     changes = dict(changes_that_fit(recipe, plan.config, plan.arguments, largest_batch(plan), device, 24))
     assert next(iter(changes)).startswith('"lora=')

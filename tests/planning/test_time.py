@@ -11,7 +11,7 @@ from olmoe_ft.constants import GIB
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.size import adapter_parameters_per_token, recomputed_flops_per_token, training_flops_per_token
 from olmoe_ft.planning.machine import Machine
-from olmoe_ft.planning.plan import make_plan
+from olmoe_ft.planning.plan import make_plans
 from olmoe_ft.planning.shapes import print_shapes, shapes_by_speed
 from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.planning.time import Rates, Work, host_traffic, optimizer_bytes, step_time, traffic, work_of
@@ -66,7 +66,7 @@ def test_work_of_a_recipe():
     weights, start = 1_178_861_568, "recipes/olmoe-1b-7b-0924/"
 
     def work(file, *overrides):
-        plan = make_plan(load_recipe(start + file, overrides))
+        (plan,) = make_plans(load_recipe(start + file, overrides))
         return work_of(plan.recipe, plan.config, plan.arguments, 100)
 
     assert work("sft/full.yaml").flops == 6 * weights and not work("sft/full.yaml").reference

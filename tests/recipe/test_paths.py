@@ -119,7 +119,7 @@ def test_what_is_not_there_was_looked_for_everywhere(beside, tmp_path):
 def test_every_shipped_recipe_is_right_by_its_name(write, name):
     recipe = load_recipe(name)
     assert load_recipe(f"recipes/{name}.yaml") == recipe
-    for stage in recipe.stages or (recipe,):
+    for stage in recipe.runs:
         written = [path for path in paths_of(stage) if path and os.path.isabs(path)]
         assert all(Path(path).exists() for path in written)
 

@@ -10,7 +10,7 @@ from olmoe_ft.data.mixture import load_mixtures
 from olmoe_ft.recipe import Recipe, load_recipe
 from olmoe_ft.training.arguments import training_arguments
 from olmoe_ft.training.batch_rows import BatchRows
-from olmoe_ft.training.model_files import model_config, stage_tokenizer
+from olmoe_ft.training.model_files import ModelFiles
 from olmoe_ft.training.packing import trainer_rows
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
@@ -46,7 +46,7 @@ def make_trainer(tmp_path, monkeypatch) -> Callable[..., OlmoeTrainer]:
         run = RunDirectory(recipe)
         run.create()
         arguments = training_arguments(recipe, run)
-        tokenizer = stage_tokenizer(recipe, model_config(recipe))
+        tokenizer = ModelFiles(recipe).tokenizer
         train, evaluation = load_mixtures(recipe, arguments.max_length, tokenizer)
         return build_trainer(
             recipe,

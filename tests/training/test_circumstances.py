@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from olmoe_ft.checkpoints.base_model import fingerprint
 from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.recipe import RecipeError
-from olmoe_ft.training.circumstances import STARTED_FROM, compare, refuse_other_start
+from olmoe_ft.training.circumstances import compare, refuse_other_start
 from olmoe_ft.training.steps import Steps
 
 STEPS = Steps(per_epoch=10, steps=20, repeated=0, left_out=0)
@@ -101,12 +101,12 @@ def test_a_run_whose_start_was_trained_again_is_not_called_finished(tmp_path, re
         write_manifest(start)
 
     train(1.0)
-    summary = {STARTED_FROM: fingerprint(str(start))}
-    refuse_other_start(later, summary, frozenset())
+    before = fingerprint(str(start))
+    refuse_other_start(later, before, frozenset())
     train(2.0)
     with pytest.raises(RecipeError, match="runs/dpo has finished, from other weights than sft has now; .*accept model"):
-        refuse_other_start(later, summary, frozenset())
-    refuse_other_start(later, summary, frozenset({"model"}))
-    refuse_other_start(later, {}, frozenset())  # of a run from before this was noted
+        refuse_other_start(later, before, frozenset())
+    refuse_other_start(later, before, frozenset({"model"}))
+    refuse_other_start(later, None, frozenset())  # of a run from before this was noted
     start.rename(tmp_path / "gone")
-    refuse_other_start(later, summary, frozenset())
+    refuse_other_start(later, before, frozenset())

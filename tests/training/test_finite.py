@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.model.finite import not_finite
 from olmoe_ft.recipe import RecipeError
+from olmoe_ft.training.files import to_json
 from olmoe_ft.training.finite import NotFinite
-from olmoe_ft.training.run_directory import to_json
 
 
 def weights_of(trainer) -> dict[str, torch.Tensor]:

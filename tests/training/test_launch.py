@@ -9,7 +9,7 @@ from transformers import TrainerControl, TrainerState
 
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.recipe import RecipeError, RunError, load_recipe
-from olmoe_ft.training.launch import Launch
+from olmoe_ft.training.launch_guard import LaunchGuard
 from olmoe_ft.training.run_directory import RunDirectory
 
 OVERRIDES = ("name=pipe/sft", "training.per_device_train_batch_size=3")
@@ -22,7 +22,7 @@ def run(recipe) -> RunDirectory:
 
 def end_with(run: RunDirectory, fail, stepped: bool = False) -> None:
     """A launch that writes, takes a step if asked to, and then fails."""
-    launch = Launch(run)
+    launch = LaunchGuard(run)
     with launch.in_order():
         run.mark_untrained()
         run.create()
@@ -93,7 +93,7 @@ def test_a_run_that_has_trained_is_no_launch_s_to_remove(run):
 @pytest.mark.parametrize("steps", [0, 1])
 def test_what_was_killed_before_its_first_step_is_replaced(run, steps):
     """Killed: nothing of `in_order` runs. With a step trained, another recipe is refused."""
-    launch = Launch(run)
+    launch = LaunchGuard(run)
     run.mark_untrained()
     run.create()
     run.base.mkdir()
@@ -123,7 +123,7 @@ def test_a_run_directory_that_is_moved_away_ends_the_run_in_a_sentence(run, tmp_
         lambda launch: launch.on_step_end(None, TrainerState(), TrainerControl()),
         lambda _: run.metrics.open(),
     ):
-        launch = Launch(run)
+        launch = LaunchGuard(run)
         with pytest.raises(RunError, match="runs/pipe/sft is not there any more: it was removed or moved"):
             with launch.in_order():
                 run.mark_untrained()

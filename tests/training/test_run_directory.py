@@ -5,8 +5,9 @@ import pytest
 
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.changes import Restart
-from olmoe_ft.training import run_directory
-from olmoe_ft.training.run_directory import RunDirectory, git_revision
+from olmoe_ft.training import launch_record
+from olmoe_ft.training.launch_record import git_revision
+from olmoe_ft.training.run_directory import RunDirectory
 
 
 def test_the_same_recipe_may_go_on_and_another_may_not(recipe):
@@ -49,8 +50,8 @@ def test_the_revision_is_that_of_the_code_and_of_no_other_repository(tmp_path, m
     assert here is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", here)
     monkeypatch.chdir(tmp_path)
     assert git_revision() == here
-    monkeypatch.setattr(run_directory, "CHECKOUT", False)  # installed, wherever that is
-    monkeypatch.setattr(run_directory, "FILES", tmp_path)
+    monkeypatch.setattr(launch_record, "CHECKOUT", False)  # installed, wherever that is
+    monkeypatch.setattr(launch_record, "FILES", tmp_path)
     assert git_revision() is None
 
 

@@ -13,7 +13,7 @@ from gradient_cases import Case
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.recipe import RecipeError, RunError, load_recipe
 from olmoe_ft.training.arguments import training_arguments
-from olmoe_ft.training.launch import Launch
+from olmoe_ft.training.launch_guard import LaunchGuard
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.space import MIB, Space, check_space, space_of, zero_stage
 from olmoe_ft.training.steps import Steps
@@ -113,7 +113,7 @@ def test_a_run_without_room_is_refused_with_what_it_needs(run, monkeypatch):
 
 def test_what_a_save_without_room_says(run, monkeypatch):
     """torch gives no reason. Where the disk has room, it is a limit on files."""
-    launch = Launch(run)
+    launch = LaunchGuard(run)
     launch.space = NEEDS
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ends = []
@@ -136,7 +136,7 @@ def test_what_a_save_without_room_says(run, monkeypatch):
 
 
 def test_room_that_another_disk_lacks_is_not_the_run_s(run, tmp_path):
-    launch = Launch(run)
+    launch = LaunchGuard(run)
     launch.space = NEEDS
     with pytest.raises(RecipeError, match="^/elsewhere/cache: No space left on device; free some space on this disk"):
         with launch.in_order():

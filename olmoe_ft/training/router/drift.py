@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from olmoe_ft.constants import IGNORED, Tokens
 from olmoe_ft.objective import agreement, chosen_experts
+from olmoe_ft.training.files import write_whole
 from olmoe_ft.training.router.logits import counted_tokens
-from olmoe_ft.training.run_directory import write_whole
 
 ROWS, LENGTH = 16, 128  # the probe: so many rows from all over the training set, cut to so many tokens
 INPUTS = ("input_ids", "attention_mask", "position_ids")

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from olmoe_ft.recipe import load_recipe
 from olmoe_ft.training.router import drift
-from olmoe_ft.training.router.pictures import LoadMap, RoutingFiles, draw_load, routing_picture, write_routing
+from olmoe_ft.training.router.pictures import LoadMap, draw_load, routing_picture
+from olmoe_ft.training.router.table import RoutingFiles, write_routing
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.tracking import TrackingCallback
 

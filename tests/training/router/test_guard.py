@@ -6,12 +6,12 @@ import yaml
 from gradient_cases import Case, recipe_of, write_start
 from networks import ours
 
+from olmoe_ft import pipeline
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.model.router import OlmoeTopKRouter
 from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.recipe.schema import Router
 from olmoe_ft.training.router.guard import check_reach, moved_weights, reach_of_frozen_routers
-from olmoe_ft.training.stage import run_stage
 
 MODES = ("none", "non_reentrant", "reentrant")
 
@@ -71,7 +71,7 @@ def test_a_stopped_run_leaves_nothing_behind(tmp_path, monkeypatch):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     detached_in_the_layer(monkeypatch, None)
     with pytest.raises(RecipeError, match="in the first step no gradient of the router losses"):
-        run_stage(load_recipe("recipe.yaml"))
+        pipeline.run(load_recipe("recipe.yaml"))
     assert not (tmp_path / "runs").exists() and wandb.run is None
 
 

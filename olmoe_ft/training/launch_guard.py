@@ -17,8 +17,8 @@ from olmoe_ft.training.space import Space, why_not_saved
 from olmoe_ft.training.tracking import abandon_tracking
 
 
-class Launch(TrainerCallback):
-    """Is told by the trainer that a step was taken: from then on the run directory stays, whatever ends the launch."""
+class LaunchGuard(TrainerCallback):
+    """Hears of the first step from the trainer: from then on the run directory stays, whatever ends the launch."""
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run

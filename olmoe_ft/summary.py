@@ -1,0 +1,116 @@
+"""`summary.json`: what a run has come to, and how it is printed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from olmoe_ft.data.terminal import Console
+from olmoe_ft.evaluation.score import Score, score_table
+from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.run_directory import RunDirectory
+
+console = Console()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a finished run is summed up in; files of older versions may lack what has a default here."""
+
+    name: str
+    stage: str | None = None
+    steps: int
+    started_from: str | None = None
+    """The fingerprint of the weights that it started from."""
+    train_loss: float
+    train_seconds: float
+    last: dict[str, Any] = field(default_factory=dict)
+    """The last value of every metric of the task and of the routers that is one number for all layers."""
+    others: dict[str, Any] = field(default_factory=dict)
+    """The figures of the evaluation rows by name (`eval_loss` and so on), and keys of a file that are unknown here."""
+    before: Score | None = None
+    """Of the answers to held-out prompts, before training."""
+    after: Score | None = None
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> "Summary":
+        """What a `summary.json` holds that `RunDirectory.finished` has accepted."""
+        known = {"name", "stage", "steps", "started_from", "train_loss", "train_seconds", "last", "before", "after"}
+        return cls(
+            name=str(values["name"]),
+            stage=values.get("stage"),
+            steps=values["steps"],
+            started_from=values.get("started_from"),
+            train_loss=float(values["train_loss"]),  # "NaN" is a text in JSON
+            train_seconds=float(values["train_seconds"]),
+            last=values.get("last") or {},
+            others={name: value for name, value in values.items() if name not in known},
+            before=Score.read(values.get("before")),
+            after=Score.read(values.get("after")),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it is written: every key in its place in the file."""
+        values: dict[str, Any] = {
+            "name": self.name,
+            "stage": self.stage,
+            "steps": self.steps,
+            "started_from": self.started_from,
+            "train_loss": self.train_loss,
+            "train_seconds": self.train_seconds,
+            "last": self.last,
+            **self.others,
+        }
+        if self.before is not None and self.after is not None:
+            values |= {"before": self.before.as_dict(), "after": self.after.as_dict()}
+        return values
+
+
+def print_finished(run: RunDirectory, summary: Summary) -> None:
+    """Of a run that had finished before this launch."""
+    print_summary(run, summary)
+    console.print(f"{run.path}/ had finished before; `--fresh` trains again and keeps it aside")
+
+
+def print_summary(run: RunDirectory, summary: Summary) -> None:
+    """A run's figures in two lines, and its answers before and after training as a table."""
+    console.print(
+        f"{escape(summary.name)}: {summary.steps} steps in {summary.train_seconds:.0f} s, "
+        f"loss {summary.train_loss:.4f}; the model is in {run.final}/",
+        soft_wrap=True,
+    )
+    if "router/entropy" in summary.last:
+        console.print(f"routing at the end: {_routing_line(summary.last)}; see {run.routing_picture}", soft_wrap=True)
+    if summary.before is not None and summary.after is not None:
+        console.print(score_table(summary.before, summary.after))
+
+
+def _routing_line(last: dict[str, Any]) -> str:
+    busiest, agreement = 1 + last["router/max_violation"], last["router/drift_agreement"]
+    return (
+        f"entropy {last['router/entropy']:.2f} nats, busiest expert at {busiest:.1f} times the mean, "
+        f"{last['router/dead_experts']} dead, {agreement:.0%} of the choices as at the start"
+    )
+
+
+def print_comparison(stages: Sequence[Recipe], summaries: Sequence[Summary]) -> None:
+    """The stages of a pipeline side by side: what each did to its routers, and how well the task went."""
+    table = Table(title=f"{stages[0].name.partition('/')[0]}: the stages side by side")
+    for column in ("run", "balance\ncoef", "routers"):
+        table.add_column(column)
+    for column in ("task\nloss", "exact\nmatch", "entropy\n(nats)", "max\nviolation", "dead\nexperts"):
+        table.add_column(column, justify="right")
+    for stage, summary in zip(stages, summaries, strict=True):
+        values = dict(summary.last) | ({"exact_match": summary.after.exact_match} if summary.after else {})
+        shown = {"loss/task": ".4f", "exact_match": ".1%", "router/entropy": ".3f", "router/max_violation": ".2f"}
+        table.add_row(
+            stage.name.rpartition("/")[2],
+            f"{stage.router.load_balancing_coef:g}",
+            stage.router.train,
+            # a stage may have no held-out prompts, or end before its first record
+            *(format(values[name], form) if name in values else "" for name, form in shown.items()),
+            str(values.get("router/dead_experts", "")),
+        )
+    console.print(table)
