@@ -21,7 +21,6 @@ MALFORMED, TOO_LONG, HELD_OUT, QUESTION = "malformed", "too long", "held-out pro
 UNLEARNED, CUT = "nothing to learn", "answer beyond max_length"
 LOST = (MALFORMED, UNLEARNED, CUT)  # reasons that no recipe asks for
 
-IDS = List(Value("int32"))
 FACTS: dict[str, Any] = {
     **COMMON,
     "dropped": Value("string"),
@@ -57,6 +56,7 @@ def rows_with_facts(
     readable = [example for example in examples if example["problem"] is None]
     done = iter(stage.tokenize(readable, length, tokenizer))
     rows, special = [], tokenizer.all_special_tokens
+    empty: dict[str, Any] = {name: [] if isinstance(kind, List) else None for name, kind in stage.columns().items()}
     for example, turns, row_words, sketch in zip(examples, texts, worded, sketches, strict=True):
         row: dict[str, Any] = {
             "dropped": MALFORMED,
@@ -75,12 +75,12 @@ def rows_with_facts(
             "row_hash": xxhash.xxh3_64_intdigest(json.dumps(turns).encode()) >> 1,
             "signature": sketch,
         }
-        row |= {name: [] for name in stage.token_columns}
+        row |= empty
         if example["problem"] is None:
             row |= next(done)
         if decontaminate and row["held_out"] and not row["dropped"]:
             own = any(held_out.prompts[index].group == OWN for index in row["held_out"])
-            row |= {"dropped": HELD_OUT if own else QUESTION} | {name: [] for name in stage.token_columns}
+            row |= {"dropped": HELD_OUT if own else QUESTION} | empty
         rows.append(row)
     return {name: [row[name] for row in rows] for name in rows[0]}
 

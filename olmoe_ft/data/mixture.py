@@ -2,13 +2,14 @@
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as compute
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
@@ -110,13 +111,13 @@ def load_mixtures(
         prepared = [prepare(source, recipe.kind, data, length, tokenizer, held_out, processes) for source in sources]
         for one in prepared:
             _check_lost(one, data)
-        rows = mix(prepared, recipe.kind.token_columns, seed)
+        rows = mix(prepared, recipe.kind.columns(), seed)
         return Mixture(prepared, rows, recipe.kind, seed, held_out, Cache(data.cache))
 
     return load(data.train, held_out), load(data.eval, HeldOut()) if data.eval else None
 
 
-def mix(sources: Sequence[Prepared], columns: Sequence[str], seed: int) -> Dataset:
+def mix(sources: Sequence[Prepared], columns: Iterable[str], seed: int) -> Dataset:
     """Draw each source's share of its kept rows and shuffle them together; the same in every process and launch.
 
     Raises:
@@ -169,11 +170,14 @@ def _check_lost(prepared: Prepared, data: Data) -> None:
     )
 
 
-def tokens_hash(dataset: Dataset, columns: Sequence[str]) -> str:
-    """A hash of columns of token lists, row by row; it depends on nothing but the tokens."""
+def tokens_hash(dataset: Dataset, columns: Iterable[str]) -> str:
+    """A hash of columns of token lists or of single values, row by row; it depends on nothing but these."""
     digest = hashlib.sha256()
     for batch in dataset.select_columns(list(columns)).with_format("arrow").iter(batch_size=1000):
         for column in columns:
-            digest.update(compute.list_value_length(batch[column]).to_numpy().tobytes())
-            digest.update(compute.list_flatten(batch[column]).to_numpy().tobytes())
+            values = batch[column]
+            if pa.types.is_list(values.type):
+                digest.update(compute.list_value_length(values).to_numpy().tobytes())
+                values = compute.list_flatten(values)
+            digest.update(values.to_numpy().tobytes())
     return digest.hexdigest()[:32]

@@ -11,7 +11,7 @@ from datasets import Dataset, Features
 from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.cache import Cache, entry_rows
-from olmoe_ft.data.facts import FACTS, IDS, rows_with_facts
+from olmoe_ft.data.facts import FACTS, rows_with_facts
 from olmoe_ft.data.heldout import HeldOut
 from olmoe_ft.data.length import Length
 from olmoe_ft.data.sources import load_source
@@ -31,7 +31,7 @@ class Prepared:
     source: Source
     stage: Stage
     rows: Dataset
-    """The token columns (empty if the row is dropped) and the columns of `FACTS`."""
+    """The columns of the stage (empty if the row is dropped) and the columns of `FACTS`."""
     entry: str
     """The name of its cache entry, a hash of everything that it depends on."""
 
@@ -92,7 +92,7 @@ def prepare(
             batched=True,
             fn_kwargs={**arguments, "decontaminate": data.decontaminate},
             remove_columns=converted.column_names,
-            features=Features({name: IDS for name in stage.token_columns} | FACTS),
+            features=Features(stage.columns() | FACTS),
             num_proc=processes or _processes(len(converted)),
             cache_file_name=str(folder / "tokens.arrow"),
             new_fingerprint=folder.name,

@@ -52,8 +52,6 @@ class Stage(ABC):
     """What a row is called where rows are counted."""
     formats: ClassVar[tuple[str, ...]]
     """Values of `format` beside a source's `path` that it learns from."""
-    token_columns: ClassVar[tuple[str, ...]]
-    """Columns of a trainer's rows. Token ids are in those that end with `_ids`."""
     sequences: ClassVar[tuple[tuple[str, ...], ...]]
     """The columns that one sequence of the network is made of, for each sequence of a row."""
     metrics: ClassVar[Mapping[str, Metric]]
@@ -118,6 +116,10 @@ class Stage(ABC):
         """Columns of converted rows, as `datasets` features: lists of messages, or a text."""
 
     @abstractmethod
+    def columns(self) -> dict[str, Any]:
+        """Columns of a trainer's rows, as `datasets` features. Token ids are in those whose names end with `_ids`."""
+
+    @abstractmethod
     def convert(self, row: Any, format: str | None, reading: Reading) -> dict[str, Any]:
         """A row of a file -> the columns of `features`, and `form`, `unread` and `doubtful` (`data/formats.py`).
 
@@ -129,7 +131,7 @@ class Stage(ABC):
     def tokenize(
         self, examples: Sequence[dict[str, Any]], length: Length, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
-        """Converted rows -> of each the token columns, cut to length, and facts for the audit (`data/facts.py`)."""
+        """Converted rows -> of each its `columns`, cut to length, and facts for the audit (`data/facts.py`)."""
 
     @abstractmethod
     def spans(self, row: Mapping[str, Any]) -> Iterator[tuple[str, list[int]]]:

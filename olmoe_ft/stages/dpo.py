@@ -33,6 +33,7 @@ OPTIONS = {
     "ref_model_mixup_alpha": "how far the reference moves each time; needs `sync_ref_model`",
     "ref_model_sync_steps": "steps between the reference's moves; needs `sync_ref_model`",
 }
+COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 UNREAD = {"learn": "all_answers", "turn_marks": "refuse"}  # keys of `data` that it does not read, with their defaults
 
 
@@ -44,7 +45,6 @@ class DPO(Stage):
     trl = "DPO"
     unit = "pairs"
     formats = ("preference",)
-    token_columns = ("prompt_ids", "chosen_ids", "rejected_ids")
     sequences = (("prompt_ids", "chosen_ids"), ("prompt_ids", "rejected_ids"))
     metrics = {
         "loss": Metric("pairs", False),
@@ -90,6 +90,11 @@ class DPO(Stage):
         from olmoe_ft.data.sources import MESSAGES
 
         return {"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES}
+
+    def columns(self) -> dict[str, Any]:
+        from datasets import List, Value
+
+        return dict.fromkeys(COLUMNS, List(Value("int32")))
 
     def convert(self, row: Any, format: str | None, reading: Reading) -> dict[str, Any]:
         from olmoe_ft.data.pairs import preference_pair
@@ -166,7 +171,7 @@ def _conversation(example: Mapping[str, Any], side: str) -> dict[str, Any]:
 
 
 def _row(chosen: Tokens | RowError, rejected: Tokens | RowError, length: Length, bos: int) -> dict[str, Any]:
-    """The token columns and the facts of one pair."""
+    """The columns and the facts of one pair."""
     from olmoe_ft.data.facts import TOO_LONG, cut_away, refused
     from olmoe_ft.data.rows import RowError
     from olmoe_ft.data.tokens import answer_tokens
@@ -195,4 +200,4 @@ def _row(chosen: Tokens | RowError, rejected: Tokens | RowError, length: Length,
     facts["cut_prompt"], *cut_answers = (before - len(after) for before, after in zip(sizes, cut, strict=True))
     facts["cut_answer"] = sum(cut_answers)
     facts["supervised"] = len(cut[1]) + len(cut[2])
-    return facts | dict(zip(DPO.token_columns, cut, strict=True))
+    return facts | dict(zip(COLUMNS, cut, strict=True))

@@ -29,7 +29,6 @@ class SFT(Stage):
     trl = "SFT"
     unit = "rows"
     formats = ("messages", "prompt_completion", "alpaca", "sharegpt", "text")
-    token_columns = ("input_ids", "labels")
     sequences = (("input_ids",),)
     metrics = {
         "loss": Metric("tokens", False),
@@ -67,6 +66,11 @@ class SFT(Stage):
         from olmoe_ft.data.sources import MESSAGES
 
         return {"messages": MESSAGES, "learned": List(Value("bool")), "text": Value("string")}
+
+    def columns(self) -> dict[str, Any]:
+        from datasets import List, Value
+
+        return {"input_ids": List(Value("int32")), "labels": List(Value("int32"))}
 
     def convert(self, row: Any, format: str | None, reading: Reading) -> dict[str, Any]:
         from olmoe_ft.data.formats import training_example
@@ -124,7 +128,7 @@ def _broken(given: Given) -> Iterator[Problem]:
 
 
 def _row(whole: Tokens | RowError, length: Length, bos: int) -> dict[str, Any]:
-    """The token columns and the facts of one row."""
+    """The columns and the facts of one row."""
     from olmoe_ft.data.facts import TOO_LONG, UNLEARNED, cut_away, refused
     from olmoe_ft.data.rows import RowError
 

@@ -43,7 +43,7 @@ class PrecomputedReferenceMixin(Trainer):
         self.drop_trl_heads()  # TRL comes here in its `__init__`, when it has just put them there
         settings = self.args.max_length, self.args.truncation_mode, self.args.ld_alpha, str(self.model.dtype)
         self._precompute_model_hash = Hasher.hash((fingerprint(self.start), settings))
-        tokens = tokens_hash(dataset, self.stage.token_columns)
+        tokens = tokens_hash(dataset, self.stage.columns())
         return super()._precompute_ref_logps(
             dataset.select(range(len(dataset)), new_fingerprint=tokens), name, batch_size
         )

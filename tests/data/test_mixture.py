@@ -1,8 +1,10 @@
 """What a stage trains on: shares and repeats, drops, fingerprints, held-out prompts."""
 
 import pytest
+from datasets import Dataset
 from mixtures import PAIRS, ROWS
 
+from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.recipe import RecipeError
 
 
@@ -143,3 +145,12 @@ def test_many_rows_are_tokenized_by_several_processes(write, monkeypatch, mixtur
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     alone = mixture([{"path": path}], cache=str(tmp_path / "alone"))
     assert len(alone.sources[0].rows.cache_files) == 1 and texts(tokenizer, alone) == texts(tokenizer, several)
+
+
+def test_the_hash_of_rows_sees_every_column():
+    """Lists by their lengths and values, single values by themselves."""
+    rows = {"ids": [[1, 2], [3]], "label": [True, False]}
+    whole = tokens_hash(Dataset.from_dict(rows), rows)
+    for change in ({"ids": [[1], [2, 3]]}, {"ids": [[1, 2], [4]]}, {"label": [True, True]}):
+        assert tokens_hash(Dataset.from_dict(rows | change), rows) != whole
+    assert tokens_hash(Dataset.from_dict(rows | {"more": [1, 2]}), rows) == whole

@@ -40,7 +40,7 @@ def test_the_light_half_imports_nothing_heavy():
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_a_stage_is_consistent_with_itself(stage):
     assert STAGES[stage.name] is stage and "loss" in stage.metrics
-    assert {column for parts in stage.sequences for column in parts} <= set(stage.token_columns)
+    assert {column for parts in stage.sequences for column in parts} <= stage.columns().keys()
     assert stage.options.keys() <= training_fields(stage.name).keys()
     for format in stage.formats:
         Source.model_validate({"path": "x", "format": format})
