@@ -161,13 +161,13 @@ def test_a_job_is_written_and_submitted(place, capsys):
 
 def test_what_slurm_refuses_leaves_no_file(place):
     stand_in(place, "#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
-    with pytest.raises(RecipeError, match="takes no such job: sbatch: error: invalid partition"):
+    with pytest.raises(RecipeError, match="refuses the job: sbatch: error: invalid partition"):
         submit("a job\n", Path("my.sbatch"))
     assert not Path("my.sbatch").exists()
 
 
 def test_without_slurm_nothing_is_written(place, monkeypatch):
     monkeypatch.setenv("PATH", str(place))
-    with pytest.raises(RecipeError, match="sbatch is not found"):
+    with pytest.raises(RecipeError, match="sbatch: there is no such command"):
         submit("a job\n", Path("my.sbatch"))
     assert not Path("my.sbatch").exists()

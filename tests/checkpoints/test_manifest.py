@@ -45,7 +45,7 @@ def flip(file, bit=3000):
             lambda f: (f / NAME).write_text((f / NAME).read_text().replace("1,", "2,", 1)),
             "manifest.json cannot be read",
         ),
-        (lambda f: shutil.rmtree(f), "no folder"),
+        (lambda f: shutil.rmtree(f), "there is no such folder"),
     ],
 )
 def test_every_damage_is_found(folder, act, said):

@@ -73,13 +73,13 @@ def test_a_linked_folder_is_looked_at(tmp_path):
     (checkpoint := tmp_path / "checkpoint-4").mkdir()
     (checkpoint / "global_step4").symlink_to(tmp_path / "elsewhere")
     (checkpoint / "round").symlink_to(checkpoint)
-    with pytest.raises(RecipeError, match=r"global_step4/shard\.pt calls"):
+    with pytest.raises(RecipeError, match=r"global_step4/shard\.pt: the file calls"):
         refuse_code(checkpoint)
 
 
 def test_what_is_called_is_named(tmp_path):
     torch.save(Planted(tmp_path / "trace"), tmp_path / "optimizer.pt")
-    with pytest.raises(RecipeError, match=r"optimizer\.pt calls posix\.mkdir"):
+    with pytest.raises(RecipeError, match=r"optimizer\.pt: the file calls posix\.mkdir"):
         refuse_code(tmp_path)
 
 

@@ -46,8 +46,8 @@ def test_all_is_said_without_a_network_and_no_secret_is(tmp_path, server):
         assert secret not in done.stdout
     for said in (f"torch {torch.__version__}", "HF_TOKEN=(set, not shown)", "HTTP_PROXY=http://***@127.0.0.1:1"):
         assert said in done.stdout
-    assert "Hub: " in done.stdout and "a token is found, cannot be reached" in done.stdout
-    assert "a key is found, tracking.wandb: auto is online, but the server cannot be reached" in done.stdout
+    assert "Hub: " in done.stdout and "found a token, cannot be reached" in done.stdout
+    assert "found a key, tracking.wandb: auto is online, but the server cannot be reached" in done.stdout
     assert "the Hub cannot be reached" in lines[-1] or "the Hub cannot be reached" in lines[-2]
     assert not [*tmp_path.iterdir()]
 
@@ -76,7 +76,7 @@ def test_versions_outside_of_the_range_and_missing_ones_are_found(monkeypatch):
     findings: list[str] = []
     list(versions(findings))
     assert len(findings) == 2
-    assert f"torch {torch.__version__}" in findings[0] and "pip install 'torch<1.0'" in findings[0]
+    assert f"torch: found version {torch.__version__}" in findings[0] and "pip install 'torch<1.0'" in findings[0]
     assert findings[1] == "no-such-package is not installed; run pip install 'no-such-package>=2'"
 
 
@@ -94,7 +94,10 @@ def test_a_lock_of_a_build_and_a_folder_that_cannot_be_written_are_found(monkeyp
     )
     with lock.open():  # as torch does while it builds
         list(folders(findings := []))
-    assert f"{lock}: process {os.getpid()} builds an operator of DeepSpeed, and launches wait for it" in findings
+    assert (
+        f"{lock}: process {os.getpid()} is building an operator of DeepSpeed, and launches wait until it is done"
+        in findings
+    )
 
 
 def test_cards_are_named_with_what_is_wrong_with_them(monkeypatch):
@@ -112,7 +115,7 @@ def test_cards_are_named_with_what_is_wrong_with_them(monkeypatch):
     assert lines[1] == "cuda:0 Tesla T4, 16.0 GiB (12.0 free), capability 7.5, 40 multiprocessors"
     assert lines[2].endswith("NCCL 2.27.3")
     assert findings == [
-        "cuda:0: other processes hold 4.0 GiB (nvidia-smi names them)",
+        "cuda:0: other processes use 4.0 GiB; nvidia-smi lists them",
         "cuda:0 does not support bf16 (capability below 8.0); set model.dtype: float32",
     ]
 

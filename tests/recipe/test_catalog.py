@@ -47,8 +47,8 @@ def test_a_copy_by_hand(write):
     ):
         assert line in lines
     lines = copy("tiny/sft")[0].read_text().splitlines()  # one whose comment is too long to go behind it
-    place = lines.index("  tokenizer: data/skills/tokenizer")
-    assert lines[place - 1].startswith("  # Folder or Hub name of the tokenizer; needed beside `config`, otherwise")
+    place = lines.index("  train: full")
+    assert lines[place - 1].startswith("  # The router's own weights: `full` trains them, `frozen` leaves them alone")
 
 
 def test_help_of_a_field_is_that_of_the_class_that_defines_it_last():

@@ -49,7 +49,7 @@ def test_five_rows_on_two_processes_by_hand():
 
 
 def test_a_run_of_no_step_is_refused():
-    with pytest.raises(RecipeError, match="64 rows do not fill 1 micro-batch.* of 128"):
+    with pytest.raises(RecipeError, match="64 rows, which do not fill 1 micro-batch.* of 128"):
         count_steps(64, arguments(128, drop_last=True), 1)
     with pytest.raises(RecipeError, match="do not fill 4 micro-batch"):
         count_steps(64, arguments(32, drop_last=True, max_steps=3), 4)

@@ -120,7 +120,7 @@ def test_online_without_reach_is_refused(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with closed() as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
-        with pytest.raises(RecipeError, match=f"found online, and {url} cannot be reached: .*refused"):
+        with pytest.raises(RecipeError, match=f"found online, but {url} cannot be reached: .*refused"):
             check_tracking(load_recipe("recipes/tiny/sft.yaml", ["tracking.wandb=online"]))
     check_tracking(load_recipe("recipes/tiny/sft.yaml", ["tracking.wandb=auto"]))
 
@@ -229,11 +229,11 @@ def test_a_picture_that_cannot_be_written_does_not_end_the_run(monkeypatch, tmp_
 
 def test_a_run_that_has_begun_goes_on_offline_where_online_cannot_be_had(monkeypatch, tmp_path, capfd):
     """Before its first step it is refused."""
-    with pytest.raises(RecipeError, match="found online, and there is no key"):
+    with pytest.raises(RecipeError, match="found online, but no key"):
         start(tmp_path, "online")
     (tmp_path / "run/recipe.yaml").write_text("name: run\n")
     assert start(tmp_path, "online").wandb_run.settings.mode == "offline"
-    assert "W&B: offline for this run, as tracking.wandb: found online, and there is no key" in capfd.readouterr().err
+    assert "W&B: offline for this run, as tracking.wandb: found online, but no key" in capfd.readouterr().err
     wandb.teardown()
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with closed() as url:
