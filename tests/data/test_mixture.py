@@ -1,7 +1,7 @@
 """What a stage trains on: shares and repeats, drops, fingerprints, held-out prompts."""
 
 import pytest
-from mixtures import PAIRS, ROWS
+from support.rows import PAIRS, ROWS
 
 from olmoe_ft.recipe import RecipeError
 

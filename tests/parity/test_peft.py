@@ -6,7 +6,7 @@ import random
 import peft
 import pytest
 import torch
-from networks import assert_close, ours, pair
+from support.networks import assert_close, ours, pair
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]

@@ -1,8 +1,8 @@
 """Where the labels of a batch stand, told by the collator."""
 
 import torch
-from gradient_cases import Case
-from networks import assert_close, ours
+from support.networks import assert_close, ours
+from support.training_cases import Case
 
 from olmoe_ft.training.fused_head import SFT_OUTPUTS, label_places, use_fused_head
 
