@@ -1,7 +1,9 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# DeepSpeed builds its kernel anew, which takes a minute, where another `ninja` is found than by the launches before
+BIN = str(Path(sys.executable).parent)
+if os.environ["PATH"].split(os.pathsep)[0] != BIN:
+    os.environ["PATH"] = os.pathsep.join((BIN, os.environ["PATH"]))
 # rows that another state of the code has prepared are none of these tests'; the workers take the folder over
 if "OLMOE_FT_TEST_CACHE" not in os.environ:
     os.environ["OLMOE_FT_TEST_CACHE"] = os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="olmoe_ft-rows-")

@@ -2,7 +2,7 @@
 
 import peft
 import pytest
-from networks import ours
+from support.networks import ours
 
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.adapters.matched import adapted_kinds

@@ -7,8 +7,8 @@ import peft
 import pytest
 import torch
 import transformers
-from networks import SMALL, assert_close, shaken
 from safetensors.torch import load_file, save_file
+from support.networks import SMALL, assert_close, shaken
 
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.adapters.merge import merge

@@ -6,7 +6,7 @@ import peft
 import pytest
 import torch
 from bitsandbytes import functional
-from networks import assert_close, ours
+from support.networks import assert_close, ours
 
 from olmoe_ft.adapters import quantize
 from olmoe_ft.adapters.lora import lora_config

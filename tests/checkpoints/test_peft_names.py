@@ -1,8 +1,8 @@
 """The names that PEFT gives, beside those of a network that it has wrapped."""
 
 import peft
-from networks import ours
 from safetensors import safe_open
+from support.networks import ours
 
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.checkpoints.peft_names import is_b_factor, is_factor, is_whole_copy, plain_name, stored_name

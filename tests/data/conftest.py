@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 
 import pytest
-from both_tokenizers import FOLDERS, TOKENIZERS
+from support.small_tokenizers import FOLDERS, small_tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.mixture import Mixture, load_mixtures
@@ -24,9 +24,9 @@ def write(tmp_path) -> Callable[[str, list], str]:
     return write_rows
 
 
-@pytest.fixture(params=TOKENIZERS)
+@pytest.fixture(params=FOLDERS)
 def tokenizer(request) -> PreTrainedTokenizerBase:
-    return TOKENIZERS[request.param]
+    return small_tokenizer(request.param)
 
 
 @pytest.fixture

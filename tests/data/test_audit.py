@@ -5,8 +5,8 @@ import json
 import random
 
 import pytest
-from mixtures import PAIRS, ROWS
 from rich.console import Console
+from support.rows import PAIRS, ROWS
 
 from olmoe_ft.data.audit import audit
 from olmoe_ft.data.audit_report import data_report, print_audit

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from independent import END
+from support.independent_tokenization import END
 from trl.data_utils import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 

@@ -1,10 +1,10 @@
 """What is learned is what the answers say: drawn conversations against code that uses `tokenizers` alone."""
 
 import pytest
-from both_tokenizers import TOKENIZERS
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from independent import END, backend, ids_and_labels, spans
+from support.independent_tokenization import END, backend, ids_and_labels, spans
+from support.small_tokenizers import FOLDERS, small_tokenizer
 
 from olmoe_ft.data.formats import training_example
 from olmoe_ft.data.length import Length
@@ -64,7 +64,7 @@ def conversations(draw) -> list[tuple[str, str]]:
 
 def check(name: str, turns: list[tuple[str, str]]) -> None:
     row = training_example({"messages": [{"role": role, "content": content} for role, content in turns]})
-    [found] = tokenize([row], TOKENIZERS[name])
+    [found] = tokenize([row], small_tokenizer(name))
     assert (found.input_ids, found.labels) == ids_and_labels(name, turns)
     # the invariant itself, as text: OLMoE's tokenizer writes composed characters
     said = [content + END for role, content in turns if role == "assistant"]
@@ -79,7 +79,7 @@ MANY = settings(max_examples=2000, deadline=None, derandomize=True, suppress_hea
 KNOWN = [("user", "one"), ("assistant", "first"), ("user", "two"), ("assistant", " second")]
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", FOLDERS)
 @USUAL
 @given(conversations())
 @example(KNOWN)
@@ -90,14 +90,14 @@ def test_drawn_conversations(name, turns):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", FOLDERS)
 @MANY
 @given(conversations())
 def test_many_drawn_conversations(name, turns):
     check(name, turns)
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", FOLDERS)
 @USUAL
 @given(conversations(), contents(), contents())
 def test_pairs_are_cut_where_the_last_common_turn_ends(name, turns, chosen, rejected):
@@ -105,7 +105,7 @@ def test_pairs_are_cut_where_the_last_common_turn_ends(name, turns, chosen, reje
     prompt = turns if turns[-1][0] == "user" else turns[:-1]
     messages = [{"role": role, "content": content} for role, content in prompt]
     row = preference_pair({"prompt": messages, "chosen": chosen, "rejected": rejected})
-    [found] = STAGES["dpo"].tokenize([row], Length(None), TOKENIZERS[name])
+    [found] = STAGES["dpo"].tokenize([row], Length(None), small_tokenizer(name))
     before, _ = ids_and_labels(name, [*prompt, ("assistant", "x")])
     encode = backend(name).encode
     answers = [encode(answer + END, add_special_tokens=False).ids for answer in (chosen, rejected)]
@@ -121,7 +121,7 @@ def test_white_space_at_the_edge_of_an_answer_is_learned_as_it_stands(answer, fi
     """With OLMoE's tokenizer two line ends are one token: it must not swallow the template's own before them."""
     turns = [("user", "q"), ("assistant", answer)]
     row = training_example({"messages": [{"role": role, "content": content} for role, content in turns]})
-    [found] = tokenize([row], TOKENIZERS["olmoe"])
+    [found] = tokenize([row], small_tokenizer("olmoe"))
     learned = [label for label in found.labels if label != -100]
     assert backend("olmoe").decode(learned, skip_special_tokens=False) == answer + END
     prompt = backend("olmoe").decode(found.input_ids[: found.answer_start], skip_special_tokens=False)

@@ -2,7 +2,7 @@
 
 import pytest
 from datasets import Dataset
-from mixtures import PAIRS, ROWS
+from support.rows import PAIRS, ROWS
 
 from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.recipe import RecipeError

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from both_tokenizers import FOLDERS, VOCABULARIES
-from independent import ids_and_labels
+from support.independent_tokenization import ids_and_labels
+from support.small_tokenizers import FOLDERS, VOCABULARIES
 
 from olmoe_ft.data.audit import audit
 from olmoe_ft.data.formats import training_example

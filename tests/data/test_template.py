@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from both_tokenizers import FOLDERS
+from support.small_tokenizers import FOLDERS
 from transformers.utils import logging
 
 from olmoe_ft.data.rows import RowError

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from servers import closed, silent
+from support.servers import closed, silent
 
 from olmoe_ft.doctor import report
 from olmoe_ft.doctor.environment import folders, variables

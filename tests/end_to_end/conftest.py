@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launches import CONFIGS, SFT_START, SHORT, Run, launch, make_workspace
+from support.launches import CONFIGS, SFT_START, SHORT, Run, launch, make_workspace
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launches import make_workspace
-from mistakes import (
+from support.launches import make_workspace
+from support.user_mistakes import (
     DPO,
     HALF,
     HH,

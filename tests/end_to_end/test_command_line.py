@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from launches import ENVIRONMENT, SHORT, launch, make_workspace, olmoe_ft
 from safetensors.torch import load_file
+from support.launches import ENVIRONMENT, SHORT, launch, make_workspace, olmoe_ft
 from wandb.proto.wandb_internal_pb2 import Record
 
 SFT = "recipes/tiny/sft.yaml"
@@ -45,7 +45,7 @@ def published(workspace) -> dict[tuple[str, str], Path]:
         json.dumps({"name": "published", "stage": "pipeline", "stages": stages}, indent=1)
     )
     short = ("training.logging_steps=1", "training.save_steps=2")
-    launch(workspace, "configs/accelerate/cpu.yaml", "published.yaml", *short)
+    launch(workspace, "configs/accelerate/cpu.yaml", "published.yaml", *short, real=True)
     return dict(
         zip(PUBLISHED, (workspace / "runs/published" / name for name in "sft sft-2 dpo dpo-2".split()), strict=True)
     )

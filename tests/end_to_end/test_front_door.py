@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from launches import make_workspace
+from support.launches import make_workspace
 
 import olmoe_ft
 

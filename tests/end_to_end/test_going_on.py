@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from launches import SFT_START, SHORT, launch, make_workspace, olmoe_ft
+from support.launches import SFT_START, SHORT, launch, make_workspace, olmoe_ft
 
 SFT = [
     *SHORT,

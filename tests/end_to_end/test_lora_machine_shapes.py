@@ -6,8 +6,8 @@ import peft
 import pytest
 import torch
 import transformers
-from launches import CONFIGS, SFT_START, SHORT, Run, launch
 from safetensors.torch import load_file
+from support.launches import CONFIGS, SFT_START, SHORT, Run, launch
 
 STEPS = 4
 CHECKPOINTING = {

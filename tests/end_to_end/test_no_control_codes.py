@@ -4,11 +4,11 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
-from launches import ENVIRONMENT, REPOSITORY, make_workspace
+from support import REPOSITORY
+from support.launches import make_workspace, olmoe_ft
 
 from olmoe_ft.cli import main
 from olmoe_ft.ending import let_no_text_fail
@@ -19,9 +19,7 @@ STEERING = set(CODES) - {character for character in CODES if character.isascii()
 
 
 def run(folder, *arguments: str) -> str:
-    done = subprocess.run(
-        ["olmoe-ft", *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
+    done = olmoe_ft(folder, *arguments)
     said = (done.stdout + done.stderr).replace("\x1b[A", "")  # a bar of tqdm's below another one goes up a line
     assert done.returncode == 0, said[-3000:]
     assert not STEERING & set(said), sorted(STEERING & set(said))

@@ -1,28 +1,14 @@
 """A run that ends before its first step: what it leaves behind, and what stands last on the terminal."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from launches import ENVIRONMENT, REPOSITORY, SHORT, make_workspace
+from support import SUPPORT
+from support.launches import LAUNCHER, SHORT, make_workspace, run_python
 
-FAILS = str(Path(__file__).with_name("fails.py"))
-HERE = {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)}
+FAILS = str(SUPPORT / "failing_train.py")
 SFT = ["train", "recipes/tiny/sft.yaml", *SHORT, "training.max_steps=1", "data.train.0.max_rows=32", "name=left"]
-
-
-def run(workspace: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=workspace,
-        env=HERE | environment,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=300,
-    )
 
 
 @pytest.fixture
@@ -34,7 +20,7 @@ def test_a_refused_option_is_the_last_line_and_leaves_the_plan_alone(workspace):
     report = workspace / "runs/left/data_report.json"
     report.parent.mkdir(parents=True)
     report.write_text("{}")
-    done = run(workspace, FAILS, "option", "0", *SFT, "tracking.wandb=offline")
+    done = run_python(workspace, FAILS, "option", "0", *SFT, "tracking.wandb=offline")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "training cannot start: optimizer got an empty parameter list"
     assert "Traceback" not in done.stderr and "leaked" not in done.stderr
@@ -42,7 +28,7 @@ def test_a_refused_option_is_the_last_line_and_leaves_the_plan_alone(workspace):
 
 
 def test_a_crash_ends_with_its_traceback_and_leaves_nothing(workspace):
-    done = run(workspace, FAILS, "crash", "0", *SFT, "name=of/sft", "tracking.wandb=offline")
+    done = run_python(workspace, FAILS, "crash", "0", *SFT, "name=of/sft", "tracking.wandb=offline")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "KeyError: 'a fault of the program'"
     assert not (workspace / "runs").exists()
@@ -53,25 +39,25 @@ def test_after_a_kill_the_repaired_recipe_of_the_same_name_starts(workspace):
     turns = [{"role": "user", "content": "Повтори: а б"}, {"role": "assistant", "content": "а б"}]
     (workspace / "ряды.jsonl").write_text(json.dumps({"messages": turns, "ключ": 1}, ensure_ascii=False) + "\n")
     rows = ["data.train=[{path: ряды.jsonl}]", "training.packing=false"]
-    killed = run(workspace, FAILS, "killed", "0", *SFT, *rows)
+    killed = run_python(workspace, FAILS, "killed", "0", *SFT, *rows)
     left = workspace / "runs/left"
     assert killed.returncode == -9 and (left / "base").exists()
     (left / "from_the_killed_launch").touch()
 
     repaired = [*SFT, *rows, "training.learning_rate=1e-4"]
-    done = run(workspace, "-m", "olmoe_ft", *repaired, PYTHONIOENCODING="latin-1")
+    done = run_python(workspace, "-m", "olmoe_ft", *repaired, PYTHONIOENCODING="latin-1", real=True)
     assert done.returncode == 0, done.stderr
     assert "???????: ? ?" in done.stdout
     assert (left / "final").exists() and not (left / "from_the_killed_launch").exists()
     assert not (left / "UNTRAINED").exists()
-    other = run(workspace, "-m", "olmoe_ft", *SFT, *rows)
+    other = run_python(workspace, "-m", "olmoe_ft", *SFT, *rows)
     assert other.returncode == 2 and "it differs in training.learning_rate" in other.stderr
 
 
 def test_what_one_process_of_two_finds_is_said_once_and_leaves_nothing(workspace):
     """Process 1 fails, while process 0, which made the folder, waits for it in C++; the launcher then stops it."""
-    launch = ["-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", "configs/accelerate/zero2.yaml"]
-    done = run(workspace, *launch, "--main_process_port", "0", FAILS, "mistake", "1", *SFT)
+    launch = ["-m", LAUNCHER, "launch", "--config_file", "configs/accelerate/zero2.yaml"]
+    done = run_python(workspace, *launch, "--main_process_port", "0", FAILS, "mistake", "1", *SFT)
     assert done.returncode == 1  # the launcher's own, whatever the processes return
     lines = done.stderr.splitlines()
     assert lines.count("found by one process alone") == 1

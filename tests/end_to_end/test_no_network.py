@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from launches import make_workspace
-from mistakes import SFT
-from servers import answering, closed, silent
+from support.launches import make_workspace
+from support.servers import answering, closed, silent
+from support.user_mistakes import SFT
 
 FROM_HUB = ["train", SFT, "data.train=[{path: own/er}]"]  # found out before torch is imported
 NOT_CACHED = (

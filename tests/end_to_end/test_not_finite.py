@@ -1,28 +1,20 @@
 """A run whose numbers are not finite any more ends on all its processes, and nothing of it passes for a result."""
 
 import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from launches import CONFIGS, ENVIRONMENT, SHORT
 from safetensors.torch import load_file
+from support.launches import CONFIGS, LAUNCHER, SHORT, run_python
 
 SMALL = ("training.packing=false", "training.per_device_train_batch_size=4", "data.train.0.max_rows=64")
 
 
 def end_of(workspace: Path, shape: str, *overrides: str, program: Sequence[str] = ("-m", "olmoe_ft")) -> str:
     """What a launch that ends with exit code 1 has printed."""
-    command = ["accelerate", "launch", "--config_file", CONFIGS[shape], "--main_process_port", "0", *program]
-    result = subprocess.run(
-        [*command, "train", "recipes/tiny/sft.yaml", *SHORT, *SMALL, *overrides],
-        cwd=workspace,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = ["-m", LAUNCHER, "launch", "--config_file", CONFIGS[shape], "--main_process_port", "0", *program]
+    result = run_python(workspace, *command, "train", "recipes/tiny/sft.yaml", *SHORT, *SMALL, *overrides)
     assert result.returncode == 1, result.stderr[-3000:]
     said = [line for line in result.stderr.splitlines() if line.startswith("training stopped")]
     assert len(said) == 1, "by one process; the launcher's report quotes it"

@@ -4,8 +4,8 @@ import json
 import shutil
 
 import pytest
-from launches import CONFIGS, SFT_START, SHORT, Run, launch
 from safetensors.torch import load_file
+from support.launches import CONFIGS, SFT_START, SHORT, Run, launch
 
 from olmoe_ft.checkpoints.manifest import damage
 

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from both_tokenizers import FOLDERS, VOCABULARIES
-from launches import CONFIGS, launch, make_workspace, olmoe_ft
+from support import SUPPORT
+from support.launches import CONFIGS, launch, make_workspace, olmoe_ft
+from support.small_tokenizers import FOLDERS, VOCABULARIES
 
 CONVERSATIONS = [
     [("user", "Name a colour."), ("assistant", " Blue."), ("user", "And a bird?"), ("assistant", "\n\nA wren.")],
@@ -128,7 +129,7 @@ def test_preparing_longer_than_processes_wait_for_each_other_ends_no_launch(work
             )
     overrides = ["name=many", "stages.0.data.train=[{path: many.jsonl}]", "stages.0.training.dataset_num_proc=1"]
     fresh = f"data.cache={os.fspath(workspace / 'fresh')}"
-    short = (str(Path(__file__).with_name("short_collectives.py")),)
+    short = (str(SUPPORT / "short_collectives.py"),)
     launch(workspace, CONFIGS["zero2"], "x.yaml", *overrides, "training.ddp_timeout=15", fresh, program=short)
     assert json.loads((workspace / "runs/many/sft/summary.json").read_text())["steps"] == 2
     made = {file.name: file.stat() for file in (workspace / "fresh").glob("*/*.arrow") if file.stat().st_size > 2**22}

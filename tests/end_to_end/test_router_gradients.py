@@ -1,6 +1,6 @@
 """The guarantee of docs/router-objective.md: one optimizer step's gradient is the same on every machine.
 
-`benchmarks/router_gradients.py` runs the real pipeline for one step of plain SGD and reads the gradient from the
+`support/step_gradients.py` runs the real pipeline for one step of plain SGD and reads the gradient from the
 weights it leaves. Every tensor's largest difference, over its largest element, is at most 1e-5 in fp32. The
 coefficients are 50 times the usual ones, so that the router losses are a large part of the gradient.
 """
@@ -8,8 +8,8 @@ coefficients are 50 times the usual ones, so that the router losses are a large 
 from dataclasses import replace
 
 import pytest
-from gradient_cases import Case, product_of_modes, splits
-from router_gradients import deviation, gradients, run_cases, strength
+from support.step_gradients import deviation, gradients, run_cases, strength
+from support.training_cases import Case, product_of_modes, splits
 
 MACHINES = ("2 processes", "ZeRO-2", "ZeRO-3")
 # every pair of values of two of the five columns stands in some row

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from launches import CONFIGS, ENVIRONMENT, REPOSITORY, SHORT, make_workspace
 from safetensors.torch import load_file
+from support import SUPPORT
+from support.launches import CONFIGS, ENVIRONMENT, SHORT, make_workspace, olmoe_ft
+from support.launches import launch as launch_to_its_end
 
 STEPS = 8
 RUN = ["train", "recipes/tiny/sft.yaml", *SHORT, f"training.max_steps={STEPS}", "data.train.0.max_rows=300"]
@@ -74,8 +76,6 @@ def workspace(tmp_path_factory) -> Path:
 
 
 def test_one_process_is_saved_and_goes_on_to_the_same_weights(workspace):
-    unbroken = Launch(workspace, "unbroken", ONE)
-    assert unbroken.ends() == 0, unbroken.output
     launch = Launch(workspace, "one", ONE)
     launch.trains(3)
     launch.process.send_signal(signal.SIGUSR1)
@@ -87,11 +87,12 @@ def test_one_process_is_saved_and_goes_on_to_the_same_weights(workspace):
     )
     assert not (launch.run / "summary.json").exists() and not (launch.run / "final").exists()
     assert Launch(workspace, "one", ONE).ends() == 0
-    _assert_equal(unbroken, launch)
+    assert olmoe_ft(workspace, *RUN, "name=unbroken").returncode == 0
+    _assert_equal(launch.run, workspace / "runs/unbroken")
 
 
-def _assert_equal(one: Launch, other: Launch) -> None:
-    weights, same = (load_file(launch.run / "final/model.safetensors") for launch in (one, other))
+def _assert_equal(*runs: Path) -> None:
+    weights, same = (load_file(run / "final/model.safetensors") for run in runs)
     assert weights.keys() == same.keys()
     assert [name for name, weight in weights.items() if not weight.equal(same[name])] == []
 
@@ -112,10 +113,10 @@ def test_ranks_are_saved_together_whether_the_launcher_passes_it_on_or_dies(work
     assert f"stopped by the end of its launcher in step {launch.steps()} of {STEPS}" in launch.output
     assert not (launch.run / "final").exists()
 
-    launches = [Launch(workspace, name, ZERO3) for name in ("ranks", "whole")]
-    for launch in launches:
-        assert launch.ends() == 0, launch.output
-    _assert_equal(*launches)
+    launch = Launch(workspace, "ranks", ZERO3)
+    assert launch.ends() == 0, launch.output
+    launch_to_its_end(workspace, CONFIGS["zero3"], *RUN[1:], "name=whole")
+    _assert_equal(launch.run, workspace / "runs/whole")
 
 
 @pytest.mark.parametrize("asked", [pytest.param(False, marks=pytest.mark.slow), True])
@@ -138,13 +139,12 @@ def test_a_rank_that_was_killed_ends_the_launch_and_is_named_last(workspace, ask
 @pytest.mark.parametrize("stopped", [True, False])
 def test_a_rank_that_hangs_is_named_and_ends_the_launch(workspace, stopped):
     """By SIGSTOP, which it cannot answer, or in a sleep that does not end."""
-    program = ["-m", "olmoe_ft"] if stopped else [str(Path(__file__).with_name("fails.py")), "hangs", "1"]
+    program = ["-m", "olmoe_ft"] if stopped else [str(SUPPORT / "failing_train.py"), "hangs", "1"]
     launch = Launch(
         workspace,
         f"hangs-{stopped}",
         [*LAUNCHER, *program, *RUN, "training.ddp_timeout=8"],
         TORCH_ELASTIC_SHUTDOWN_TIMEOUT="600",
-        PYTHONPATH=str(REPOSITORY),
     )
     _wait(lambda: len(launch.ranks()) == 2 and (not stopped or launch.steps() > 0), launch)
     first, second = launch.ranks()
@@ -152,6 +152,6 @@ def test_a_rank_that_hangs_is_named_and_ends_the_launch(workspace, stopped):
         second.send_signal(signal.SIGSTOP)
     assert launch.ends() == 1
     sentence = f"rank 1 ({psutil.os.uname().nodename}, process {second.pid}) has not moved for 8 s"
-    assert sentence in launch.output and (stopped or "fails.py:" in launch.output)
+    assert sentence in launch.output and (stopped or "failing_train.py:" in launch.output)
     assert sentence in launch.output.splitlines()[-2], launch.output[-3000:]
     assert not first.is_running() and not second.is_running()

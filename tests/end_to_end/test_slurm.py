@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launches import ENVIRONMENT, REPOSITORY, SHORT, make_workspace, olmoe_ft
+from support import REPOSITORY
+from support.launches import ENVIRONMENT, SHORT, make_workspace, olmoe_ft
 
 from olmoe_ft.planning.job import Needs
 from olmoe_ft.planning.machine import read_machine

@@ -1,7 +1,7 @@
 """The bytes of a checkpoint that ZeRO writes with two processes, beside real ones."""
 
 import pytest
-from launches import CONFIGS, SHORT, launch
+from support.launches import CONFIGS, SHORT, launch
 
 from olmoe_ft.recipe import load_recipe
 from olmoe_ft.training.arguments import training_arguments

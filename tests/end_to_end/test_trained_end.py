@@ -4,7 +4,7 @@ import json
 import shutil
 
 import transformers
-from launches import CONFIGS, SHORT, launch, olmoe_ft
+from support.launches import CONFIGS, SHORT, launch, olmoe_ft
 
 from olmoe_ft.data.tokenizer import load_tokenizer
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from launches import ENVIRONMENT, REPOSITORY
+from support import REPOSITORY
+from support.launches import ENVIRONMENT
 
 SHORT = ("training.logging_steps=1", "tracking.wandb=off", "data.train.0.max_rows=300", "data.answers.limit=2")
 

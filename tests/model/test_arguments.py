@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import assert_close, ours
+from support.networks import assert_close, ours
 from torch.nn import functional as F
 from transformers import DynamicCache, StaticCache
 

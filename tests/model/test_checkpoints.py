@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from networks import SMALL, ours, pair
 from safetensors.torch import load_file, save_file
+from support.networks import SMALL, ours, pair
 
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM, OlmoeModel
 

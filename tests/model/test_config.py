@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 import transformers
-from networks import SMALL
+from support.networks import SMALL
 
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM, OlmoeModel
 from olmoe_ft.model.size import all_parameters, matrix_parameters_per_token

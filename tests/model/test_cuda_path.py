@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from networks import ours, scoring
 from peft import LoraConfig, get_peft_model
+from support.networks import ours, scoring
 
 from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
 from olmoe_ft.model import OlmoeForCausalLM, attention_plan

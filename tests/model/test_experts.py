@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import SMALL, assert_close, ours, pair
+from support.networks import SMALL, assert_close, ours, pair
 from torch.func import functional_call, grad, vmap
 
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM, OlmoeModel

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import assert_close, ours
+from support.networks import assert_close, ours
 
 TEXTS = [[5, 17, 33, 4, 60], [7, 7, 12], [31, 2, 44, 3, 9, 21, 8, 90, 11]]
 

@@ -6,7 +6,7 @@ is written, holds NaN.
 
 import pytest
 import torch
-from networks import SMALL
+from support.networks import SMALL
 from torch.func import functional_call
 from torch.nn import functional as F
 

@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
-from networks import ours
+from support import SUPPORT
+from support.networks import ours
 from torch.nn.functional import silu
 
 from olmoe_ft.model import norm, rope
@@ -156,7 +156,7 @@ def test_swiglus_backward_takes_the_place_of_what_is_read_no_more(monkeypatch, k
 )
 def test_every_kernel_compiles_for_gpus(cards):
     """To machine code, with no GPU there: types, shapes and shared memory are right, not only values."""
-    script = Path(__file__).with_name("compile_kernels.py")
+    script = SUPPORT / "compile_kernels.py"
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, str(script), *cards]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import assert_close, ours
+from support.networks import assert_close, ours
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, DynamicCache, StaticCache

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import SMALL, assert_close, ours
+from support.networks import SMALL, assert_close, ours
 
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
 from olmoe_ft.model.router import OlmoeTopKRouter

@@ -9,8 +9,8 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from networks import assert_close, ours, pair
 from peft.tuners.lora import ParamWrapper
+from support.networks import assert_close, ours, pair
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from olmoe_ft.adapters.lora import lora_config

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from networks import assert_close, pair
+from support.networks import assert_close, pair
 
 LAYOUTS = ["prefill", "cached decode", "left padding", "right padding", "packed"]
 

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from planning import REPOSITORY, predict, run_case, settings_of, write_inputs
+from support import REPOSITORY
+from support.peak_memory import predict, run_case, settings_of, write_inputs
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from olmoe_ft.model import OlmoeConfig

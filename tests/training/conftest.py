@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import yaml
-from gradient_cases import Case, recipe_of, write_start
+from support.training_cases import Case, recipe_of, write_start
 
 from olmoe_ft.data.mixture import load_mixtures
 from olmoe_ft.recipe import Recipe, load_recipe

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gradient_cases import Case
+from support.training_cases import Case
 
 from olmoe_ft.data.mixture import row_lengths
 from olmoe_ft.training.by_length import StepsByLength

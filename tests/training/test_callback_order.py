@@ -1,7 +1,7 @@
 """A trainer's callbacks come in the one order that is written down."""
 
 import pytest
-from gradient_cases import Case
+from support.training_cases import Case
 
 from olmoe_ft.training.callback_order import ORDER, check_order
 from olmoe_ft.training.optimizer.moved import MovedCallback

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from gradient_cases import REPOSITORY, Case
+from support import REPOSITORY
+from support.training_cases import Case
 
 from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.stages import STAGES

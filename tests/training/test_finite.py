@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from gradient_cases import Case
 from safetensors.torch import load_file
+from support.training_cases import Case
 
 from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.model.finite import not_finite

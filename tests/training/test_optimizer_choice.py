@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from gradient_cases import Case
+from support.training_cases import Case
 from torch import nn
 from transformers import TrainerCallback
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import transformers
-from gradient_cases import REPOSITORY, Case
+from support import REPOSITORY
+from support.training_cases import Case
 
 from olmoe_ft.recipe.options.table import KINDS
 from olmoe_ft.training.trainers import OlmoeTrainer

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gradient_cases import Case
+from support.training_cases import Case
 from transformers import TrainerCallback
 
 from olmoe_ft.model import OlmoeConfig

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from gradient_cases import Case
+from support.training_cases import Case
 from transformers import TrainerCallback
 
 from olmoe_ft.model import OlmoeForCausalLM

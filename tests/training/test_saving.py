@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from gradient_cases import REPOSITORY, Case
+from support import REPOSITORY
+from support.training_cases import Case
 
 from olmoe_ft.checkpoints.manifest import damage
 from olmoe_ft.recipe import load_recipe

@@ -1,8 +1,8 @@
 """Labels are scored wherever they are, and the collator says where."""
 
 import torch
-from gradient_cases import Case
-from networks import assert_close, scoring
+from support.networks import assert_close, scoring
+from support.training_cases import Case
 
 from olmoe_ft.training.scoring import label_places
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from gradient_cases import Case
-from networks import assert_close, ours, scoring
+from support.networks import assert_close, ours, scoring
+from support.training_cases import Case
 from trl.trainer.utils import add_fused_lm_head
 
 from olmoe_ft.model.attention_plan import BOUNDS

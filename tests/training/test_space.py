@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from gradient_cases import Case
+from support.training_cases import Case
 
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.recipe import RecipeError, RunError, load_recipe

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gradient_cases import Case
+from support.training_cases import Case
 
 from olmoe_ft.stages import STAGES
 

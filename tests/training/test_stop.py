@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from gradient_cases import REPOSITORY, Case
+from support import REPOSITORY
+from support.training_cases import Case
 
 from olmoe_ft.recipe import RunError
 from olmoe_ft.stopping import Stopped

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import psutil
 import pytest
 import wandb
-from servers import answering, closed, silent, wandb_server
+from support.servers import answering, closed, silent, wandb_server
 
 from olmoe_ft.cli import main
 from olmoe_ft.recipe import RecipeError, load_recipe

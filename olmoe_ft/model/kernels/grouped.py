@@ -64,7 +64,7 @@ class Tile(NamedTuple):
     @classmethod
     def of(cls, m: int, n: int, k: int, dtype: torch.dtype) -> "Tile":
         """For a product of about these sizes. A block then takes at most 54 KB of shared memory on small cards, which
-        give it 99, and 72 on sm_90 (tests/model/compile_kernels.py).
+        give it 99, and 72 on sm_90 (tests/support/compile_kernels.py).
         """
         largest = 128 if dtype.itemsize == 2 else 64  # fp32 has no tensor cores: operands take registers
         m, n, k = (max(16, triton.next_power_of_2(size)) for size in (m, n, k))

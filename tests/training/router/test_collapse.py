@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import ours
+from support.networks import ours
 from torch.nn import functional as F
 
 from olmoe_ft.objective import RouterObjective, Routing, routing_statistics

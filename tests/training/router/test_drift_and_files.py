@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from gradient_cases import Case
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
+from support.training_cases import Case
 
 from olmoe_ft.recipe import load_recipe
 from olmoe_ft.training.router import drift

@@ -3,8 +3,8 @@
 import pytest
 import wandb
 import yaml
-from gradient_cases import Case, recipe_of, write_start
-from networks import ours
+from support.networks import ours
+from support.training_cases import Case, recipe_of, write_start
 
 from olmoe_ft import pipeline
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM

@@ -1,4 +1,4 @@
-"""Compile every kernel for GPUs, without one: `python tests/model/compile_kernels.py [80 86 …]` prints a line for each.
+"""Compile every kernel for GPUs, without one: `python tests/support/compile_kernels.py [80 …]` prints a line for each.
 
 A kernel that takes more shared memory than a block of the card has is an error.
 """

@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 
-from launches import ENVIRONMENT, REPOSITORY
+from support import REPOSITORY
+from support.launches import ENVIRONMENT
 
 PATHS = {"PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "benchmarks")))}
 

@@ -1,4 +1,4 @@
-"""One process of a machine shape: runs the cases listed in a file. `router_gradients.py` launches it."""
+"""One process of a machine shape: runs the cases listed in a file. `step_gradients.py` launches it."""
 
 import json
 import os
@@ -8,7 +8,6 @@ from typing import Any
 
 import transformers
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from gradient_cases import Case, training_of
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl import SFTConfig, SFTTrainer
 
@@ -16,6 +15,7 @@ from olmoe_ft import pipeline
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.recipe import load_recipe
+from support.training_cases import Case, training_of
 
 
 def work(listed: Path) -> None:

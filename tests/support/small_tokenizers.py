@@ -4,7 +4,10 @@ They differ where real data goes wrong: OLMoE's composes characters (NFC), trims
 runs of spaces and of line ends, and keeps digits together.
 """
 
+from functools import cache
 from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.tokenizer import load_tokenizer
 
@@ -13,4 +16,9 @@ FOLDERS = {
     "olmoe": Path(__file__).parent / "olmoe_tokenizer",
 }
 VOCABULARIES = {"tiny": 512, "olmoe": 3072}
-TOKENIZERS = {name: load_tokenizer(str(folder), VOCABULARIES[name]) for name, folder in FOLDERS.items()}
+
+
+@cache
+def small_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """One of the FOLDERS; tests that change it load their own."""
+    return load_tokenizer(str(FOLDERS[name]), VOCABULARIES[name])

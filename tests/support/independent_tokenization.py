@@ -2,8 +2,9 @@
 
 from functools import cache
 
-from both_tokenizers import FOLDERS
 from tokenizers import Tokenizer
+
+from support.small_tokenizers import FOLDERS
 
 END = "<|endoftext|>"
 

@@ -1,4 +1,4 @@
-"""The ways of taking one optimizer step that `router_gradients.py` compares, and the recipe of each."""
+"""Ways of training a small network for a step or two, and the recipe of each."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -6,7 +6,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[1]
+from support import REPOSITORY
+
 LEARNING_RATE = 1e6
 MICRO_BATCHES = 4  # of ROWS rows, or packed rows, or pairs; spread over processes x accumulation steps
 ROWS = 2
