@@ -44,7 +44,7 @@ from olmoe_ft.cli import main
 CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     # recipes as files
     ("no such recipe", lambda: ["train", "recipes/none.yaml"], "recipes/none.yaml: there is no such file"),
-    ("a folder", lambda: ["train", "recipes"], "recipes is a folder; name a YAML file in it"),
+    ("a folder", lambda: ["train", "recipes"], "recipes: this is a folder; name a YAML file in it"),
     (
         "no such name",
         lambda: ["train", "tiny/stf"],
@@ -62,7 +62,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "no file beside the recipe",
         lambda: beside(good(data={"train": [{"path": "gone.jsonl"}]})),
-        "gone.jsonl does not exist; check the path (looked for mine/gone.jsonl (beside the recipe) and /",
+        "gone.jsonl: there is no such file; check the path (looked for mine/gone.jsonl (beside the recipe) and /",
     ),
     (
         "no network beside the recipe",
@@ -72,13 +72,13 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ("an empty recipe", lambda: recipe(""), "bad.yaml:1: the file is empty"),
     ("not UTF-8", lambda: recipe("name: é".encode("latin-1")), "bad.yaml:1: not UTF-8 text; save the file as UTF-8"),
     ("a picture", lambda: recipe(b"\x89PNG\r\n\x1a\n\x00\x00"), "bad.yaml:1: not UTF-8 text"),
-    ("a list", lambda: recipe("- a\n"), "bad.yaml:1: a recipe is a mapping of sections"),
-    ("a tab", lambda: recipe("model:\n\tpath: x\n"), "bad.yaml:2: a tab; YAML takes spaces only, replace it"),
+    ("a list", lambda: recipe("- a\n"), "bad.yaml:1: this is not a recipe"),
+    ("a tab", lambda: recipe("model:\n\tpath: x\n"), "bad.yaml:2: found a tab; YAML allows spaces only, so replace it"),
     ("a key twice", lambda: recipe("name: a\nname: b\n"), "bad.yaml:2: found `name` on line 1 and again on line 2"),
     ("an open bracket", lambda: recipe("name: [a\n"), "not valid YAML"),
-    ("an alias", lambda: recipe("name: &n a\nstage: *n\n"), "an alias or a tag; write the value out"),
-    ("no stages", lambda: recipe("name: a\nstage: pipeline\n"), "a pipeline needs a list of stages"),
-    ("no parent", lambda: recipe("extends: gone.yaml\n"), "bad.yaml:1: extends: there is no file gone.yaml"),
+    ("an alias", lambda: recipe("name: &n a\nstage: *n\n"), "found an alias or a tag; write out the value"),
+    ("no stages", lambda: recipe("name: a\nstage: pipeline\n"), "allowed: a list of stages"),
+    ("no parent", lambda: recipe("extends: gone.yaml\n"), "bad.yaml:1: extends: gone.yaml: there is no such file"),
     ("its own parent", lambda: recipe("extends: bad.yaml\n"), "the files extend each other in a circle"),
     ("one of two", lambda: ["validate", SFT, "recipes/no.yaml"], "recipes/no.yaml: there is no such file"),
     # keys and values
@@ -99,7 +99,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
             *("plan", SFT, "model.dtype=bfloat16", "training.optim=adafactor"),
             *("--accelerate", "configs/accelerate/gpu.yaml"),
         ],
-        "where nothing holds the trained weights in float32: it would round most updates away. Remove it",
+        "where no float32 copy of the trained weights exists: most updates would round to nothing; remove it",
     ),
     (
         "validated for one GPU",
@@ -113,7 +113,11 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ("a bare no", lambda: ["train", SFT, "training.save_strategy=no"], 'write "no" in quotes'),
     ("no rows a step", lambda: ["train", SFT, "training.per_device_train_batch_size=0"], "it must be at least 1"),
     ("a negative rate", lambda: ["train", SFT, "training.learning_rate=-1"], "found -1; it must be at least 0"),
-    ("packs of no length", lambda: ["train", SFT, "training.packing=true", "training.max_length=null"], "give one"),
+    (
+        "packs of no length",
+        lambda: ["train", SFT, "training.packing=true", "training.max_length=null"],
+        "which packs rows to this length; give a number",
+    ),
     # options that do not go together, and those of other tools
     (
         "no step",
@@ -128,14 +132,14 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "a schedule alone",
         lambda: ["train", SFT, "training.lr_scheduler_type=cosine_with_min_lr"],
-        "has neither min_lr nor min_lr_rate, where cosine_with_min_lr needs one of them",
+        "found neither min_lr nor min_lr_rate; cosine_with_min_lr needs one of them",
     ),
     ("a warm-up of nothing", lambda: ["train", SFT, "training.lr_scheduler_type=constant"], "which has no warm-up"),
     ("an optimizer by name", lambda: ["train", SFT, "training.optim=lomo"], "changes weights during the backward pass"),
     (
         "no package",
         lambda: ["train", SFT, "training.optim=grokadamw"],
-        "needs the package grokadamw that is not installed",
+        "needs the package grokadamw, which is not installed",
     ),
     (
         "nothing to evaluate",
@@ -150,29 +154,33 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "flash without the package",
         lambda: ["train", SFT, "model.dtype=bfloat16", "model.attn_implementation=flash_attention_2"],
-        "needs the package flash_attn that is not installed here",
+        "needs the package flash_attn, which is not installed here",
     ),
     (
         "a reference that cannot move",
         lambda: ["train", DPO, LORA, "training.sync_ref_model=true"],
-        "found true beside `lora`, where the reference is the policy with its adapters off",
+        "found true with `lora`, where the reference is the policy with its adapters off",
     ),
     ("weights of pairs", lambda: ["train", DPO, "training.use_weighting=true"], "TRL cannot weight sft pair by pair"),
     ("split by chance", lambda: recipe(good(val_set_size=0.1)), "name held-out rows in `data.eval`"),
     ("axolotl's rank", lambda: ["train", SFT, "training.lora_r=8"], "set `lora.r` instead"),
     ("a path out", lambda: ["train", SFT, "name=../x"], "it names a folder in runs/"),
-    ("no router", lambda: ["train", SFT, "router=null"], "router: this section is missing; it is never defaulted"),
+    ("no router", lambda: ["train", SFT, "router=null"], "router: this section is missing; it has no default"),
     ("two starts", lambda: ["train", SFT, "model.path=x"], "found both `path` and `config`"),
     ("dropout on experts", lambda: ["train", SFT, LORA, "lora.dropout=0.1"], "set it to 0"),
-    ("four bits alone", lambda: ["train", SFT, "model.quantization=nf4"], "packed weights cannot be trained"),
+    ("four bits alone", lambda: ["train", SFT, "model.quantization=nf4"], "4-bit weights cannot be trained"),
     ("an override", lambda: ["train", SFT, "training.max_steps"], "write section.key=value"),
     ("a name of 300 letters", lambda: ["train", SFT, f"name={'n' * 300}"], "found 300 characters; it names a folder"),
     ("the folder above", lambda: ["train", SFT, "name=.."], "it names a folder in runs/"),
-    ("a project with a slash", lambda: ["train", SFT, "tracking.project=a/b"], "W&B takes 1 to 128 characters"),
+    ("a project with a slash", lambda: ["train", SFT, "tracking.project=a/b"], "allowed: 1 to 128 characters"),
     ("weight above 1", lambda: ["train", SFT, "data.train.0.weight=3"], "`repeat: 2` gives every row twice"),
     # files of rows
-    ("no file", lambda: ["train", SFT, "data.train.0.path=none.jsonl"], "none.jsonl does not exist; check the path"),
-    ("no evaluation file", lambda: ["train", SFT, "data.eval=[{path: e.jsonl}]"], "e.jsonl does not exist"),
+    (
+        "no file",
+        lambda: ["train", SFT, "data.train.0.path=none.jsonl"],
+        "none.jsonl: there is no such file; check the path",
+    ),
+    ("no evaluation file", lambda: ["train", SFT, "data.eval=[{path: e.jsonl}]"], "e.jsonl: there is no such file"),
     (
         "no Hub here",
         lambda: ["train", SFT, "data.train.0.path=no/where"],
@@ -184,23 +192,23 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         lambda: (os.mkdir("d"), data("x", "", "data.train.0.path=d"))[1],
         "d: no dataset can be loaded",
     ),
-    ("a text file", lambda: data("rows.txt", "hello"), "rows.txt: this kind of file cannot be read; use .jsonl"),
-    ("half a row", lambda: data("rows.jsonl", '{"a": 1}\n{"b"'), "rows.jsonl:1: has a, which is none of the known"),
+    ("a text file", lambda: data("rows.txt", "hello"), "rows.txt: this kind of file cannot be read; allowed: .jsonl"),
+    ("half a row", lambda: data("rows.jsonl", '{"a": 1}\n{"b"'), "rows.jsonl:1: found a, which is no known format"),
     ("no JSON", lambda: data("rows.jsonl", "hello\n"), "rows.jsonl:1: not valid JSON"),
     ("half an array", lambda: data("rows.json", json.dumps([{"text": "a"}])[:-1]), "not valid JSON"),
     (
         "numbers",
         lambda: data("rows.jsonl", "1\n"),
-        "rows.jsonl:1: allowed: an object with named fields with named fields, found 1",
+        "rows.jsonl:1: found 1; allowed: an object with named fields",
     ),
-    ("bytes", lambda: data("rows.jsonl", b"\xff\xfe"), "rows.jsonl: not UTF-8 text text"),
+    ("bytes", lambda: data("rows.jsonl", b"\xff\xfe"), "rows.jsonl: not UTF-8 text"),
     ("no gzip", lambda: data("rows.jsonl.gz", b"no"), "rows.jsonl.gz: cannot be read to its end"),
     ("half a gzip", lambda: data("rows.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9]), "to its end"),
     ("a column twice", lambda: data("rows.csv", "text,text\na,b\n"), "rows.csv: found more than one column named text"),
     (
         "a split of a file",
         lambda: data("rows.jsonl", [{"text": "a"}], "data.train.0.split=test"),
-        "rows.jsonl is a file, which has no split",
+        "rows.jsonl: this is a file, which has no split",
     ),
     (
         "a misspelt column",
@@ -210,11 +218,11 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "two columns to one",
         lambda: data("rows.jsonl", [{"text": "a"}], "data.train.0.columns={a: text, b: text}"),
-        "a name of its own for each column",
+        "a different new name for each column",
     ),
-    ("a ragged table", lambda: data("rows.csv", "text\na,b\n"), "rows.csv:2: 2 fields where the header names 1"),
+    ("a ragged table", lambda: data("rows.csv", "text\na,b\n"), "rows.csv:2: found 2 fields where the header names 1"),
     ("no Parquet", lambda: data("rows.parquet", b"PAR1"), "rows.parquet: not a readable Parquet file"),
-    ("no questions", lambda: ["train", SFT, "data.answers.path=q.jsonl"], "q.jsonl does not exist"),
+    ("no questions", lambda: ["train", SFT, "data.answers.path=q.jsonl"], "q.jsonl: there is no such file"),
     (
         "a question without answer",
         lambda: file_at("q.jsonl", ["train", SFT, "data.answers.path=q.jsonl"], '{"prompt": "q"}\n'),
@@ -240,7 +248,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "a pair for SFT",
         lambda: data("rows.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b"}]),
-        "which stage dpo",
+        "which only stage dpo",
     ),
     (
         "a conversation for DPO",
@@ -252,27 +260,31 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "another format",
         lambda: data("rows.jsonl", [{"text": "a"}], "data.train.0.format=alpaca"),
-        "`instruction` must be",
+        "`instruction`: found nothing; allowed: a text",
     ),
     ("pictures", lambda: messages(*TURNS, images=["a.jpg"]), "has `images`, which OLMoE's chat format cannot express"),
-    ("a judgement", lambda: messages(*TURNS, label=False), "has `label`, a judgement that this stage does not obey"),
+    ("a judgement", lambda: messages(*TURNS, label=False), "has `label`, a judgement that this stage does not use"),
     (
         "a mark",
         lambda: messages(TURNS[0], {**TURNS[1], "loss": False}),
-        "obeys such marks with `data.turn_marks: obey`",
+        "set `data.turn_marks: obey` to obey such marks",
     ),
-    ("an unknown mark", lambda: messages(TURNS[0], {**TURNS[1], "toxic": False}), "`ignore: [toxic]` beside"),
-    ("text and more", lambda: data("rows.jsonl", [{"text": "a", "title": "b"}]), "`format: text` beside the source's"),
+    ("an unknown mark", lambda: messages(TURNS[0], {**TURNS[1], "toxic": False}), "`ignore: [toxic]` below"),
+    ("text and more", lambda: data("rows.jsonl", [{"text": "a", "title": "b"}]), "set the source's `format: text`"),
     ("nearly known", lambda: data("rows.jsonl", [{"question": "q", "answer": "a"}]), "answer: completion}"),
-    ("no question", lambda: data("rows.jsonl", [{"prompt": None, "completion": "a"}]), "`prompt` must be a text"),
-    ("marks for DPO", lambda: ["train", DPO, "data.turn_marks=obey"], "learns from `chosen` and `rejected` alone"),
-    ("a benchmark", lambda: ["train", SFT, "data.decontaminate_against=[b.jsonl]"], "b.jsonl does not exist"),
+    (
+        "no question",
+        lambda: data("rows.jsonl", [{"prompt": None, "completion": "a"}]),
+        "`prompt`: found nothing; allowed: a text",
+    ),
+    ("marks for DPO", lambda: ["train", DPO, "data.turn_marks=obey"], "learns only from `chosen` and `rejected`"),
+    ("a benchmark", lambda: ["train", SFT, "data.decontaminate_against=[b.jsonl]"], "b.jsonl: there is no such file"),
     (
         "no room for rows",
         lambda: file_at("f", ["train", SFT, "data.train.0.max_rows=8", "data.cache=f"], ""),
-        "set data.cache to a folder on a disk with room",
+        "set data.cache to a folder on a disk with free space",
     ),
-    ("all too long", lambda: data("rows.jsonl", [LONG]), "1 of 1 rows would teach nothing"),
+    ("all too long", lambda: data("rows.jsonl", [LONG]), "1 of 1 rows have nothing to learn"),
     ("all dropped", lambda: data("rows.jsonl", [LONG], "data.long_prompts=drop"), "all are dropped: 1 too long"),
     ("a weight of nothing", lambda: data("rows.jsonl", [{"text": "a"}], "data.train.0.weight=0.1"), "raise `weight`"),
     # tokenizers and templates
@@ -286,12 +298,12 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "an unknown EOS",
         lambda: token_map(eos_token="</s>"),
-        "the tokenizer has 513 tokens and the model",
+        "the tokenizer has 513 tokens, but the model",
     ),
     (
         "code of a tokenizer",
         lambda: token_map(auto_map=["own.Own", None]),
-        "asks for Python code of its own (auto_map)",
+        "found auto_map in its tokenizer_config.json",
     ),
     ("a template of gigabytes", lambda: template("{{ 'a' * 10 ** 7 }}"), "chat template writes 10,000,000 characters"),
     ("a broken template", lambda: template("{% if %}{% generation %}"), "its chat template is not valid Jinja (line 1"),
@@ -333,7 +345,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     ("another network", lambda: checkpoint({"config.json": '{"model_type": "llama"}'}), "is missing; fetch"),
     ("no weights", lambda: checkpoint({}), "model.safetensors is missing; fetch the checkpoint again"),
     ("a lying header", lambda: checkpoint({"model.safetensors": b"\xff" * 8 + b"{}"}), "its header is too long"),
-    ("half of the weights", lambda: checkpoint({"model.safetensors": b"\x10" + bytes(30)}), "is cut off or no safet"),
+    ("half of the weights", lambda: checkpoint({"model.safetensors": b"\x10" + bytes(30)}), "not a complete safet"),
     (
         "a gap in the index",
         lambda: checkpoint({"model.safetensors.index.json": '{"weight_map": {"a": "b"}}'}),
@@ -387,7 +399,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         "runs/tiny-sft-lora cannot be written",
     ),
     # machines
-    ("no machine", lambda: ["plan", SFT, "--accelerate", "none.yaml"], "none.yaml: cannot be read"),
+    ("no machine", lambda: ["plan", SFT, "--accelerate", "none.yaml"], "none.yaml: there is no such file"),
     ("another machine", lambda: plan_with("distributed_type: TPU"), "found distributed_type TPU; allowed: NO"),
     ("no machine inside", lambda: plan_with("- a"), "not a configuration of accelerate"),
     (
@@ -403,12 +415,12 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "rows cut up",
         lambda: plan_with("distributed_type: MULTI_GPU\nparallelism_config: {parallelism_config_cp_size: 2}"),
-        "machine.yaml: parallelism_config_cp_size is 2, but attention and losses here need whole rows",
+        "machine.yaml: found parallelism_config_cp_size 2; allowed: 1, because attention",
     ),
     (
         "another arithmetic",
         lambda: plan_with("distributed_type: 'NO'\nmixed_precision: fp16"),
-        "machine.yaml: mixed_precision is fp16, but model.dtype is float32",
+        "machine.yaml: found mixed_precision fp16, but model.dtype is float32",
     ),
     (
         "validated for a CPU",
@@ -423,7 +435,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         lambda: plan_with("distributed_type: MULTI_CPU\nnum_processes: 0"),
         "found num_processes 0; allowed: at least 1",
     ),
-    ("nothing of DeepSpeed", lambda: plan_with("distributed_type: DEEPSPEED"), "names no deepspeed_config_file"),
+    ("nothing of DeepSpeed", lambda: plan_with("distributed_type: DEEPSPEED"), "found no deepspeed_config_file"),
 ]
 
 

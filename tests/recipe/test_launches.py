@@ -51,7 +51,7 @@ def test_what_needs_a_gpu(override, said):
 def test_what_needs_a_package(monkeypatch, override, package):
     recipe = load_recipe(SFT, [HALF, override])
     monkeypatch.setattr(device, "find_spec", lambda name: None if name == package else object())
-    with pytest.raises(RecipeError, match=f"needs the package {package} , which is not installed here"):
+    with pytest.raises(RecipeError, match=f"needs the package {package}, which is not installed here"):
         check_packages(recipe)
     monkeypatch.setattr(device, "find_spec", lambda name: object())
     check_packages(recipe)

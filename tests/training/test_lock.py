@@ -143,7 +143,7 @@ def test_a_lock_that_is_just_being_written_is_no_damaged_one(folder):
 
 def test_a_folder_in_its_place_is_named(folder):
     (folder / "lock").mkdir(parents=True)
-    with pytest.raises(RecipeError, match="lock: found a folder; .*move it away"):
+    with pytest.raises(RecipeError, match="lock: found a folder; .*move the folder away"):
         only_launch(folder).__enter__()
 
 

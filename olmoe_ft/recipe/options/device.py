@@ -25,10 +25,10 @@ def check_packages(recipe: Recipe) -> None:
     optim, attention = recipe.training.get("optim"), recipe.model.attn_implementation
     package, remedy = package_of(optim) if optim is not None else (None, "")
     if package is not None and find_spec(package) is None:
-        needs = f"which needs the package {package} , which is not installed here"
+        needs = f"which needs the package {package}, which is not installed here"
         found.append(f"training.optim: found {shown(optim)}, {needs}; {remedy}")
     if attention in FLASH and find_spec(FLASH[attention]) is None:
-        needs = f"which needs the package {FLASH[attention]} , which is not installed here"
+        needs = f"which needs the package {FLASH[attention]}, which is not installed here"
         found.append(f"model.attn_implementation: found {shown(attention)}, {needs}; install it, or choose sdpa")
     if found:
         raise UserError(found)
