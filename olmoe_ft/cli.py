@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from olmoe_ft.catalog import recipes_app
 from olmoe_ft.ending import exit_with_reason, let_no_text_fail
 from olmoe_ft.ranks import is_first
 from olmoe_ft.recipe import UserError, load_recipe
@@ -20,7 +21,6 @@ app = typer.Typer(
     epilog="Start here: olmoe-ft train tiny/sft, then olmoe-ft chat runs/tiny-sft",
 )
 
-recipes_app = typer.Typer(invoke_without_command=True)
 app.add_typer(recipes_app, name="recipes")
 
 RecipePath = Annotated[
@@ -179,36 +179,6 @@ def launch(
         submit_job(loaded, text)
 
 
-@recipes_app.callback()
-def recipes(context: typer.Context) -> None:
-    """List the recipes that come with olmoe-ft; `recipes copy NAME` writes one to start from."""
-    if context.invoked_subcommand is not None:
-        return
-    from olmoe_ft.catalog import print_catalog
-
-    print_catalog()
-
-
-@recipes_app.command("copy")
-def copy_recipe(
-    name: Annotated[
-        str, typer.Argument(help="A recipe, machine shape, network or job, as `olmoe-ft recipes` lists it.")
-    ],
-    to: Annotated[
-        str | None, typer.Option(help="The file to write; must not exist.", show_default="NAME-OF-ITS-RUN.yaml")
-    ] = None,
-) -> None:
-    """Write a recipe as one file to start from, with a comment on each line that says what its key does.
-
-    Others (configs/accelerate/zero3, configs/slurm/nodes) keep their path; DeepSpeed's file is written beside a shape.
-    """
-    from olmoe_ft.data.terminal import say
-    from olmoe_ft.recipe.catalog import copy
-
-    for file in copy(name, to):
-        say(f"written: {file}")
-
-
 @app.command("merge")
 def merge_adapter(
     checkpoint: Annotated[str, typer.Argument(help="A run directory or checkpoint folder, with or without adapter.")],
@@ -249,17 +219,14 @@ def verify(
     run: Annotated[str, typer.Argument(help="A run directory, or one checkpoint in it.", show_default=False)],
 ) -> None:
     """Read all that a run has left, and compare it with the checksums it was written with. Exits with 2 if damaged."""
+    from olmoe_ft.checkpoints.verify import refuse_damage
     from olmoe_ft.checkpoints.verify import verify as verify_run
     from olmoe_ft.data.terminal import printable
 
     found = verify_run(run)
     for place, damage, note in found:
         print(printable(f"{place}: {damage and f'damaged: {damage}' or note or 'whole'}"))
-    if damaged := sum(item.damage is not None for item in found):
-        raise UserError(
-            f"{damaged} of {len(found)} damaged. Of a run, the same `olmoe-ft train` puts them aside and goes on from "
-            "what is whole; write any other folder again"
-        )
+    refuse_damage(found)
 
 
 @app.command()

@@ -40,6 +40,19 @@ def verify(path: str) -> list[Verified]:
     return found
 
 
+def refuse_damage(found: list[Verified]) -> None:
+    """End the command where something is damaged.
+
+    Raises:
+        UserError: there is damage among what was found.
+    """
+    if damaged := sum(item.damage is not None for item in found):
+        raise UserError(
+            f"{damaged} of {len(found)} damaged. Of a run, the same `olmoe-ft train` puts them aside and goes on from "
+            "what is whole; write any other folder again"
+        )
+
+
 def _is_run(folder: Path) -> bool:
     return (folder / "recipe.yaml").exists() or (folder / "checkpoints").is_dir()
 

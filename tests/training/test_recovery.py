@@ -8,6 +8,7 @@ import pytest
 from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.checkpoints.verify import verify
 from olmoe_ft.recipe import load_recipe
+from olmoe_ft.training.launch_record import Launch
 from olmoe_ft.training.recovery import find, put_misplaced_aside, recover
 from olmoe_ft.training.run_directory import RunDirectory
 
@@ -20,7 +21,9 @@ def run(recipe) -> RunDirectory:
     """A run of sixteen steps that was stopped behind its second checkpoint."""
     run = RunDirectory(recipe(STEPS))
     run.create()
-    run.record_launch()
+    run.record_launch(
+        Launch(processes=1, device="cpu", resumed_from=None, data={}, precision={}, changed=[], accepted={})
+    )
     lines = [json.dumps({"step": step}) + "\n" for step in (5, 8, 16, 16)]
     for step, records in ((8, 2), (16, 3)):
         folder = run.checkpoints.of_step(step)
