@@ -100,11 +100,16 @@ class EvaluationMixin(Trainer):
             self.model.train(training)
 
     def evaluation_loop(
-        self, dataloader: DataLoader, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> Any:
         assert isinstance(dataloader.batch_sampler, EvaluationBatches)
         self._sums = Sums(dataloader.batch_sampler.counted)
-        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         means = self.stage.close(self._sums.means(self.accelerator))
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
         return output

@@ -19,6 +19,8 @@ import torch
 from torch import nn
 
 import olmoe_ft
+from olmoe_ft.stages import STAGES
+from olmoe_ft.training.trainers import trainer_class
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 OUR_OWN_CALLS = (nn.Module, torch.autograd.Function)  # torch gives their `forward` and `backward` what our caller gave
@@ -36,7 +38,7 @@ def our_classes() -> list[type]:
         for kind in vars(importlib.import_module(module.name)).values():
             if isinstance(kind, type) and is_ours(kind):
                 found[f"{kind.__module__}.{kind.__qualname__}"] = kind
-    return list(found.values())
+    return [*found.values(), *map(trainer_class, STAGES)]
 
 
 def methods(kind: type) -> Iterator[tuple[type, str]]:
