@@ -1,4 +1,4 @@
-"""The command line: one short function a command. Heavy imports stand where they are used, so `--help` is instant."""
+"""The command line: one short function a command. Heavy imports are inside the commands, so `--help` is instant."""
 
 import json
 import sys
@@ -39,18 +39,18 @@ def train(
     recipe: RecipePath,
     overrides: Overrides = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew; a run of that name is kept as runs/<name>.before.")
+        bool, typer.Option("--fresh", help="Start over; a run of that name is kept as runs/<name>.before.")
     ] = False,
     accept: Annotated[
         list[str] | None,
         typer.Option(
-            help="Go on although this has changed: data, model, tokenizer, libraries, processes (several with commas). "
-            "code: read pickles that may run code.",
+            help="Continue although this has changed: data, model, tokenizer, libraries, processes (several with "
+            "commas). code: read pickles that may run code.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Train a recipe into runs/<name>/, going on from its newest whole checkpoint where it was stopped.
+    """Train a recipe into runs/<name>/, continuing from its newest whole checkpoint where it was stopped.
 
     Tracking, logging, saving, evaluation and the number of steps may change when it goes on.
 
@@ -144,7 +144,9 @@ def prepare(
 def launch(
     recipe: RecipePath,
     overrides: Overrides = None,
-    slurm: Annotated[bool, typer.Option("--slurm", help="As a job of SLURM; no other batch system is known.")] = False,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="As a SLURM job, the one batch system that is supported.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the job's file; submit nothing.")] = False,
     accelerate: Annotated[
         str | None,
@@ -168,7 +170,9 @@ def launch(
     olmoe-ft launch --slurm RECIPE --accelerate configs/accelerate/zero3.yaml --devices 8 --sbatch partition=gpu
     """
     if not slurm:
-        raise UserError("launch: say with --slurm that SLURM is to run it; on this computer, `olmoe-ft train` does")
+        raise UserError(
+            "launch: found no --slurm; add it to submit a SLURM job, or train on this computer with `olmoe-ft train`"
+        )
     loaded = load_recipe(recipe, overrides or ())
     from olmoe_ft.batch_job import make_job, show_job, submit_job
 

@@ -54,8 +54,8 @@ class Inputs:
 
     recipe: Recipe
     known_start: Recipe
-    """The recipe with files of a network that are there: where it goes on from a run that is to come, those from which
-    that run starts. Until then network and tokenizer are known from these."""
+    """The recipe with files of a network that are there: where it continues from a run that is to come, those from
+    which that run starts. Until then network and tokenizer are known from these."""
     config: "OlmoeConfig"
     tokenizer: "PreTrainedTokenizerBase"
     questions: list[Question] | None

@@ -58,7 +58,7 @@ class Start:
     checkpoint: str
     """The weights that every process loads."""
     resume: Path | None
-    """The checkpoint of this run to go on from; None where the run begins here."""
+    """The checkpoint of this run to continue from; None where the run begins here."""
     stands_on: dict[str, Any]
     """The circumstances, as they are written into checkpoints."""
     accepted: dict[str, str]
@@ -66,7 +66,7 @@ class Start:
 
 
 def run_stage(stage: Inputs | Finished, restart: Restart = GO_ON, aside: Path | None = None) -> Summary:
-    """Train one stage into its run directory, going on from its newest whole checkpoint where it has one.
+    """Train one stage into its run directory, continuing from its newest whole checkpoint where it has one.
 
     Args:
         stage: what the light phase has read or found.
@@ -160,7 +160,7 @@ def _look_around(session: Session, guard: LaunchGuard) -> Found:
 
 
 def _start(session: Session, resume: Path | None) -> Start:
-    """Have the base written, and compare what this launch stands on with what the checkpoint did."""
+    """Have the base written, and compare what this launch depends on with what the checkpoint did."""
     inputs, run, state = session.inputs, session.run, PartialState()
     recipe = inputs.recipe
     if state.is_main_process:

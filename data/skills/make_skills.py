@@ -1,4 +1,4 @@
-"""Writes the skills data set: small tasks whose answers a program can check, in a bare and a polite style.
+"""Writes the skills dataset: small tasks whose answers a program can check, in a bare and a polite style.
 
     python data/skills/make_skills.py [--to DIR]
 
@@ -56,7 +56,7 @@ def assistant(content: str) -> dict[str, str]:
 
 
 def held_out_row(skill: Skill, instance: Instance, rng: random.Random) -> dict:
-    """A prompt, its answer, and what may stand before and after the answer in each style."""
+    """A prompt, its answer, and what may come before and after the answer in each style."""
     prompt = rng.choice(skill.phrasings).format(**instance.fields)
     frames = {"bare": ["", ""], "polite": list(skill.polite)}
     return {"messages": [user(prompt)], "answer": instance.answer, "frames": frames, "skill": skill.name}
@@ -162,7 +162,7 @@ def write(path: Path, text: str) -> None:
 
 def main() -> None:
     """Writes all files into the folder named on the command line."""
-    parser = argparse.ArgumentParser(description="Writes the skills data set.")
+    parser = argparse.ArgumentParser(description="Writes the skills dataset.")
     parser.add_argument("--to", type=Path, default=HERE, metavar="DIR", help="default: the script's folder")
     folder = parser.parse_args().to
     (folder / "tokenizer").mkdir(parents=True, exist_ok=True)

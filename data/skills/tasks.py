@@ -1,6 +1,6 @@
 """The skills: how to draw a task, how to phrase it, and how a polite answer frames the bare one.
 
-Everything is small on purpose. Letters stand apart and digits are tokens of their own, so that a network of
+Everything is small on purpose. Letters are apart and digits are tokens of their own, so that a network of
 two million parameters learns the seven skills of SFT in minutes, and every answer can be checked by a program.
 An eighth is left for adapters to learn.
 """

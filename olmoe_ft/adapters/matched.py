@@ -34,7 +34,7 @@ def adapted_kinds(model: PeftModel) -> list[Kind]:
     kinds = {name: Kind(name, form) for name, form in requested.items()}
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
-            # a wrapper of a parameter stands where the module with the parameter stood, or another wrapper of it
+            # a wrapper of a parameter is in the place of the module with the parameter, or of another wrapper of it
             parameter = getattr(module, "parameter_name", None)
             place = plain_name(name) + (f".{parameter}" if parameter else "")
             factors = [*module.lora_A.parameters(), *module.lora_B.parameters()]

@@ -68,7 +68,8 @@ def merge(checkpoint: str, tokenizer: PreTrainedTokenizerBase, to: Path, dtype: 
         if HEAD in name or EMBEDDING in name
     ):
         raise UserError(
-            f"{path} adapts embedding or head, which this base has as one tensor: folded, one would change the other"
+            f"{path} adapts embedding or head, which are one tensor in this base, so it cannot be folded; use it as an "
+            "adapter, or train without these targets"
         )
     with whole_folder(to) as partial:
         write_config(network, base, partial, write_weights(adapted, source, partial, dtype))
@@ -134,7 +135,7 @@ class BaseWeights:
         found = {name: tensor.shape for name, tensor in state.items()}
         if wrong := sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name)):
             raise UserError(
-                f"{self.folder} does not hold the network of its config.json: {len(wrong)} tensors differ, first "
+                f"{self.folder} does not contain the network of its config.json: {len(wrong)} tensors differ, first "
                 f"{wrong[0]}: {_shape(found.get(wrong[0]))} there, {_shape(shapes.get(wrong[0]))} in the network"
             )
         return state

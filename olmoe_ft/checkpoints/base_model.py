@@ -33,7 +33,9 @@ def base_of(adapter: str) -> str:
         places += [str(folder.parent / "base"), str(folder.parents[1] / "base")]
     found = [place for place in places if Path(place).exists() or not Path(place).is_absolute()]
     if not found:
-        raise UserError(f"{adapter}: its base {named} is gone; an adapter is nothing without it")
+        raise UserError(
+            f"{adapter}: there is no {named}, its base; bring it back, or correct {BASE_KEY} in its adapter_config.json"
+        )
     if not (note := folder / NOTE).exists():
         return found[0]
     trained_on = json.loads(note.read_text())["fingerprint"]

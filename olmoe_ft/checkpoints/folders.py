@@ -102,5 +102,8 @@ def load_config(path: str) -> "OlmoeConfig":
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if not Path(path).exists():
             raise refusal(path, "model", error) from None
-        raise UserError(f"{path}: no model can be loaded from there ({one_line(error)})") from None
+        raise UserError(
+            f"{path}: no model can be loaded from there ({one_line(error)}); name a checkpoint folder, a run directory "
+            "or a Hub name"
+        ) from None
     raise UserError(f"{path}: its config.json has the model_type {kind!r}; this pipeline trains 'olmoe' only")

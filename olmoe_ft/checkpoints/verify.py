@@ -48,8 +48,8 @@ def refuse_damage(found: list[Verified]) -> None:
     """
     if damaged := sum(item.damage is not None for item in found):
         raise UserError(
-            f"{damaged} of {len(found)} damaged. Of a run, the same `olmoe-ft train` puts them aside and goes on from "
-            "what is whole; write any other folder again"
+            f"{damaged} of {len(found)} damaged. Of a run, the same `olmoe-ft train` puts them aside and continues "
+            "from what is whole; write any other folder again"
         )
 
 

@@ -72,7 +72,9 @@ def attach_adapter(base: OlmoeForCausalLM, path: str) -> PeftModel:
     check_wrapper(ParamWrapper)
     config = PeftConfig.from_pretrained(path)
     if getattr(config, "lora_bias", False) and not base.config.attention_bias:
-        raise UserError(f"{path}: an adapter with lora_bias cannot be folded into a base without biases")
+        raise UserError(
+            f"{path}: an adapter with lora_bias cannot be folded into a base without biases; train it without lora_bias"
+        )
     weights = {name: tensor.float() for name, tensor in load_peft_weights(path, device="cpu").items()}
     try:
         model = get_peft_model(base, config, low_cpu_mem_usage=True)

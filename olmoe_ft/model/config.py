@@ -158,7 +158,7 @@ class OlmoeConfig(PreTrainedConfig):
 
         function = callable(self.hidden_act) and not isinstance(self.hidden_act, type)
         if not function and self.hidden_act not in ACT2FN:
-            raise ValueError(f"hidden_act={self.hidden_act!r} is unknown; known are {', '.join(sorted(ACT2FN))}")
+            raise ValueError(f"hidden_act={self.hidden_act!r} is unknown; allowed: {', '.join(sorted(ACT2FN))}")
 
     def _validate_heads_and_experts(self) -> None:
         hidden, heads, key_heads = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
@@ -199,7 +199,7 @@ class OlmoeConfig(PreTrainedConfig):
             raise ValueError(f"rope_theta={theta!r} must be a number above 0")
         if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
             known = ", ".join(["default", *ROPE_INIT_FUNCTIONS])
-            raise ValueError(f"rope_scaling type={kind!r} is unknown; known are {known}")
+            raise ValueError(f"rope_scaling type={kind!r} is unknown; allowed: {known}")
         if kind in ("linear", "dynamic") and (not is_number(factor) or factor <= 1):
             raise ValueError(f"rope_scaling factor={factor!r} must be a number above 1 (type {kind!r})")
         try:

@@ -159,8 +159,8 @@ class OlmoeForCausalLM(OlmoePreTrainedModel, GenerationMixin):
             logits_to_keep: how many last positions get logits (0: all), or the positions themselves.
             num_logits_to_keep: its older name.
             **kwargs: for the loss `num_items_in_batch`, by which the sum over tokens is divided in the place of the
-                number of labels here, and `shift_labels` (B, S), labels that stand where they are predicted; and what
-                `OlmoeModel` takes.
+                number of labels here, and `shift_labels` (B, S), labels that are already where they are predicted; and
+                what `OlmoeModel` takes.
         Other arguments, outputs and errors: see `OlmoeModel`.
         """
         refuse_unknown(OlmoeForCausalLM.forward, kwargs, (*LOSS, *PACKING))

@@ -23,7 +23,7 @@ class PlanInputs:
     """What could be read of a stage.
 
     Attributes:
-        recipe: where it goes on from a run that is to come, with the files from which that run starts.
+        recipe: where it continues from a run that is to come, with the files from which that run starts.
         inputs: None where a part of them cannot be had.
         lacking: these parts.
         unreachable: why they, or the network's configuration, cannot be had; a sentence each.

@@ -1,4 +1,4 @@
-"""What stands in for memory and for GPU kernels while a step runs on fake tensors."""
+"""Substitutes for memory and for GPU kernels while a step runs on fake tensors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

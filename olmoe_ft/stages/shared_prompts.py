@@ -1,8 +1,8 @@
 """Preference pairs in one row without padding, chosen and rejected behind one copy of their prompt.
 
-The row of a pair is `prompt, chosen, rejected`. Both answers' positions go on from the prompt's; chosen sees prompt and
-itself, rejected the same prompt and itself (`model/attention_backends.py`: one segment
-of prompt and chosen, one of rejected). The prompt's last token predicts the first of either answer.
+The row of a pair is `prompt, chosen, rejected`. Both answers' positions continue from the prompt's. Chosen sees prompt
+and itself, rejected the same prompt and itself (`model/attention_backends.py`: one segment of prompt and chosen, one of
+rejected). The prompt's last token predicts the first of either answer.
 
 Shapes: P pairs, S positions of a padded row, T tokens of the packed row, N labels.
 """
@@ -17,7 +17,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 @dataclass
 class SharedPromptCollator(DataCollatorForPreference):
-    """TRL's batch of 2·P padded rows, with its tokens under `packed` as one row in which no token stands twice."""
+    """TRL's batch of 2·P padded rows, with its tokens under `packed` as one row in which no token is twice."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = super().torch_call(examples)
@@ -38,7 +38,7 @@ def pack_pairs(input_ids: Tensor, attention_mask: Tensor, completion_mask: Tenso
     lengths = attention_mask.sum(dim=1).tolist()
     prompts = (attention_mask * (1 - completion_mask)).sum(dim=1).tolist()
     tokens: list[Tensor] = []  # of each row those that are laid down: which of the padded batch's
-    wheres: list[Tensor] = []  # and where each of its tokens stands, the shared ones too
+    wheres: list[Tensor] = []  # and where each of its tokens is, the shared ones too
     done = 0
     for chosen in range(pairs):
         rejected, same = pairs + chosen, 0

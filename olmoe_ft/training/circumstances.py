@@ -1,4 +1,4 @@
-"""What a checkpoint stood on beside its own files, compared when a run goes on from it."""
+"""What a checkpoint depends on beside its own files, compared when a run continues from it."""
 
 import hashlib
 from importlib.metadata import version
@@ -25,7 +25,7 @@ def circumstances(
     start: str,
     processes: int,
 ) -> dict[str, Any]:
-    """What this launch stands on, as it is written into its checkpoints.
+    """What this launch depends on, as it is written into its checkpoints.
 
     Args:
         data: fingerprints of the training rows.
@@ -87,7 +87,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def compare(checkpoint: Path, now: dict[str, Any], steps: Steps, accept: frozenset[str]) -> dict[str, str]:
-    """Refuse to go on from a checkpoint of other circumstances, unless they are accepted by name.
+    """Refuse to continue from a checkpoint of other circumstances, unless they are accepted by name.
 
     Returns:
         what is another and accepted, for `run.json`.

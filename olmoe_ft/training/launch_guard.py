@@ -43,7 +43,7 @@ class LaunchGuard(TrainerCallback):
     def _gone(self) -> RunError:
         return RunError(
             f"{self.run.path} is not there any more: it was removed or moved while this launch trained; move it back, "
-            "and the same command goes on from its last checkpoint"
+            "and the same command continues from its last checkpoint"
         )
 
     @contextmanager

@@ -110,7 +110,9 @@ def config_values(file: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: no model configuration (not valid JSON: {error}); correct the file") from None
     if not isinstance(values, dict):
-        raise UserError(f"{file}: no model configuration (it holds no object); `olmoe-ft recipes` lists some")
+        raise UserError(
+            f"{file}: no model configuration (it holds no object); correct the file (`olmoe-ft recipes` lists some)"
+        )
     return values
 
 
@@ -132,7 +134,7 @@ def _config_of(file: str, values: dict[str, Any]) -> "OlmoeConfig":
 
 
 def with_start_of(recipe: Recipe, to_come: Sequence[Recipe]) -> Recipe:
-    """A stage that goes on from a run that is to come, with the files from which that run starts; else it as it is.
+    """A stage that continues from a run that is to come, with the files from which that run starts; else it as it is.
 
     Until that run has finished its network and its tokenizer are known from these.
 

@@ -34,7 +34,7 @@ class PrecomputedReferenceMixin(Trainer):
         raise NotImplementedError
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """Kept by TRL in the cache of the data set, for every later run of the same model on the same tokens.
+        """Kept by TRL in the cache of the dataset, for every later run of the same model on the same tokens.
 
         TRL's own key changes with every training argument and with the adapter's seed, does not change with the length
         that pairs are cut to, and under ZeRO-3 hashes shards. Here it is the start's weights, the tokens (so data,

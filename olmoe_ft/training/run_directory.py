@@ -62,7 +62,7 @@ class RunDirectory:
             (place for place in (self.path, *self.path.parents) if place.exists() and not place.is_dir()), None
         )
         if taken is not None:
-            raise UserError(f"{taken} is a file, and {self.path}/ is to be a folder; move it away")
+            raise UserError(f"{taken} is a file, and {self.path}/ must be a folder; move it away")
         for place in (self.path, *self.path.parents):
             if place.is_symlink() and not place.exists():
                 raise UserError(
@@ -208,7 +208,7 @@ class RunDirectory:
             raise self._unwritable(error) from None
 
     def record_launch(self, launch: Launch) -> None:
-        """Add to `run.json` what this run stood on, once for each launch that worked on it."""
+        """Add to `run.json` what this run depends on, once for each launch that worked on it."""
         content = {"launches": [*self._recorded(), launch.as_dict()]}
         write_text(self.launches, to_json(content, indent=2) + "\n")
 
@@ -217,7 +217,7 @@ class RunDirectory:
         return launches if isinstance(launches, list) else []
 
     def copy_records(self, folder: Path) -> None:
-        """Into a checkpoint: a run that goes on from there has these records."""
+        """Into a checkpoint: a run that continues from there has these records."""
         if self.metrics.exists():
             shutil.copyfile(self.metrics, folder / self.metrics.name)
 

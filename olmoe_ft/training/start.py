@@ -18,7 +18,7 @@ from olmoe_ft.training.run_directory import RunDirectory
 
 
 def needs_base(recipe: Recipe) -> bool:
-    """Whether the starting weights stand nowhere as a plain checkpoint: random ones, or an adapter to be merged."""
+    """Whether no plain checkpoint has the starting weights: they are random, or an adapter has to be merged."""
     return recipe.model.path is None or is_adapter(resolve_checkpoint(recipe.model.path))
 
 
@@ -45,7 +45,7 @@ def write_base(
 
     Args:
         config: of random weights.
-        begins: whether the run begins here, rather than going on from a checkpoint. Then an adapter is merged again,
+        begins: whether the run begins here, rather than continuing from a checkpoint. Then an adapter is merged again,
             since it may be another one by now.
     """
     if not needs_base(recipe):

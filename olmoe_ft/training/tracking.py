@@ -26,7 +26,7 @@ from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.wandb_mode import ORDER, REACH, Choice, Mode, choose, server, wandb_settings, why_unreachable
 
 FINISH = 30.0  # seconds to send what is left at the end; the rest stays on disk for `wandb sync`
-PATIENCE = FINISH + 10.0  # seconds for wandb's own process to do what it is told
+PATIENCE = FINISH + 10.0  # seconds for wandb's own process to do what it is asked
 TEAR_DOWN = 5.0
 ID = re.compile("[a-z0-9]{8}")
 START = 10.0  # seconds in which `auto` is online or goes offline
@@ -143,7 +143,7 @@ def _wandb_run(mode: Any, recipe: Recipe, run: RunDirectory) -> Any:
 
 
 def _tear_down() -> None:
-    """Let go of wandb's own process, which is another program: it may be gone, or stand still and never answer."""
+    """Let go of wandb's own process, which is another program: it may be gone, or hang and never answer."""
     if why_no_answer(wandb.teardown, TEAR_DOWN) is None:
         return
     for process in psutil.Process().children():

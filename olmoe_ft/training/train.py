@@ -40,7 +40,7 @@ def train(trainer: OlmoeTrainer, run: RunDirectory, resume: Path | None, evaluat
     """Train, and save what becomes `final/`.
 
     Args:
-        resume: the checkpoint to go on from; None begins at step 0.
+        resume: the checkpoint to continue from; None begins at step 0.
         evaluates: whether there are evaluation rows to look at when it has trained.
     Raises:
         NotFinite: a number was not finite; what it was is in the records.

@@ -95,7 +95,7 @@ def build_trainer(
 
     Args:
         probe_file: where the probe of the routers' drift is kept.
-        places_of: where the rows of a batch stand in their sources.
+        places_of: where the rows of a batch are in their sources.
     Raises:
         UserError: the start has weights that are not finite, the adapter does not match the model, or the router
             losses can change no weight that is trained.

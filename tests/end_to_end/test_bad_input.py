@@ -376,7 +376,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         lambda: file_at("f", ["merge", "configs", "--to", "f/there"]),
         "f is a file, so there can be no folder",
     ),
-    ("runs is a file", lambda: file_at("runs", ["train", SFT]), "runs is a file, and runs/tiny-sft/ is to be a folder"),
+    ("runs is a file", lambda: file_at("runs", ["train", SFT]), "runs is a file, and runs/tiny-sft/ must be a folder"),
     (
         "runs leads nowhere",
         lambda: linked_runs("/nowhere", SFT),

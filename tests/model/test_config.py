@@ -22,7 +22,7 @@ IMPOSSIBLE = [
     ({"num_hidden_layers": -2}, "num_hidden_layers=-2"),
     ({"num_hidden_layers": 2.5}, "num_hidden_layers=2.5"),
     ({"max_position_embeddings": 0}, "max_position_embeddings=0"),
-    ({"hidden_act": "swish2"}, "hidden_act='swish2' is unknown; known are .*silu"),
+    ({"hidden_act": "swish2"}, "hidden_act='swish2' is unknown; allowed: .*silu"),
     ({"rms_norm_eps": 0.0}, "rms_norm_eps=0.0"),
     ({"initializer_range": -0.1}, "initializer_range=-0.1"),
     ({"attention_dropout": 1.0}, "attention_dropout=1.0"),
@@ -47,7 +47,7 @@ IMPOSSIBLE = [
     ({"bos_token_id": -5}, "bos_token_id=-5"),
     ({"eos_token_id": [2, 2.5]}, r"eos_token_id=\[2, 2.5\]"),
     ({"head_dim": 64}, "head_dim=64 must be hidden_size / num_attention_heads = 128"),
-    ({"rope_scaling": {"type": "cubic", "factor": 2.0}}, "type='cubic' is unknown; known are default, linear, dynamic"),
+    ({"rope_scaling": {"type": "cubic", "factor": 2.0}}, "type='cubic' is unknown; allowed: default, linear, dynamic"),
 ]
 
 

@@ -6,7 +6,7 @@ method `_activate_lora`. Here that method of each wrapper is replaced by one tha
 that time, and `autograd.py` multiplies them. The rest of the wrapper stays PEFT's, and so do the adapter's files.
 
 `OlmoeSparseMoeBlock.forward` asks for it, whoever attached the adapter. PEFT is not imported: the network works without
-it. `_activate_lora` is private, so another PEFT may do without it: that is refused, and never folded in silence.
+it. `_activate_lora` is private, so another PEFT may do without it: that is refused, and never folded silently.
 """
 
 from collections.abc import Iterator, Sequence

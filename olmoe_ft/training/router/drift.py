@@ -128,6 +128,6 @@ def probe_batch(trainer: Trainer, tokens: Tokens) -> dict[str, Tensor]:
         name: pad_sequence(rows, batch_first=True, padding_value=pad_token_id if name == "input_ids" else 0)
         for name, rows in columns.items()
     }
-    if not probe["counted"].any():  # the answers stand behind the cut: their prompts show the drift too
+    if not probe["counted"].any():  # the answers are behind the cut: their prompts show the drift too
         probe["counted"] = pad_sequence(visible, batch_first=True).bool()
     return probe

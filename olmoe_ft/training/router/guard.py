@@ -63,7 +63,7 @@ def check_reach(model: PreTrainedModel | PeftModel, router: Router) -> None:
         raise UserError(f'router.train: found "{router.train}", but no router\'s weight is trained')
     if (coefficients := _coefficients(router)) and not moved:
         raise UserError(
-            f"{coefficients}, but no trained weight lies before a router, so the router losses can change nothing: "
+            f"{coefficients}, but no trained weight comes before a router, so the router losses can change nothing: "
             "train more (router.train: full, lora.attention: true) or set both coefficients to 0"
         )
     experts = model.config.num_experts
@@ -80,7 +80,7 @@ def reach_of_frozen_routers(model: nn.Module, router: Router) -> str | None:
     if router.train != "frozen" or not coefficients:
         return None
     parts = ", ".join(f"{part} ({count:,} weights)" for part, count in moved_weights(model).items())
-    return f"the routers are frozen and {coefficients}: the router losses still move what lies before them, {parts}"
+    return f"the routers are frozen and {coefficients}: the router losses still move what comes before them, {parts}"
 
 
 class GradientGuard:
@@ -88,7 +88,7 @@ class GradientGuard:
 
     The logits that leave each mixture of experts are replaced by a view of themselves, inside whatever checkpoints the
     layer: only the router losses use the view, the routing has used the original. So a logit that was detached on its
-    way, in the layer or after it, is told from one that is alive, in a recomputed layer too.
+    way, in the layer or after it, differs from one that is alive, in a recomputed layer too.
     """
 
     def __init__(self, model: nn.Module, layers: nn.ModuleList, router: Router) -> None:

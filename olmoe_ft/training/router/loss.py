@@ -18,7 +18,7 @@ from olmoe_ft.training.scoring import Heard, network_of
 
 
 class RouterLossMixin(CarriedMixin):
-    """Stands before a TRL trainer among the bases: `loss = task loss + router losses`, the same for any machine shape.
+    """Comes before a TRL trainer among the bases: `loss = task loss + router losses`, the same for any machine shape.
 
     TRL's own auxiliary term must be off (`router_aux_loss_coef=0`). Evaluation returns the task loss alone.
 

@@ -57,7 +57,7 @@ class LoadMap:
         self.canvas, self.axes = FigureCanvasAgg(figure), figure.subplots()
         self.image = draw_load(self.axes, np.zeros((layers, experts)), "expert load at step 0")
         self.canvas.draw()
-        figure.set_layout_engine("none")  # where things stand is settled
+        figure.set_layout_engine("none")  # the positions are settled
 
     def pixels(self, load: np.ndarray, step: int) -> np.ndarray:
         """A load of (layers, experts) as a picture (height, width, RGBA)."""

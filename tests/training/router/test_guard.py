@@ -112,7 +112,7 @@ def test_a_frozen_everything_stops_before_the_first_step(make_trainer):
     trainer = make_trainer(Case(), "router.train=frozen")
     for name, weight in trainer.model.named_parameters():
         weight.requires_grad_("lm_head" in name or "layers.1.mlp.experts" in name)
-    with pytest.raises(RecipeError, match="no trained weight lies before a router"):
+    with pytest.raises(RecipeError, match="no trained weight comes before a router"):
         check_reach(trainer.model, trainer.router)
 
 
@@ -148,7 +148,7 @@ def test_frozen_routers_say_what_the_term_can_still_move(make_trainer):
     # rank 2: four projections 32 -> 32 in 2 layers; the experts of layer 0: 8 x (2 factors of gate_up and of down)
     attention, experts = 2 * 4 * 2 * (32 + 32), 8 * 2 * ((32 + 32) + (16 + 32))
     assert sentence == (
-        "the routers are frozen and router.load_balancing_coef is 0.5: the router losses still move what lies before "
+        "the routers are frozen and router.load_balancing_coef is 0.5: the router losses still move what comes before "
         f"them, attention ({attention:,} weights), experts ({experts:,} weights)"
     )
     assert reach_of_frozen_routers(trainer.model, trainer.router.model_copy(update={"load_balancing_coef": 0})) is None
