@@ -26,10 +26,10 @@ def test_machines_of_another_size():
     assert on_nodes(TWO, 8, None) == replace(TWO, processes=8)
     assert on_nodes(TWO, None, 3) == replace(TWO, processes=6, nodes=3)
     assert on_nodes(replace(TWO, processes=16, nodes=2), None, 4) == replace(TWO, processes=32, nodes=4)
-    with pytest.raises(RecipeError, match="--devices 9: .* give a multiple of 2"):
+    with pytest.raises(RecipeError, match="--devices: found 9 for 2 nodes; allowed: multiples of 2"):
         on_nodes(TWO, 9, 2)
     for one in (Machine("gpu", 1), Machine("cpu", 2, gpu=False)):
-        with pytest.raises(RecipeError, match="yaml is for one process, and 2 are asked for"):
+        with pytest.raises(RecipeError, match="--devices: found 2, but .*yaml is for one process"):
             on_nodes(one, 2, None)
 
 

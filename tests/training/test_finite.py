@@ -82,7 +82,7 @@ def test_such_weights_are_not_saved(make_trainer, tmp_path):
     trainer = make_trainer(Case())
     with torch.no_grad():
         trainer.network.model.layers[1].mlp.experts.gate_up_proj[3, 20, 1] = math.inf  # I = 16: of `up`
-    with pytest.raises(NotFinite, match=r"not saved: model\.layers\.1\.mlp\.experts\.3\.up_proj\.weight\."):
+    with pytest.raises(NotFinite, match=r"nothing is saved: model\.layers\.1\.mlp\.experts\.3\.up_proj\.weight\."):
         trainer.save_model(str(tmp_path / "final"))
     assert not (tmp_path / "final").exists()
 

@@ -112,7 +112,9 @@ def test_what_was_killed_before_its_first_step_is_replaced(run, steps):
 def test_a_disk_error_of_a_rust_library_is_the_system_s(run, tmp_path):
     """safetensors raises no OSError: the code is in its text, the folder is the run's."""
     full = tmp_path / "a" / "file"
-    with pytest.raises(RecipeError, match=r"^runs/pipe/sft: .*\(os error 20\).*; a file is where a folder should be"):
+    with pytest.raises(
+        RecipeError, match=r"^runs/pipe/sft: .*\(os error 20\).*; there is a file where a folder should be"
+    ):
         (tmp_path / "a").touch()
         end_with(run, lambda: save_file({"x": torch.zeros(1)}, full))
 
