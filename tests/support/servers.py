@@ -1,5 +1,6 @@
 """Servers on this machine that answer as a network goes wrong: with one status, or never."""
 
+import gzip
 import json
 import socket
 import threading
@@ -48,11 +49,38 @@ def closed() -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
 
 
-class _Wandb(BaseHTTPRequestHandler):
+class WandbServer(ThreadingHTTPServer):
     """As much of W&B's server as a run needs to start and to send its records."""
 
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _WandbHandler)
+        self.streamed: list[dict] = []
+        """What was sent of a run's files, in order."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def history(self) -> list[dict]:
+        """The records that were logged."""
+        parts = [
+            sent["files"]["wandb-history.jsonl"]
+            for sent in self.streamed
+            if "wandb-history.jsonl" in (sent.get("files") or {})
+        ]
+        return [json.loads(line) for part in parts for line in part["content"]]
+
+
+class _WandbHandler(BaseHTTPRequestHandler):
+    server: WandbServer
+
     def do_POST(self) -> None:
-        query = self.rfile.read(int(self.headers.get("content-length") or 0)).decode(errors="replace")
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        query = body.decode(errors="replace")
+        if self.path.endswith("/file_stream"):
+            self.server.streamed.append(json.loads(query))
         project = {"id": "p", "name": "p", "entity": {"id": "e", "name": "e"}}
         bucket = {"id": "b", "name": "b", "displayName": "b", "config": "{}", "historyLineCount": 0, "project": project}
         data: dict[str, object] = {}
@@ -73,9 +101,9 @@ class _Wandb(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def wandb_server() -> Iterator[ThreadingHTTPServer]:
+def wandb_server() -> Iterator[WandbServer]:
     """A server for W&B; `shutdown` and `server_close` end it early."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Wandb)
+    server = WandbServer()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()

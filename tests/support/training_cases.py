@@ -122,3 +122,24 @@ def recipe_of(case: Case, folder: Path) -> dict[str, Any]:
     if case.form == "lora":  # both factors random, so that both have a gradient
         recipe["lora"] = {"r": 2, "alpha": 4, "attention": True, "experts": True, "init_lora_weights": False}
     return recipe
+
+
+def without_answers_at_first(trainer: Any) -> None:
+    """Give the rows of the first training step no answer."""
+    collate, make_loader, seen = trainer.data_collator, trainer.get_train_dataloader, []
+
+    def without(rows: Any) -> Any:
+        batch = collate(rows)
+        seen.append(batch)
+        if len(seen) <= MICRO_BATCHES:
+            batch |= {"labels": batch["labels"].fill_(-100), "places": batch["places"][:0]}
+        return batch
+
+    def loader() -> Any:
+        trainer.data_collator = without
+        try:
+            return make_loader()
+        finally:
+            trainer.data_collator = collate
+
+    trainer.get_train_dataloader = loader

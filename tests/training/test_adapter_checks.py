@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.training_cases import Case
+from support.training_cases import Case, without_answers_at_first
 from transformers import TrainerCallback
 
 from olmoe_ft.recipe import RecipeError
@@ -58,18 +58,7 @@ class Forgetful(dict):
 
 def test_a_step_without_answers_is_not_judged(make_trainer):
     trainer = make_trainer(LORA, USUAL, "router.load_balancing_coef=0", "router.z_loss_coef=0")
-    collate, seen = trainer.data_collator, []
-
-    def without_answers_at_first(rows):
-        batch = collate(rows)
-        seen.append(None)
-        if len(seen) <= LORA.micro_batches:
-            batch |= {"labels": batch["labels"].fill_(-100), "places": batch["places"][:0]}
-        return batch
-
-    trainer.remove_callback(trainer._drift)  # its probe is made by the same collator
-    trainer._drift.record_if_due = lambda tokens: {}
-    trainer.data_collator = without_answers_at_first
+    without_answers_at_first(trainer)
     trainer.train()
     assert trainer.state.global_step == 2 and checks(trainer).learns
 

