@@ -121,6 +121,11 @@ class OlmoeDPOTrainer(
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         return dataset  # token ids already
 
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """Of the padded batch: TRL asks before our head is in place, and its own takes no `packed`."""
+        padded = {name: value for name, value in inputs.items() if name != "packed"}
+        return super().compute_ref_log_probs(model, padded)
+
     def counts_of(self, inputs: dict[str, Tensor]) -> Counts:
         chosen, rejected = (int(mask.sum()) for mask in inputs["completion_mask"][:, 1:].chunk(2))
         pairs = len(inputs["completion_mask"]) // 2
