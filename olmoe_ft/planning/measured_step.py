@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from olmoe_ft.checkpoints.peft_names import is_factor
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.experts.gradient_memory import MAPPED
 from olmoe_ft.objective import RouterObjective, Routing
@@ -88,7 +89,7 @@ class _Step:
                 allocate(model)
         self.trained = [weight for weight in self.policy.parameters() if weight.requires_grad]
         parameters = list(self.policy.parameters())
-        adapters = [value for name, value in self.policy.named_parameters() if "lora_" in name]
+        adapters = [value for name, value in self.policy.named_parameters() if is_factor(name)]
         layers = self.backbone.layers
         self._checkpoint(self.arguments.gradient_checkpointing)
         working = self._working(self._forward_and_backward)

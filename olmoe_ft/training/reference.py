@@ -9,6 +9,7 @@ from datasets.fingerprint import Hasher
 from transformers import Trainer, TrainerCallback
 
 from olmoe_ft.checkpoints.base_model import fingerprint
+from olmoe_ft.checkpoints.peft_names import ADAPTER
 from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.recipe import UserError
 from olmoe_ft.stages import Stage
@@ -60,7 +61,7 @@ class ReferenceCheck(TrainerCallback):
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         adapters = getattr(trainer.model, "peft_config", {})
-        self.initialisation = adapters["default"].init_lora_weights if adapters else None
+        self.initialisation = adapters[ADAPTER].init_lora_weights if adapters else None
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step or self.initialisation is False:
