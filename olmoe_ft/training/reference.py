@@ -71,7 +71,7 @@ class ReferenceCheck(TrainerCallback):
 
     def _check(self, index: int) -> None:
         found = self._metrics_of(index)
-        for answer in ("chosen", "rejected"):
+        for answer in (answer for answer in ("chosen", "rejected") if f"rewards/{answer}" in found):
             reward, allowed = found[f"rewards/{answer}"], self._allowed(found[f"logps/{answer}"])
             if not abs(reward) <= allowed:
                 raise UserError(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
+import torch
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -152,17 +153,23 @@ def label_places(labels: Tensor) -> Tensor:
 class Heard:
     """A network whose outputs are kept, since TRL's `compute_loss` returns the loss alone.
 
-    Args:
-        more: further arguments of each call.
+    Attributes:
+        outputs: of every call, in order.
+        trained: of those with gradient, which have the router logits too.
     """
 
-    def __init__(self, model: Callable[..., Any], **more: Any) -> None:
-        self.model, self.more = model, more
+    def __init__(self, model: Callable[..., Any]) -> None:
+        self.model = model
         self.outputs: list[Any] = []
+        self.trained: list[Any] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.outputs.append(self.model(*args, **kwargs, **self.more))
-        return self.outputs[-1]
+        gradient = torch.is_grad_enabled()
+        output = self.model(*args, **kwargs, **({"output_router_logits": True} if gradient else {}))
+        self.outputs.append(output)
+        if gradient:
+            self.trained.append(output)
+        return output
 
 
 def drop_trl_head(model: PreTrainedModel | PeftModel) -> None:

@@ -54,14 +54,14 @@ class RouterLossMixin(CarriedMixin):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if not self.model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        heard = Heard(model, output_router_logits=True)
+        heard = Heard(model)
         task_loss = super().compute_loss(heard, inputs, num_items_in_batch=num_items_in_batch)
-        router_logits = heard.outputs[0].router_logits  # of the pass that has a gradient; metrics may take a second
+        [scores] = heard.trained  # TRL may run others without gradient, for its metrics
         seen = inputs.get("packed", inputs)  # what the network saw
         self.work.add(seen)
         mask = counted_tokens(seen, self.router.tokens, self.processing_class.pad_token_id)
         with torch.set_grad_enabled(bool(self.router_objective)):  # without coefficients it is only looked at
-            routing = Routing.of(router_logits, self.backbone.config.num_experts_per_tok, mask)
+            routing = Routing.of(scores.router_logits, self.backbone.config.num_experts_per_tok, mask)
         if self._guard is not None:
             self._guard.counted |= bool(routing.tokens)
         terms = self.router_objective.terms(routing, self._balance_group.counts(routing))
