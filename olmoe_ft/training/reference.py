@@ -1,6 +1,5 @@
 """The reference of a stage that has one: its log-probabilities computed ahead, moved, and checked against the start."""
 
-import math
 from typing import Any
 
 import torch
@@ -75,10 +74,10 @@ class ReferenceCheck(TrainerCallback):
             reward, allowed = found[f"rewards/{answer}"], self._allowed(found[f"logps/{answer}"])
             if not abs(reward) <= allowed:
                 raise UserError(
-                    f"the reference of DPO is not the model that training starts from: before the first step the "
-                    f"reward of the {answer} answer of row {index} is {reward:.3g} instead of 0 (up to {allowed:.1g}), "
-                    f"so the loss is not {math.log(2):.4f}. Start from the run of the SFT stage (model.path); if the "
-                    "log-probabilities were kept from before, set training.precompute_ref_log_probs to false"
+                    f"the reference is not the model that training starts from: before the first step the reward of "
+                    f"the {answer} answer of row {index} is {reward:.3g} instead of 0 (up to {allowed:.1g}). Start from "
+                    "the run of the stage before (model.path); if the log-probabilities were kept from before, set "
+                    "training.precompute_ref_log_probs to false"
                 )
 
     def _metrics_of(self, index: int) -> dict[str, float]:

@@ -48,7 +48,7 @@ def test_the_model_before_sft_as_reference_stops_the_run(make_trainer):
     torch.manual_seed(1)
     other = OlmoeForCausalLM(trainer.model.config)
     trainer.ref_model.load_state_dict(other.state_dict())
-    with pytest.raises(RecipeError, match="the reference of DPO is not the model that training starts from.*row 0 is"):
+    with pytest.raises(RecipeError, match="the reference is not the model that training starts from.*row 0 is"):
         trainer.train()
     assert trainer.state.global_step == 0
 
@@ -68,7 +68,7 @@ def test_an_adapter_that_is_not_merged_before_dpo_stops_the_run(make_trainer):
     for name, weight in trainer.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
-    with pytest.raises(RecipeError, match="Start from the run of the SFT stage"):
+    with pytest.raises(RecipeError, match="Start from the run of the stage before"):
         trainer.train()
 
 
