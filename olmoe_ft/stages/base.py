@@ -101,6 +101,10 @@ class Stage(ABC):
         """Whether the reference is a second model in memory. With adapters it is the policy with its adapters off."""
         return self.computes_reference(arguments) and lora is None
 
+    def reference_settings(self, arguments: TrainerArguments) -> tuple[Any, ...]:
+        """What the reference's log-probabilities depend on beside its weights and the rows."""
+        return (arguments.max_length,)
+
     def why_not_shared(self, attn_implementation: str) -> str | None:
         """Why the sequences of a row each compute their prompt though they could share it; None where they do."""
         return None

@@ -81,6 +81,9 @@ class DPO(Stage):
                     f"found {shown(found)}; stage {self.name} learns only from `chosen` and `rejected`; remove it",
                 )
 
+    def reference_settings(self, arguments: TrainerArguments) -> tuple[Any, ...]:
+        return arguments.max_length, arguments.truncation_mode, arguments.ld_alpha
+
     def why_not_shared(self, attn_implementation: str) -> str | None:
         if attn_implementation == "sdpa":
             return None

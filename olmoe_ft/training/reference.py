@@ -41,7 +41,7 @@ class PrecomputedReferenceMixin(Trainer):
         template and tokenizer) and what else log-probabilities depend on.
         """
         self.drop_trl_heads()  # TRL comes here in its `__init__`, when it has just put them there
-        settings = self.args.max_length, self.args.truncation_mode, self.args.ld_alpha, str(self.model.dtype)
+        settings = *self.stage.reference_settings(self.args), str(self.model.dtype)
         self._precompute_model_hash = Hasher.hash((fingerprint(self.start), settings))
         tokens = tokens_hash(dataset, self.stage.columns())
         return super()._precompute_ref_logps(
@@ -75,9 +75,9 @@ class ReferenceCheck(TrainerCallback):
             if not abs(reward) <= allowed:
                 raise UserError(
                     f"the reference is not the model that training starts from: before the first step the reward of "
-                    f"the {answer} answer of row {index} is {reward:.3g} instead of 0 (up to {allowed:.1g}). Start from "
-                    "the run of the stage before (model.path); if the log-probabilities were kept from before, set "
-                    "training.precompute_ref_log_probs to false"
+                    f"the {answer} answer of row {index} is {reward:.3g} instead of 0 (up to {allowed:.1g}). Start "
+                    "from the run of the stage before (model.path); if the log-probabilities were kept from before, "
+                    "set training.precompute_ref_log_probs to false"
                 )
 
     def _metrics_of(self, index: int) -> dict[str, float]:
