@@ -31,3 +31,14 @@ def seeded():
     import torch
 
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests launch runs go first: a long one that begins last would keep one worker while others rest."""
+    launching = ("benchmarks", "end_to_end", "planning", "training")
+    items.sort(key=lambda item: launching.index(folder) if (folder := _folder(item)) in launching else len(launching))
+
+
+def _folder(item: pytest.Item) -> str:
+    """The folder of `tests/` that a test is in."""
+    return item.path.relative_to(Path(__file__).parent).parts[0]
