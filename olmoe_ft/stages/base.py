@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from olmoe_ft.data.length import Length
     from olmoe_ft.data.rows import Reading
     from olmoe_ft.recipe.options.given import Given
+    from olmoe_ft.recipe.wording import Problem
 
 TrainerArguments = Any  # TRL's configuration of a stage: `SFTConfig`, `DPOConfig`, ...
-Problem = tuple[str, str]  # the key of a recipe, and what is wrong with it or what it does not do
 
 
 class Metric(NamedTuple):
@@ -46,6 +46,7 @@ class Stage(ABC):
     name: ClassVar[str]
     """As `stage:` in a recipe."""
     title: ClassVar[str]
+    """As it is said in a sentence."""
     trl: ClassVar[str]
     """TRL's name: "SFT" of `SFTConfig`, `SFTTrainer` and `trainer/sft_config.py`."""
     unit: ClassVar[str]

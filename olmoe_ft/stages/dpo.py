@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from olmoe_ft.stages.base import Metric, Problem, Stage, TrainerArguments
+from olmoe_ft.stages.base import Metric, Stage, TrainerArguments
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from olmoe_ft.data.rows import Reading, RowError
     from olmoe_ft.data.tokens import Tokens
     from olmoe_ft.recipe.options.given import Given
+    from olmoe_ft.recipe.wording import Problem
 
 OPTIONS = {
     "loss_type": "the loss of the task, or a list of losses that are summed",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from olmoe_ft.stages.base import Metric, Packing, Problem, Stage, TrainerArguments
+from olmoe_ft.stages.base import Metric, Packing, Stage, TrainerArguments
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from olmoe_ft.data.rows import Reading, RowError
     from olmoe_ft.data.tokens import Tokens
     from olmoe_ft.recipe.options.given import Given
+    from olmoe_ft.recipe.wording import Problem
 
 LARGEST_EXPONENT = 700  # of a double
 
