@@ -27,8 +27,7 @@ def _of_source(source: SourceAudit, audit: Audit) -> Iterator[str]:
     if source.doubtful:
         yield (
             f"keys that were not read but may matter: {first_keys(source.doubtful)}; rename those to read with "
-            "`columns`, and "
-            "list those to leave out in `ignore`"
+            "`columns`, and list those to leave out in `ignore`"
         )
     for reason, count in source.dropped.items():
         yield f"{share(count)} are dropped: {reason}"

@@ -294,8 +294,8 @@ def test_adapters_of_other_kinds_than_ours_merge_too(tmp_path, tokenizer, option
 
 
 @pytest.mark.parametrize(("tied", "options", "says"), [
-    (True, {"target_modules": ["lm_head"]}, "adapts embedding or head, which this base has as one tensor"),
-    (True, {"target_modules": ["embed_tokens"]}, "adapts embedding or head, which this base has as one tensor"),
+    (True, {"target_modules": ["lm_head"]}, "adapts embedding or head, which are one tensor in this base"),
+    (True, {"target_modules": ["embed_tokens"]}, "adapts embedding or head, which are one tensor in this base"),
     (False, {"target_modules": ["q_proj"], "lora_bias": True}, "lora_bias cannot be folded into a base without biases"),
     (False, {"target_modules": ["q_proj"], "trainable_token_indices": [3, 4]}, "cannot be folded"),
 ])  # fmt: skip

@@ -245,7 +245,7 @@ def test_plan_names_the_fastest_shape_that_fits(workspace):
 def test_an_answer_beyond_max_length_leaves_nothing_to_train_on(workspace):
     result = olmoe_ft(workspace, "train", SFT, *SHORT, "training.max_length=4", "name=short")
     assert result.returncode == 2
-    assert "900 of 900 rows would teach nothing" in result.stderr and "Traceback" not in result.stderr
+    assert "900 of 900 rows have nothing to learn" in result.stderr and "Traceback" not in result.stderr
     assert not (workspace / "runs/short").exists()
 
 

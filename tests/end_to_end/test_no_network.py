@@ -62,7 +62,7 @@ def test_a_hub_without_answer_is_said_once_and_not_waited_for(workspace, server,
         ),
         (answering(403, X_Error_Code="GatedRepo"), "own/er: the dataset is gated; ask for access at http://127"),
         (answering(404, X_Error_Code="RevisionNotFound"), "own/er: the dataset on the Hub has no such revision"),
-        (answering(404), "answers, but not as the Hub does (Client error '404 Not Found'"),
+        (answering(404), "answers, but not like the Hub (Client error '404 Not Found'"),
     ],
     ids=["no such name", "gated", "no such revision", "another server"],
 )
@@ -91,7 +91,7 @@ def test_a_mistake_in_local_files_is_said_without_a_look_at_the_network(workspac
     with silent() as url:
         overrides = ["data.train.0.path=gone.jsonl", "model.tokenizer=own/er"]
         code, lines = run(workspace, "train", SFT, *overrides, HF_ENDPOINT=url)
-    assert code == 2 and len(lines) == 1 and "gone.jsonl does not exist" in lines[0]
+    assert code == 2 and len(lines) == 1 and "gone.jsonl: there is no such file" in lines[0]
 
 
 def test_weights_that_are_not_in_the_cache_are_missed_before_anything_is_written(workspace):

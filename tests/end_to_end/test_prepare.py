@@ -107,14 +107,14 @@ def test_benchmark_questions_in_training_are_found_by_the_command(workspace):
     (workspace / "bench.jsonl").write_text(json.dumps({"question": "Say hi.", "answer": "Hi"}) + "\n")
     done = olmoe_ft(workspace, "prepare", "x.yaml", "data.decontaminate_against=[bench.jsonl]")
     assert done.returncode == 0, done.stderr
-    assert "8 of 16 rows (50.0%) hold questions of bench.jsonl (1 of 1 were found;" in done.stdout
+    assert "8 of 16 rows (50.0%) contain questions of bench.jsonl (1 of 1 were found;" in done.stdout
 
 
 @pytest.mark.parametrize("folder", ["file/kept", "file"])
 def test_a_folder_that_cannot_hold_rows_is_one_sentence(workspace, folder):
     (workspace / "file").write_text("")
     done = olmoe_ft(workspace, "prepare", "x.yaml", "--to", folder)
-    assert done.returncode == 2 and "set data.cache to a folder on a disk with room" in done.stderr
+    assert done.returncode == 2 and "set data.cache to a folder on a disk with free space" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -82,7 +82,7 @@ def test_one_process_is_saved_and_goes_on_to_the_same_weights(workspace):
     assert launch.ends() == 75, launch.output
     step = launch.steps()
     assert launch.output.splitlines()[-1] == (
-        f"stopped by SIGUSR1 in step {step} of {STEPS}; runs/one/checkpoints/checkpoint-{step} is whole; "
+        f"stopped by SIGUSR1 in step {step} of {STEPS}; runs/one/checkpoints/checkpoint-{step} is complete; "
         "the same command continues from there"
     )
     assert not (launch.run / "summary.json").exists() and not (launch.run / "final").exists()

@@ -12,7 +12,7 @@ from support import REPOSITORY
 from support.training_cases import Case, recipe_of, write_start
 
 from olmoe_ft import pipeline
-from olmoe_ft.planning.plan import make_plan
+from olmoe_ft.planning.plan import make_plans
 from olmoe_ft.recipe import Recipe, load_recipe
 from olmoe_ft.recipe.schema import Answers, Benchmark, Data, Lora, Model, Router, Section, Source, Tracking
 
@@ -169,7 +169,7 @@ def read(tmp_path_factory) -> set[tuple[type[Section], str]]:
     with chdir(folder), pytest.MonkeyPatch.context() as patch:
         loaded = load_recipe("recipe.yaml", ["training.optim=adamw_torch", "training.learning_rate=1e-3"])
         patch.setattr(Section, "__getattribute__", look, raising=False)
-        make_plan(load_recipe("recipe.yaml", from_config))
+        make_plans(load_recipe("recipe.yaml", from_config))
         pipeline.run(loaded)
     return found
 

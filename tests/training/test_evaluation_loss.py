@@ -153,15 +153,15 @@ def test_the_best_is_the_best(tmp_path, monkeypatch, stage, metric, greater):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"metric_for_best_model": "accuracy"}, "measures: loss, perplexity, mean_token_accuracy, entropy"),
+        ({"metric_for_best_model": "accuracy"}, "allowed in stage sft: loss, perplexity, mean_token_accuracy, entropy"),
         ({"metric_for_best_model": "eval_perplexty"}, "did you mean `perplexity`?"),
-        ({"metric_for_best_model": "entropy"}, "set `greater_is_better` beside it"),
-        ({"metric_for_best_model": "loss", "greater_is_better": "true"}, "loss is better when smaller: remove it"),
+        ({"metric_for_best_model": "entropy"}, "set `greater_is_better` too"),
+        ({"metric_for_best_model": "loss", "greater_is_better": "true"}, "of loss, smaller is better; remove it"),
         (
             {"metric_for_best_model": "mean_token_accuracy", "lr_scheduler_type": "reduce_lr_on_plateau"},
-            "mean_token_accuracy, which is better when greater; set `mode: max`",
+            "set `mode: max`",
         ),
-        ({"greater_is_better": "false"}, "there is no metric_for_best_model that it is about"),
+        ({"greater_is_better": "false"}, "without metric_for_best_model; set that too"),
     ],
 )
 def test_an_unknown_metric_is_refused(given, said):

@@ -26,7 +26,7 @@ def checkpoint(tmp_path) -> Path:
 def test_a_checkpoint_that_cannot_be_converted_stays_as_it_is(checkpoint, tmp_path):
     before = modified(checkpoint)
     with pytest.raises(
-        RunError, match=r"checkpoint-3: DeepSpeed cannot convert it .*; go on with 2 process\(es\) as b"
+        RunError, match=r"checkpoint-3: DeepSpeed cannot convert it .*; continue with 2 process\(es\) as b"
     ):
         convert(checkpoint, tmp_path / "aside" / "universal")
     assert modified(checkpoint) == before
@@ -34,7 +34,7 @@ def test_a_checkpoint_that_cannot_be_converted_stays_as_it_is(checkpoint, tmp_pa
 
 def test_room_for_the_numbers_of_the_optimizer_twice_is_asked_for(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=599))
-    with pytest.raises(RunError, match="takes 600 bytes beside it until the first step, and 599 are free"):
+    with pytest.raises(RunError, match="600 more bytes are needed until the first step, but 599 are free"):
         convert(checkpoint, tmp_path / "aside" / "universal")
 
 
