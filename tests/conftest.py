@@ -1,4 +1,5 @@
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -39,6 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: launching.index(folder) if (folder := _folder(item)) in launching else len(launching))
 
 
+def pytest_collection_finish() -> None:
+    """What has been imported stays: else the collection that ends every training looks through millions of objects."""
+    gc.collect()
+    gc.freeze()
+
+
 def _folder(item: pytest.Item) -> str:
     """The folder of `tests/` that a test is in."""
     return item.path.relative_to(Path(__file__).parent).parts[0]
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else bindings call what is left at the end a leak

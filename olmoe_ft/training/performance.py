@@ -2,6 +2,7 @@
 
 import resource
 import time
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.size import training_flops_per_token
 
 
+@cache
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large square matrix product on this device in this dtype, measured now: the best of five, or of as
-    many as take a second (a CPU that has no instructions for bf16 takes seconds for one)."""
+    """FLOP/s of a large square matrix product on this device in this dtype, measured once in a process: the best of
+    five, or of as many as take a second (a CPU that has no instructions for bf16 takes seconds for one)."""
     size = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best, spent = float("inf"), 0.0

@@ -107,7 +107,8 @@ def test_benchmark_questions_in_training_are_found_by_the_command(workspace):
     (workspace / "bench.jsonl").write_text(json.dumps({"question": "Say hi.", "answer": "Hi"}) + "\n")
     done = olmoe_ft(workspace, "prepare", "x.yaml", "data.decontaminate_against=[bench.jsonl]")
     assert done.returncode == 0, done.stderr
-    assert "8 of 16 rows (50.0%) contain questions of bench.jsonl (1 of 1 were found;" in done.stdout
+    printed = " ".join(done.stdout.split())  # lines are broken at the width of the console
+    assert "8 of 16 rows (50.0%) contain questions of bench.jsonl (1 of 1 were found)" in printed
 
 
 @pytest.mark.parametrize("folder", ["file/kept", "file"])

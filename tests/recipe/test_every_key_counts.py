@@ -155,6 +155,7 @@ def read(tmp_path_factory) -> set[tuple[type[Section], str]]:
         "answers": {"path": str(questions), "limit": 2, "max_new_tokens": 2},
         "decontaminate_against": [{"path": str(folder / "benchmark.jsonl")}],
     }
+    recipe["data"]["cache"] = str(folder / "cache")  # rows that another test has read would not be read again
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
 
     def look(self: Section, name: str) -> Any:
