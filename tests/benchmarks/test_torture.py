@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 
+import pytest
 from support import REPOSITORY
 from support.launches import ENVIRONMENT
 
 PATHS = {"PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "benchmarks")))}
 
 
+@pytest.mark.slow  # quick ones of the same: test_command_line's killed run, test_saving, test_recovery
 def test_killed_and_damaged_runs_end_as_if_nothing_had_happened():
     """Seeded: two kills and four damages of each of two configurations."""
     command = ["-m", "torture.run", "--only", "sft lora one packing, sft lora zero3 packing"]

@@ -156,10 +156,10 @@ def test_changes_go_from_small_to_large_and_fit():
 
 
 def test_adapters_need_no_reference():
-    """DPO of the released network on 24 GiB: adapters alone fit, so keeping log-probabilities is not asked for."""
+    """DPO of four layers of the released network on 8 GiB: adapters alone fit, so log-probabilities are not kept."""
     recipe = load_recipe("recipes/olmoe-1b-7b-0924/dpo/full.yaml", ["training.gradient_checkpointing=true"])
     (plan,) = make_plans(recipe)
-    device = Machine("gpu", 1)
-    changes = dict(changes_that_fit(recipe, plan.config, plan.arguments, largest_batch(plan), device, 24))
+    device, config = Machine("gpu", 1), OlmoeConfig(**{**plan.config.to_dict(), "num_hidden_layers": 4})
+    changes = dict(changes_that_fit(recipe, config, plan.arguments, largest_batch(plan), device, 8))
     assert next(iter(changes)).startswith('"lora=')
     assert any("precompute_ref_log_probs" in change for change in changes)
