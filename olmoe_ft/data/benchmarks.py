@@ -12,7 +12,7 @@ from olmoe_ft.data.reader import RowReader
 from olmoe_ft.data.rows import USUAL, RowError, is_blank, shown_keys
 from olmoe_ft.data.turns import ROLES
 from olmoe_ft.recipe import UserError
-from olmoe_ft.recipe.schema import Benchmark
+from olmoe_ft.recipe.data_section import Benchmark
 
 # Keys that may hold the question; the first filled one counts.
 QUESTION_KEYS = tuple("question prompt problem query instruction input messages conversations turns text".split())

@@ -23,7 +23,7 @@ from olmoe_ft.data.prepare import Prepared, prepare
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.words import asked, row_turns
 from olmoe_ft.recipe import Recipe, UserError
-from olmoe_ft.recipe.schema import Data, Source
+from olmoe_ft.recipe.data_section import Data, Source
 from olmoe_ft.stages import Stage
 
 

@@ -17,7 +17,7 @@ from olmoe_ft.data.length import Length
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.template import special_tokens
 from olmoe_ft.data.terminal import printable
-from olmoe_ft.recipe.schema import Data, Source
+from olmoe_ft.recipe.data_section import Data, Source
 from olmoe_ft.shipped import shipped_name
 from olmoe_ft.stages import Stage
 

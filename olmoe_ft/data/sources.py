@@ -15,7 +15,7 @@ from olmoe_ft.data.terminal import printable
 from olmoe_ft.data.unread import may_matter
 from olmoe_ft.data.words import row_turns
 from olmoe_ft.recipe import UserError
-from olmoe_ft.recipe.schema import Data, Source
+from olmoe_ft.recipe.data_section import Data, Source
 from olmoe_ft.stages import Stage
 
 MESSAGES = [{"role": Value("string"), "content": Value("string")}]

@@ -13,7 +13,7 @@ from olmoe_ft.evaluation.questions import Question, load_questions
 from olmoe_ft.evaluation.score import Mark, Score
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.generate import complete
-from olmoe_ft.recipe.schema import Answers
+from olmoe_ft.recipe.data_section import Answers
 
 
 def evaluate(

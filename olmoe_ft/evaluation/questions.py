@@ -11,7 +11,7 @@ from olmoe_ft.data.unread import JUDGEMENTS
 from olmoe_ft.data.words import asked
 from olmoe_ft.evaluation.score import Mark
 from olmoe_ft.recipe import UserError
-from olmoe_ft.recipe.schema import Answers
+from olmoe_ft.recipe.data_section import Answers
 
 
 @dataclass(frozen=True)

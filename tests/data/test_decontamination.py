@@ -10,7 +10,7 @@ from olmoe_ft.data.audit_report import data_report, print_audit
 from olmoe_ft.data.benchmarks import load_benchmark
 from olmoe_ft.data.findings import findings
 from olmoe_ft.recipe import RecipeError
-from olmoe_ft.recipe.schema import Benchmark
+from olmoe_ft.recipe.data_section import Benchmark
 
 QUESTIONS = [
     {

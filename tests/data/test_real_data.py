@@ -16,7 +16,7 @@ from olmoe_ft.data.sources import load_source
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.data.tokens import tokenize
 from olmoe_ft.recipe import Recipe, RecipeError
-from olmoe_ft.recipe.schema import Data, Source
+from olmoe_ft.recipe.data_section import Data, Source
 from olmoe_ft.stages import STAGES
 
 REAL = Path(__file__).parents[3] / "shared" / "data"

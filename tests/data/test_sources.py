@@ -7,7 +7,7 @@ from pyarrow import parquet
 
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.recipe import RecipeError, Unreachable
-from olmoe_ft.recipe.schema import Data, Source
+from olmoe_ft.recipe.data_section import Data, Source
 from olmoe_ft.stages import STAGES
 
 ROWS = [{"prompt": f"q{number}", "completion": f"a{number}"} for number in range(10)]

@@ -4,7 +4,7 @@ import pytest
 
 from olmoe_ft.evaluation.questions import Question, load_questions
 from olmoe_ft.recipe import RecipeError
-from olmoe_ft.recipe.schema import Answers
+from olmoe_ft.recipe.data_section import Answers
 
 FRAMES = {"bare": ("", ""), "polite": ("It is ", ". Bye!")}
 

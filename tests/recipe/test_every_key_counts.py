@@ -14,7 +14,9 @@ from support.training_cases import Case, recipe_of, write_start
 from olmoe_ft import pipeline
 from olmoe_ft.planning.plan import make_plans
 from olmoe_ft.recipe import Recipe, load_recipe
-from olmoe_ft.recipe.schema import Answers, Benchmark, Data, Lora, Model, Router, Section, Source, Tracking
+from olmoe_ft.recipe.data_section import Answers, Benchmark, Data, Source
+from olmoe_ft.recipe.schema import Lora, Model, Router, Tracking
+from olmoe_ft.recipe.section import Section
 
 START: dict[str, Any] = {
     "name": "x",

@@ -7,8 +7,9 @@ import pytest
 from pydantic import BaseModel
 
 from olmoe_ft.recipe import RecipeError, load_recipe
+from olmoe_ft.recipe.data_section import Answers, Benchmark, Data, Source
 from olmoe_ft.recipe.paths import PATHS, sought
-from olmoe_ft.recipe.schema import Answers, Benchmark, Data, Model, Source
+from olmoe_ft.recipe.schema import Model
 from olmoe_ft.shipped import FILES, recipe_names
 
 GOOD = """\

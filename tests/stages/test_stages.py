@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from olmoe_ft.recipe.schema import Source
+from olmoe_ft.recipe.data_section import Source
 from olmoe_ft.recipe.training_fields import default_of, training_fields
 from olmoe_ft.stages import STAGES
 
