@@ -41,7 +41,7 @@ pipeline: setup  ## SFT, then DPO, from one recipe
 	$(LAUNCH) $(RECIPE) $(OVERRIDES)
 
 test: setup  ## the tests that take seconds each (PYTEST='-m slow' runs the long ones)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 check: setup  ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -18,20 +18,25 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from olmoe_ft import pipeline
-from olmoe_ft.recipe import load_recipe
-from olmoe_ft.training.router.drift import RoutingDrift
-from olmoe_ft.training.router.window import LogWindow
-from olmoe_ft.training.tracking import Tracking
+from olmoe_ft import load_recipe, run
+from olmoe_ft.environment import set_up
 
 REPOSITORY = Path(__file__).parents[1]
-PARTS = {
-    "sums": (LogWindow, "add"),
-    "statistics": (LogWindow, "metrics"),
-    "drift": (RoutingDrift, "record_if_due"),
-    "tracking": (Tracking, "record"),  # every metric's, heat map included
-    "start, end": (RoutingDrift, "choices"),
-}
+
+
+def parts() -> dict[str, tuple[type, str]]:
+    """What is clocked, class and method, by its name in the table. Imports torch."""
+    from olmoe_ft.training.router.drift import RoutingDrift
+    from olmoe_ft.training.router.window import LogWindow
+    from olmoe_ft.training.tracking import Tracking
+
+    return {
+        "sums": (LogWindow, "add"),
+        "statistics": (LogWindow, "metrics"),
+        "drift": (RoutingDrift, "record_if_due"),
+        "tracking": (Tracking, "record"),  # every metric's, heat map included
+        "start, end": (RoutingDrift, "choices"),
+    }
 
 
 def clocked(function: Callable[..., Any], seconds: Counter, name: str) -> Callable[..., Any]:
@@ -46,13 +51,15 @@ def clocked(function: Callable[..., Any], seconds: Counter, name: str) -> Callab
 
 
 def main(steps: int = 200, logging_steps: str = "1,5,20") -> None:
+    set_up()  # before torch is imported
+    clocks = parts()
     table = Table(title=f"share of {steps} steps of recipes/tiny/sft.yaml, W&B offline")
     table.add_column("logging\nsteps", justify="right")
-    for name in (*PARTS, "all in\ntraining"):
+    for name in (*clocks, "all in\ntraining"):
         table.add_column(name, justify="right")
     for every in map(int, logging_steps.split(",")):
         seconds: Counter = Counter()
-        for name, (owner, function) in PARTS.items():
+        for name, (owner, function) in clocks.items():
             setattr(owner, function, clocked(getattr(owner, function), seconds, name))
         recipe = load_recipe(
             "recipes/tiny/sft.yaml",
@@ -65,11 +72,11 @@ def main(steps: int = 200, logging_steps: str = "1,5,20") -> None:
                 "tracking.wandb=offline",
             ],
         )
-        (summary,) = pipeline.run(recipe)
+        (summary,) = run(recipe)
         seconds["start, end"] -= seconds["drift"]  # `choices` runs inside it too
         whole = summary.train_seconds
         training = sum(seconds.values()) - seconds["start, end"]
-        shares = [f"{seconds[name] / whole:.2%}" for name in PARTS]
+        shares = [f"{seconds[name] / whole:.2%}" for name in clocks]
         table.add_row(str(every), *shares, f"{training / whole:.2%}")
     Console().print(table)
 

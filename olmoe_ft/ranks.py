@@ -9,8 +9,8 @@ def is_first() -> bool:
 
 
 def is_first_here() -> bool:
-    """Whether this is the first process of the launch on its computer."""
-    return local_rank() == 0
+    """Whether this is the first process of the launch on its computer. -1 is torch's word for a launch of one."""
+    return local_rank() <= 0
 
 
 def local_rank() -> int:

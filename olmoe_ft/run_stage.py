@@ -90,7 +90,9 @@ def run_stage(stage: Inputs | Finished, restart: Restart = GO_ON, aside: Path | 
     with only_launch(run.path) if state.is_main_process else nullcontext(), guard.in_order():
         # from here on no other launch writes there; one may have finished the run while this one read its rows
         (summary,) = broadcast_object_list([_summary_now(run, restart)])
-        return _train_and_finish(session, guard) if summary is None else Summary.read(summary)
+        if summary is not None:
+            return _finished_before(Finished(session.inputs.recipe, summary), restart)
+        return _train_and_finish(session, guard)
 
 
 def _finished_before(stage: Finished, restart: Restart) -> Summary:

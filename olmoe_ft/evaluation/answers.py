@@ -14,6 +14,7 @@ from olmoe_ft.evaluation.score import Mark, Score
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.generate import complete
 from olmoe_ft.recipe.data_section import Answers
+from olmoe_ft.shipped import found
 
 
 def evaluate(
@@ -23,14 +24,15 @@ def evaluate(
 
     Args:
         model: a run directory or checkpoint folder, with or without adapter, or a Hub name.
-        questions: file of rows with a prompt and an `answer`, as `data.answers.path` of a recipe.
+        questions: file of rows with a prompt and an `answer`, as `data.answers.path` of a recipe; one that comes with
+            olmoe_ft is found from anywhere.
         max_new_tokens: the longest answer, in tokens.
         batch_size: prompts generated at once by each process.
         limit: use only the first prompts of the file.
     Raises:
         UserError: there is no such model, or the file is missing, empty or malformed.
     """
-    answers = Answers(path=questions, max_new_tokens=max_new_tokens, batch_size=batch_size, limit=limit)
+    answers = Answers(path=found(questions), max_new_tokens=max_new_tokens, batch_size=batch_size, limit=limit)
     check_weights(folder := resolve_checkpoint(model))
     asked = load_questions(answers)
     tokenizer = load_tokenizer(folder, load_config(folder).vocab_size)

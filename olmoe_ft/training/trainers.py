@@ -67,7 +67,7 @@ class OlmoeTrainer(
         """Let the networks score by `training/scoring.py`, not by the head that TRL has put on them."""
         for model in (self.model, getattr(self, "ref_model", None)):
             if model is not None:
-                drop_trl_head(self.accelerator.unwrap_model(model))
+                drop_trl_head(self.accelerator.unwrap_model(model, keep_torch_compile=False))
 
 
 @cache

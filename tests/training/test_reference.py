@@ -43,6 +43,13 @@ def test_a_right_reference_passes_and_every_pair_is_at_ln_2(make_trainer, case, 
     assert first["loss/task"] == pytest.approx(math.log(2), abs=1e-5)
 
 
+def test_a_compiled_reference_scores_as_the_policy_does(make_trainer):
+    """accelerate compiles it before our own `forward` is put back."""
+    trainer = make_trainer(FULL, "training.torch_compile=true", "training.torch_compile_backend=eager")
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
 def test_the_model_before_sft_as_reference_stops_the_run(make_trainer):
     trainer = make_trainer(FULL)
     torch.manual_seed(1)
