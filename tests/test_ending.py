@@ -3,11 +3,10 @@
 import errno
 import io
 import json
-import os
-import subprocess
 import sys
 
 import pytest
+from support.launches import run_python
 
 from olmoe_ft.ending import exit_with_reason, let_no_text_fail, tell_launcher
 from olmoe_ft.reasons import one_line
@@ -91,11 +90,11 @@ ending.program()
         ("0", "/torch/distributed/c10d.py", "RuntimeError('Connection closed by peer')", 1, "RuntimeError: Connection"),
     ],
 )
-def test_a_fault_behind_a_request_to_stop_is_said(request_code, file, error, code, said):
+def test_a_fault_behind_a_request_to_stop_is_said(tmp_path, request_code, file, error, code, said):
     """Only a process that misses another one, which was asked as well and has left, says nothing."""
     command = COMMAND.format(request=request_code, file=file, error=error)
-    environment = os.environ | {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "RANK": "0"}
-    done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True)
+    (tmp_path / "program.py").write_text(command)
+    done = run_python(tmp_path, "program.py", WORLD_SIZE="2", LOCAL_RANK="0", RANK="0")
     assert done.returncode == code
     assert said in done.stderr and bool(done.stderr) is bool(said)
 

@@ -17,21 +17,8 @@ RECIPES = ["sft", "sft-lora", "dpo", "dpo-lora"]
 IDS = torch.arange(3, 60)[None]
 
 
-def _case(recipe: str, shape: str) -> object:
-    """Adapters under ZeRO-2 are slow ones here: test_lora_machine_shapes.py has six of them, step by step."""
-    covered = shape == "zero2" and recipe.endswith("lora")
-    return pytest.param(recipe, shape, marks=pytest.mark.slow if covered else ())
-
-
-EVERY = pytest.mark.parametrize(
-    ("recipe", "shape"), [_case(recipe, shape) for recipe in RECIPES for shape in ("one", "zero2", "zero3")]
-)
-BESIDE_ONE = pytest.mark.parametrize(
-    ("recipe", "shape"), [_case(recipe, shape) for recipe in RECIPES for shape in ("zero2", "zero3")]
-)
-
-
-@BESIDE_ONE
+@pytest.mark.parametrize("shape", ["zero2", "zero3"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_the_losses_of_ten_steps_equal_one_process(short_run, recipe, shape):
     """One process takes two micro-batches of 8 a step, two processes one each: the same micro-batches."""
     one, other = short_run(recipe, "one").records, short_run(recipe, shape).records
@@ -46,7 +33,8 @@ def test_the_losses_of_ten_steps_equal_one_process(short_run, recipe, shape):
             assert actual[name] == pytest.approx(expected[name], abs=0.02), (expected["step"], name)
 
 
-@BESIDE_ONE
+@pytest.mark.parametrize("shape", ["zero2", "zero3"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_evaluation_is_that_of_one_process(short_run, recipe, shape):
     """21 rows do not fill the batches of two processes; counting some twice would change every mean by percents."""
     one, other = (json.loads((short_run(recipe, of).path / "summary.json").read_text()) for of in ("one", shape))
@@ -56,7 +44,8 @@ def test_evaluation_is_that_of_one_process(short_run, recipe, shape):
         assert other[f"eval_{name}"] == pytest.approx(one[f"eval_{name}"], rel=1e-3, abs=1e-4), name
 
 
-@EVERY
+@pytest.mark.parametrize("shape", ["one", "zero2", "zero3"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_stock_libraries_load_the_result(short_run, recipe, shape):
     """Stock transformers and stock PEFT give our own logits, those of the one-process run, and not the start's."""
     run, one = short_run(recipe, shape), short_run(recipe, "one")

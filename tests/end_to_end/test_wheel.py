@@ -77,6 +77,7 @@ def test_a_shipped_recipe_runs_by_its_name_in_an_empty_folder(programs, place):
     assert launch["git_revision"] is None  # the repository around the folder is not this project's
 
 
+@pytest.mark.slow  # quick ones of its parts: test_catalog copies, and the test above runs what the wheel brings
 def test_a_copied_recipe_is_launched_on_a_copied_machine_shape(programs, place):
     """With rows beside the recipe, which is in a folder of its own."""
     assert "tiny/sft" in run(programs / "olmoe-ft", "recipes", cwd=place)
