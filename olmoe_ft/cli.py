@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from olmoe_ft.catalog import recipes_app
+from olmoe_ft.commands.recipes import recipes_app
 from olmoe_ft.ending import exit_with_reason, let_no_text_fail
 from olmoe_ft.ranks import is_first
 from olmoe_ft.recipe import UserError, load_recipe
@@ -174,7 +174,7 @@ def launch(
             "launch: found no --slurm; add it to submit a SLURM job, or train on this computer with `olmoe-ft train`"
         )
     loaded = load_recipe(recipe, overrides or ())
-    from olmoe_ft.batch_job import make_job, show_job, submit_job
+    from olmoe_ft.commands.launch import make_job, show_job, submit_job
 
     text = make_job(loaded, [recipe, *(overrides or ())], accelerate, devices, nodes, sbatch or ())
     if dry_run:
@@ -190,8 +190,8 @@ def merge_adapter(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto for the checkpoint's own.")] = "auto",
 ) -> None:
     """Fold an adapter into its base and write a checkpoint that stock transformers loads, a layer at a time."""
+    from olmoe_ft.commands.merge import merge_checkpoint
     from olmoe_ft.data.terminal import say
-    from olmoe_ft.merge import merge_checkpoint
 
     merge_checkpoint(checkpoint, to, dtype)
     say(f"merged into {to}/")

@@ -1,5 +1,6 @@
 """The reference of a stage that has one: its log-probabilities computed ahead, moved, and checked against the start."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,9 +30,7 @@ class PrecomputedReferenceMixin(Trainer):
 
     start: str
     stage: Stage
-
-    def drop_trl_heads(self) -> None:
-        raise NotImplementedError
+    drop_trl_heads: Callable[[], None]  # of `OlmoeTrainer`
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Kept by TRL in the cache of the dataset, for every later run of the same model on the same tokens.

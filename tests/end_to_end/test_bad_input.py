@@ -367,7 +367,7 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     (
         "an unknown dtype",
         lambda: ["merge", "configs", "--to", "there", "--dtype", "int8"],
-        "use auto, float32 or bfloat16",
+        "--dtype: found int8; allowed: auto, float32, bfloat16",
     ),
     # disk
     ("a folder in the way", lambda: ["merge", "configs", "--to", "data"], "data exists already; name a new folder"),

@@ -25,7 +25,7 @@ def merge_checkpoint(checkpoint: str, to: Path, dtype: str = "auto") -> None:
     if (taken := next((place for place in to.parents if place.is_file()), None)) is not None:
         raise UserError(f"{taken} is a file, so there can be no folder {to}; name another")
     if dtype not in DTYPES:
-        raise UserError(f"--dtype {dtype} is not known: use auto, float32 or bfloat16")
+        raise UserError(f"--dtype: found {dtype}; allowed: {', '.join(DTYPES)}; choose one of them")
     check_weights(folder := resolve_checkpoint(checkpoint))
     config = load_config(folder)
     from olmoe_ft.adapters.merge import merge
