@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import wandb
 from transformers import TrainerCallback
+from wandb.sdk.lib import console_capture
 
 from olmoe_ft.data.terminal import say
 from olmoe_ft.reasons import one_line
@@ -70,7 +71,7 @@ class Tracking:
                     f"tracking.wandb: found online, and the W&B run cannot be started: {reason}; set tracking.wandb to "
                     "auto or offline, and send the run later with `wandb sync`"
                 )
-            _tear_down()  # what is left of it would hold the run's id
+            tear_down()  # what is left of it would hold the run's id
             failed, mode = mode, ORDER[ORDER.index(mode) - 1]
             _say(f"{mode} for this run, as it cannot be started {failed}: {reason}")
 
@@ -113,7 +114,7 @@ class Tracking:
         wandb_run = self.wandb_run
         if (reason := why_no_answer(lambda: send(wandb_run), PATIENCE)) is not None:
             self.wandb_run = None
-            _tear_down()
+            tear_down()
             _say(f"off from here on, as it failed: {reason}; every record is in {self.metrics_file}")
 
 
@@ -142,15 +143,20 @@ def _wandb_run(mode: Any, recipe: Recipe, run: RunDirectory) -> Any:
     return wandb_run
 
 
-def _tear_down() -> None:
-    """Let go of wandb's own process, which is another program: it may be gone, or hang and never answer."""
-    if why_no_answer(wandb.teardown, TEAR_DOWN) is None:
-        return
-    for process in psutil.Process().children():
-        with suppress(psutil.Error):
-            if process.name() == "wandb-core":
-                process.kill()
-                process.wait(TEAR_DOWN)
+def tear_down() -> None:
+    """Let go of wandb's own process, which is another program: it may be gone, or hang and never answer.
+
+    A run that was not finished stays in the path of every write to stdout and stderr, and fails or waits in each: what
+    wandb has put there is taken out, as wandb does itself when a write fails.
+    """
+    if why_no_answer(wandb.teardown, TEAR_DOWN) is not None:
+        for process in psutil.Process().children():
+            with suppress(psutil.Error):
+                if process.name() == "wandb-core":
+                    process.kill()
+                    process.wait(TEAR_DOWN)
+    console_capture._stdout_callbacks.clear()
+    console_capture._stderr_callbacks.clear()
 
 
 def _say(what: str) -> None:
@@ -161,7 +167,7 @@ def abandon_tracking() -> None:
     """End a W&B run that fails, before its run directory may be removed."""
     # the mistake that ends the run is what is to be said
     if wandb.run is not None and why_no_answer(lambda: wandb.finish(exit_code=1), PATIENCE) is not None:
-        _tear_down()
+        tear_down()
 
 
 class TrackingCallback(TrainerCallback):

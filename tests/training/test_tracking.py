@@ -10,6 +10,7 @@ import psutil
 import pytest
 import wandb
 from support.servers import answering, closed, silent, wandb_server
+from wandb.sdk.lib import console_capture
 
 from olmoe_ft.cli import main
 from olmoe_ft.recipe import RecipeError, load_recipe
@@ -31,9 +32,9 @@ def no_login(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
     monkeypatch.setattr(wandb_mode, "REACH", 1.0)
-    wandb.teardown()
+    tracking.tear_down()
     yield tmp_path / "netrc"
-    wandb.teardown()
+    tracking.tear_down()
 
 
 def start(folder, setting: str = "auto") -> Tracking:
@@ -185,6 +186,7 @@ def test_what_fails_during_a_run_does_not_end_it(monkeypatch, tmp_path, capfd, g
         line for line in capfd.readouterr().err.splitlines() if line.startswith("W&B: off from here on, as it failed")
     ]
     assert len(said) == (gone == "wandb's own process")
+    assert_nothing_is_captured()
 
 
 def test_a_process_of_wandb_that_stands_still_is_not_waited_for(monkeypatch, tmp_path, capfd):
@@ -198,6 +200,12 @@ def test_a_process_of_wandb_that_stands_still_is_not_waited_for(monkeypatch, tmp
     found.finish({"steps": 1})
     assert not core.is_running() or core.status() == psutil.STATUS_ZOMBIE
     assert capfd.readouterr().err.count("W&B: off from here on, as it failed: no answer in 1 s") == 1
+    assert_nothing_is_captured()
+
+
+def assert_nothing_is_captured() -> None:
+    """No write to stdout or stderr goes through a run that is not there any more."""
+    assert not console_capture._stdout_callbacks and not console_capture._stderr_callbacks
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"a/b", b"0123456789abcdef"])
