@@ -41,7 +41,7 @@ class Launch:
         return self.log.read_text()
 
     def ranks(self) -> list[psutil.Process]:
-        processes = psutil.Process(self.process.pid).children(recursive=True)
+        processes = psutil.Process(self.process.pid).children()  # a rank's own have its command line for an instant
         return sorted((rank for rank in processes if _rank(rank)), key=_rank)
 
     def trains(self, steps: int = 1) -> None:
