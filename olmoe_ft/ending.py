@@ -43,8 +43,8 @@ def program() -> NoReturn:
             code = exit_code()
             sys.exit(code)
         leave_in_turn()
-        tell_launcher(traceback.format_exception_only(error)[-1].strip())
         _wait_for_turn(mistake=False)
+        tell_launcher(traceback.format_exception_only(error)[-1].strip())
         from olmoe_ft.data.terminal import say
 
         say(traceback.format_exc().rstrip(), file=sys.stderr)
@@ -140,7 +140,8 @@ def _lost_another(error: BaseException) -> bool:
 def _wait_for_turn(mistake: bool) -> None:
     """Let one process of a launch report: the launcher ends the others when the first has ended.
 
-    Usually all find the same mistake. If one fails alone, the others fail because it is missing, which says less.
+    Usually all find the same mistake. If one fails alone, the others fail because it is missing, which says less. One
+    that was killed reports nothing: within these seconds the launcher finds it, and gives that as the reason.
     """
     if _of_several():
         time.sleep((0 if mistake else 4) + 0.5 * local_rank())

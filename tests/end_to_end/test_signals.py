@@ -121,7 +121,10 @@ def test_ranks_are_saved_together_whether_the_launcher_passes_it_on_or_dies(work
 
 @pytest.mark.parametrize("asked", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_rank_that_was_killed_ends_the_launch_and_is_named_last(workspace, asked):
-    """Also when the other rank, which waits for it, was asked to stop, and so is to save at the end of its step."""
+    """Also when the other rank, which waits for it, was asked to stop, and so is to save at the end of its step.
+
+    And when the launcher, which is stopped for two seconds here, looks later than the other rank has failed.
+    """
     launch = Launch(workspace, f"killed-{asked}", ZERO3, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="600")
     launch.trains()
     first, second = launch.ranks()
@@ -129,7 +132,10 @@ def test_a_rank_that_was_killed_ends_the_launch_and_is_named_last(workspace, ask
         second.send_signal(signal.SIGSTOP)
         first.send_signal(signal.SIGTERM)
         time.sleep(1)
+    launch.process.send_signal(signal.SIGSTOP)
     second.kill()
+    time.sleep(2)
+    launch.process.send_signal(signal.SIGCONT)
     assert launch.ends() == 1
     assert "SIGKILL" in launch.output.splitlines()[-2], launch.output[-3000:]
     assert "continues from there" not in launch.output and not (launch.run / "final").exists()
