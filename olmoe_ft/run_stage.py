@@ -15,8 +15,8 @@ from olmoe_ft.adapters.quantize import check_quantization
 from olmoe_ft.checkpoints.pickles import refuse_code, without_code
 from olmoe_ft.data.audit_report import data_report, print_audit
 from olmoe_ft.data.terminal import Console
+from olmoe_ft.evaluation.answered import Answered
 from olmoe_ft.evaluation.answers import score_checkpoint
-from olmoe_ft.evaluation.score import Score
 from olmoe_ft.inputs import Finished, Inputs
 from olmoe_ft.ranks import is_first
 from olmoe_ft.recipe.changes import GO_ON, Restart
@@ -176,7 +176,7 @@ def _start(session: Session, resume: Path | None) -> Start:
     return Start(checkpoint, resume, stands_on, accepted)
 
 
-def _score(session: Session, checkpoint: str, label: str) -> Score | None:
+def _score(session: Session, checkpoint: str, label: str) -> Answered | None:
     recipe, inputs = session.inputs.recipe, session.inputs
     if inputs.questions is None:
         return None
@@ -212,7 +212,9 @@ def _launch(session: Session, trainer: OlmoeTrainer, start: Start, changed: list
     )
 
 
-def _summary(session: Session, start: Start, trained: Trained, before: Score | None, after: Score | None) -> Summary:
+def _summary(
+    session: Session, start: Start, trained: Trained, before: Answered | None, after: Answered | None
+) -> Summary:
     recipe = session.inputs.recipe
     return Summary(
         name=recipe.name,

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from olmoe_ft.data.terminal import Console
-from olmoe_ft.evaluation.score import Score, score_table
+from olmoe_ft.evaluation.answered import Answered, answered_table
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.run_directory import RunDirectory
 
@@ -30,9 +30,9 @@ class Summary:
     """The last value of every metric of the task and of the routers that is one number for all layers."""
     others: dict[str, Any] = field(default_factory=dict)
     """The figures of the evaluation rows by name (`eval_loss` and so on), and keys of a file that are unknown here."""
-    before: Score | None = None
+    before: Answered | None = None
     """Of the answers to held-out prompts, before training."""
-    after: Score | None = None
+    after: Answered | None = None
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> "Summary":
@@ -47,8 +47,8 @@ class Summary:
             train_seconds=float(values["train_seconds"]),
             last=values.get("last") or {},
             others={name: value for name, value in values.items() if name not in known},
-            before=Score.read(values.get("before")),
-            after=Score.read(values.get("after")),
+            before=Answered.read(values.get("before")),
+            after=Answered.read(values.get("after")),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def print_summary(run: RunDirectory, summary: Summary) -> None:
     if "router/entropy" in summary.last:
         console.print(f"routing at the end: {_routing_line(summary.last)}; see {run.routing_picture}", soft_wrap=True)
     if summary.before is not None and summary.after is not None:
-        console.print(score_table(summary.before, summary.after))
+        console.print(answered_table(summary.before, summary.after))
 
 
 def _routing_line(last: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import math
 
-from olmoe_ft.evaluation.score import Score
+from olmoe_ft.evaluation.answered import Answered
 from olmoe_ft.summary import Summary
 
 SCORE = {"exact_match": 0.5, "styles": {"bare": 1.0}, "skills": {"sum": 0.5}, "count": 2}
@@ -25,7 +25,7 @@ def test_it_is_written_as_it_was_read():
     summary = Summary.read(WRITTEN)
     assert list(summary.as_dict().items()) == list(WRITTEN.items())
     assert summary.others == {"eval_loss": 1.5, "eval_perplexity": 4.5}
-    assert summary.after == Score(1.0, {"bare": 1.0}, {"sum": 0.5}, 2)
+    assert summary.after == Answered(1.0, {"bare": 1.0}, {"sum": 0.5}, 2)
 
 
 def test_one_of_an_older_or_a_newer_version_is_read():

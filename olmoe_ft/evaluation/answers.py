@@ -9,8 +9,8 @@ from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_che
 from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.data.template import prompts
 from olmoe_ft.data.tokenizer import load_tokenizer
+from olmoe_ft.evaluation.answered import Answered, Mark
 from olmoe_ft.evaluation.questions import Question, load_questions
-from olmoe_ft.evaluation.score import Mark, Score
 from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.generate import complete
 from olmoe_ft.recipe.data_section import Answers
@@ -19,8 +19,8 @@ from olmoe_ft.shipped import found
 
 def evaluate(
     model: str, questions: str, *, max_new_tokens: int = 64, batch_size: int = 128, limit: int | None = None
-) -> Score:
-    """Score a model's greedy answers to held-out prompts.
+) -> Answered:
+    """Answered a model's greedy answers to held-out prompts.
 
     Args:
         model: a run directory or checkpoint folder, with or without adapter, or a Hub name.
@@ -46,7 +46,7 @@ def score_checkpoint(
     questions: list[Question],
     answers: Answers,
     label: str,
-) -> Score:
+) -> Answered:
     """The score of a checkpoint on disk, so that what is scored is what a user will load.
 
     Args:
@@ -59,7 +59,7 @@ def score_checkpoint(
 
 def score(
     model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, questions: list[Question], answers: Answers, label: str
-) -> Score:
+) -> Answered:
     """The score of greedy generation; every process takes its share of the prompts, and all have the whole score."""
     state = PartialState()
     # similar lengths together: a batch costs what its longest prompt costs
@@ -73,4 +73,4 @@ def score(
         completions = complete(model, tokenizer, texts, answers.max_new_tokens)
         for index, completion in zip(batch, completions, strict=True):
             marks.append((questions[index].skill, questions[index].mark(completion)))
-    return Score.of(gather_object(marks), [style for question in questions for style in question.frames])
+    return Answered.of(gather_object(marks), [style for question in questions for style in question.frames])

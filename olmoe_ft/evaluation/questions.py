@@ -9,7 +9,7 @@ from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.rows import Reading, RowError, shown
 from olmoe_ft.data.unread import JUDGEMENTS
 from olmoe_ft.data.words import asked
-from olmoe_ft.evaluation.score import Mark
+from olmoe_ft.evaluation.answered import Mark
 from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.data_section import Answers
 

@@ -1,83 +1,110 @@
-"""What answers to held-out prompts come to: the share that is right, by skill, and the share of each style."""
+"""The figures of an evaluation: one `Score` for each metric of each task, one `Sample` for each question put.
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+They are what `evaluation.json` and `samples.jsonl` hold, in a run directory or beside a checkpoint.
+"""
 
-from rich.markup import escape
-from rich.table import Table
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-
-class Mark(NamedTuple):
-    """What is said of one completion."""
-
-    right: bool
-    style: str | None
-    """The style that it is in, right or wrong; None where it is in none."""
+When = Literal["before", "training", "after", "command"]
 
 
 @dataclass(frozen=True)
 class Score:
-    """Shares of 1, as they are in a run's `summary.json`."""
+    """One metric of one task, as it was measured once."""
 
-    exact_match: float
-    styles: dict[str, float]
-    """The share of completions in each style, by name."""
-    skills: dict[str, float]
-    """The exact match of the prompts of each skill, by name."""
-    count: int
-    """Prompts."""
+    task: str
+    metric: str
+    """By lm-eval's name; behind a slash the filter that read the output, if it has one: `exact_match/strict-match`."""
+    value: float
+    stderr: float | None
+    """The standard error of `value`; None where there is none, as for one question."""
+    n: int
+    """Questions."""
+    shots: int
+    """Worked examples before the question."""
+    template: str | None
+    """The first 12 digits of the SHA-256 of the chat template; None where none was applied."""
+    clean_value: float | None = None
+    """The same without the questions that overlap the training rows; None where that is not known."""
+    clean_n: int | None = None
 
-    @classmethod
-    def of(cls, marks: Sequence[tuple[str, Mark]], styles: Sequence[str]) -> "Score":
-        """The score of marked completions.
-
-        Args:
-            marks: at least one, each with the skill of its prompt.
-            styles: all that a completion could be in.
-        """
-        by_skill: dict[str, list[bool]] = defaultdict(list)
-        by_style = dict.fromkeys(styles, 0)
-        for skill, mark in marks:
-            by_skill[skill].append(mark.right)
-            if mark.style is not None:
-                by_style[mark.style] += 1
-        return cls(
-            exact_match=sum(mark.right for _, mark in marks) / len(marks),
-            styles={style: count / len(marks) for style, count in sorted(by_style.items())},
-            skills={skill: sum(rights) / len(rights) for skill, rights in sorted(by_skill.items())},
-            count=len(marks),
-        )
-
-    @classmethod
-    def read(cls, values: Any) -> "Score | None":
-        """What a `summary.json` says; None where it holds no score."""
-        try:
-            return cls(values["exact_match"], values["styles"], values["skills"], values["count"])
-        except (KeyError, TypeError):
-            return None
+    @property
+    def name(self) -> str:
+        """As it is named in `metrics.jsonl` and in W&B."""
+        return f"eval/{self.task}/{self.metric}"
 
     def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question, what the model said, and how that was judged."""
+
+    task: str
+    id: int
+    """The question's place in its task, from 0: the same in every evaluation of the task."""
+    prompt: str
+    """As rendered, chat template and all."""
+    output: str
+    """What was generated, special tokens left out; of several the first. Of a multiple choice, the choice that is most
+    likely."""
+    expected: str
+    right: bool | None
+    """The verdict of the task's first metric; None where it is not a matter of right and wrong."""
+    metrics: dict[str, float]
+    tokens: int
+    """Generated, or scored where nothing is generated."""
+    experts: list[list[float]] = field(default_factory=list)
+    """The three busiest for these tokens: layer, expert, share of the layer's choices."""
+    overlaps: bool = False
+    """Whether the question is in the rows that the model was trained on, by their data report."""
+
+    def as_dict(self, step: int | None) -> dict[str, Any]:
+        return {"step": step, **asdict(self)}
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "Sample":
+        """A line of `samples.jsonl`.
+
+        Raises:
+            TypeError: it lacks a key, or has one too many.
+        """
+        return cls(**{name: value for name, value in values.items() if name != "step"})
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All tasks put to one model once."""
+
+    model: str
+    step: int | None
+    """The optimizer step of the run; None of a checkpoint that is no run's."""
+    when: When
+    scores: list[Score]
+    samples: list[Sample] = field(repr=False)
+    settings: dict[str, Any]
+    """What the scores depend on: tasks, limit, seed, precision, engine and the versions of libraries."""
+    seconds: float
+    new_tokens: int
+    """Generated, all questions together."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens by the time of the whole evaluation."""
+        return self.new_tokens / self.seconds if self.seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it is in `evaluation.json`; the samples are in a file of their own."""
         return {
-            "exact_match": self.exact_match,
-            "styles": self.styles,
-            "skills": self.skills,
-            "count": self.count,
+            "model": self.model,
+            "step": self.step,
+            "when": self.when,
+            "settings": self.settings,
+            "seconds": self.seconds,
+            "new_tokens": self.new_tokens,
+            "tokens_per_second": self.tokens_per_second,
+            "scores": [score.as_dict() for score in self.scores],
         }
-
-
-def score_table(before: Score, after: Score) -> Table:
-    """Exact match per skill and the share of each style, before and after training."""
-    table = Table(title=f"{after.count} held-out prompts, greedy generation")
-    table.add_column("exact match")
-    for column in ("before", "after"):
-        table.add_column(column, justify="right")
-    for skill in after.skills:
-        table.add_row(escape(skill), f"{before.skills[skill]:.1%}", f"{after.skills[skill]:.1%}")
-    table.add_section()
-    table.add_row("[bold]all[/bold]", f"{before.exact_match:.1%}", f"[bold]{after.exact_match:.1%}[/bold]")
-    table.add_section()
-    for style in after.styles:
-        table.add_row(escape(f"style: {style}"), f"{before.styles[style]:.1%}", f"{after.styles[style]:.1%}")
-    return table
