@@ -219,6 +219,46 @@ def chat(
 
 
 @app.command()
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="Runs, checkpoints, adapters or Hub names.", show_default=False)],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tasks, with commas or repeated: a name that comes with olmoe-ft (skills, gsm8k_rows, …) or with "
+            "lm-eval, a task file (.yaml), or a file of rows with a prompt and an answer. NAME=FILE puts a file of "
+            "yours in the place of a task's rows.",
+            show_default="those of the run's recipe",
+        ),
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="olmoe: the columns of the OLMoE paper's table, and its values.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Questions of each task, from its start.", min=1)] = None,
+    batch_size: Annotated[int, typer.Option(help="Questions that each process answers at once.", min=1)] = 64,
+    chat: Annotated[
+        bool | None,
+        typer.Option("--chat/--no-chat", help="Use the chat template.", show_default="where the model brings one"),
+    ] = None,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Run code that the model writes (HumanEval). Do it in a container.")
+    ] = False,
+    to: Annotated[Path | None, typer.Option(help="A folder for the results.", show_default="beside each model")] = None,
+) -> None:
+    """Put tasks to models: one table side by side, evaluation.json and samples.jsonl beside each model.
+
+    Is it better? olmoe-ft evaluate runs/tiny-sft runs/tiny-dpo --tasks skills
+
+    GSM8K from a file: olmoe-ft evaluate RUN --tasks gsm8k_rows=gsm8k_test.jsonl
+
+    On several devices: accelerate launch --config_file configs/accelerate/gpu.yaml -m olmoe_ft evaluate …
+    """
+    from olmoe_ft.commands.evaluate import evaluate_models
+
+    how = {"limit": limit, "batch_size": batch_size, "chat": chat, "allow_code": allow_code}
+    evaluate_models(models, tasks or (), suite, to, **how)
+
+
+@app.command()
 def verify(
     run: Annotated[str, typer.Argument(help="A run directory, or one checkpoint in it.", show_default=False)],
 ) -> None:

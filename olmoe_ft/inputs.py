@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from olmoe_ft.checkpoints.folders import check_weights
 from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.sources import load_source
-from olmoe_ft.evaluation.questions import Question, load_questions
+from olmoe_ft.evaluation.wanted import Wanted, of_recipe
 from olmoe_ft.ranks import is_first, is_first_here
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.recipe.changes import GO_ON, Restart
@@ -58,7 +58,8 @@ class Inputs:
     which that run starts. Until then network and tokenizer are known from these."""
     config: "OlmoeConfig"
     tokenizer: "PreTrainedTokenizerBase"
-    questions: list[Question] | None
+    wanted: Wanted
+    """What is to be evaluated."""
     train: "Mixture"
     evaluation: "Mixture | None"
     train_rows: "Dataset"
@@ -85,7 +86,7 @@ class Inputs:
         files = ModelFiles(self.recipe)
         config, tokenizer = files.config, files.tokenizer
         if tokenizer_hash(tokenizer) != tokenizer_hash(self.tokenizer):
-            return _read_all(self.recipe, self.recipe, config, tokenizer, self.questions)
+            return _read_all(self.recipe, self.recipe, config, tokenizer, self.wanted)
         return replace(self, known_start=self.recipe, config=config, tokenizer=tokenizer)
 
 
@@ -157,7 +158,7 @@ def _stage_inputs(stage: Recipe, files: ModelFiles, into_runs: bool) -> Inputs:
     sources = (*stage.data.train, *stage.data.eval)
     for source in sources:
         next(read_rows(source.path, source.split, source.config, source.revision), None)
-    questions = load_questions(stage.data.answers) if stage.data.answers else None
+    wanted = of_recipe(stage)
     if into_runs:
         import torch  # whose import every stage needs from here on
 
@@ -168,7 +169,7 @@ def _stage_inputs(stage: Recipe, files: ModelFiles, into_runs: bool) -> Inputs:
     tokenizer = files.tokenizer
     for source in sources:  # a row that is malformed is found before any is tokenized
         load_source(source, stage.kind, stage.data)
-    return _read_all(stage, files.recipe, config, tokenizer, questions)
+    return _read_all(stage, files.recipe, config, tokenizer, wanted)
 
 
 def read_stage(stage: Recipe, files: ModelFiles, config: "OlmoeConfig") -> Inputs:
@@ -177,8 +178,8 @@ def read_stage(stage: Recipe, files: ModelFiles, config: "OlmoeConfig") -> Input
     Raises:
         UserError: a file is missing, empty or malformed.
     """
-    questions = load_questions(stage.data.answers) if stage.data.answers else None
-    return _read_all(stage, files.recipe, config, files.tokenizer_for(config), questions)
+    wanted = of_recipe(stage)
+    return _read_all(stage, files.recipe, config, files.tokenizer_for(config), wanted)
 
 
 def _read_all(
@@ -186,14 +187,14 @@ def _read_all(
     known_start: Recipe,
     config: "OlmoeConfig",
     tokenizer: "PreTrainedTokenizerBase",
-    questions: list[Question] | None,
+    wanted: Wanted,
 ) -> Inputs:
     """Mixed, audited and packed rows; they come from the cache once they were read."""
     from olmoe_ft.data.audit import audit
     from olmoe_ft.data.mixture import load_mixtures
     from olmoe_ft.training.packing import trainer_rows
 
-    prompts = [question.texts() for question in questions or ()]
+    prompts = [question.texts() for task in wanted.answers for question in task.questions]
     max_length = recipe.training.get("max_length", default_of(recipe.stage, "max_length"))
     train, evaluation = load_mixtures(recipe, max_length, tokenizer, prompts)
     positions = config.max_position_embeddings
@@ -202,7 +203,7 @@ def _read_all(
         known_start=known_start,
         config=config,
         tokenizer=tokenizer,
-        questions=questions,
+        wanted=wanted,
         train=train,
         evaluation=evaluation,
         audit=audit(train, positions),

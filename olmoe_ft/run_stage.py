@@ -13,10 +13,14 @@ from accelerate.utils import broadcast_object_list
 
 from olmoe_ft.adapters.quantize import check_quantization
 from olmoe_ft.checkpoints.pickles import refuse_code, without_code
+from olmoe_ft.checkpoints.run_checkpoints import step_of
 from olmoe_ft.data.audit_report import data_report, print_audit
 from olmoe_ft.data.terminal import Console
-from olmoe_ft.evaluation.answered import Answered
-from olmoe_ft.evaluation.answers import score_checkpoint
+from olmoe_ft.evaluation import files
+from olmoe_ft.evaluation.answers import answered
+from olmoe_ft.evaluation.of_run import BetweenSteps, RunEvaluations
+from olmoe_ft.evaluation.score import Evaluation
+from olmoe_ft.evaluation.wanted import ANSWERS
 from olmoe_ft.inputs import Finished, Inputs
 from olmoe_ft.ranks import is_first
 from olmoe_ft.recipe.changes import GO_ON, Restart
@@ -130,21 +134,28 @@ def _train_and_finish(session: Session, guard: LaunchGuard) -> Summary:
         refuse_code(resume)
     with whole_weights(session.arguments):
         start = _start(session, resume)
-        before = _score(session, start.checkpoint, "before training")
+        evaluations = RunEvaluations(inputs.recipe, run, inputs.wanted, inputs.tokenizer)
+        before = evaluations.evaluate(start.checkpoint, "before", 0)
     changed = run.changed()
     if PartialState().is_main_process:
         print_recovered(recover(run, found))
+        files.forget_after(run.path, step_of(resume) if resume else 0)
         run.create()
     trainer = _trainer(session, start)
     trainer.add_callback(guard)
+    if (every := inputs.recipe.evaluation.every_steps) is not None and inputs.wanted:
+        trainer.add_callback(BetweenSteps(evaluations, trainer, every))
     with without_code(trusted):
         if PartialState().is_main_process:
-            begin_records(inputs.recipe, run, trainer, _launch(session, trainer, start, changed), start.stands_on)
+            launch = _launch(session, trainer, start, changed)
+            tracking = begin_records(inputs.recipe, run, trainer, launch, start.stands_on)
             print_start(inputs.recipe, run, trainer, session.steps, resume)
+            evaluations.keep(before, tracking)
         trained = train(trainer, run, resume, evaluates=inputs.evaluation is not None)
     with whole_weights(session.arguments):
-        after = _score(session, str(run.unfinished), "after training")
-    return _finish(run, trainer, _summary(session, start, trained, before, after))
+        after = evaluations.evaluate(str(run.unfinished), "after", trained.steps)
+    summary = _summary(session, start, trained, before, after)
+    return _finish(run, trainer, summary, evaluations, after)
 
 
 def _look_around(session: Session, guard: LaunchGuard) -> Found:
@@ -176,15 +187,6 @@ def _start(session: Session, resume: Path | None) -> Start:
     return Start(checkpoint, resume, stands_on, accepted)
 
 
-def _score(session: Session, checkpoint: str, label: str) -> Answered | None:
-    recipe, inputs = session.inputs.recipe, session.inputs
-    if inputs.questions is None:
-        return None
-    assert recipe.data.answers is not None
-    answers = recipe.data.answers
-    return score_checkpoint(checkpoint, recipe.model.dtype, inputs.tokenizer, inputs.questions, answers, label)
-
-
 def _trainer(session: Session, start: Start) -> OlmoeTrainer:
     inputs, run = session.inputs, session.run
     return build_trainer(
@@ -213,7 +215,7 @@ def _launch(session: Session, trainer: OlmoeTrainer, start: Start, changed: list
 
 
 def _summary(
-    session: Session, start: Start, trained: Trained, before: Answered | None, after: Answered | None
+    session: Session, start: Start, trained: Trained, before: Evaluation | None, after: Evaluation | None
 ) -> Summary:
     recipe = session.inputs.recipe
     return Summary(
@@ -225,13 +227,21 @@ def _summary(
         train_seconds=trained.train_seconds,
         last=trained.last,
         others=trained.evaluation,
-        before=before,
-        after=after,
+        before=answered(ANSWERS, before.scores) if before else None,
+        after=answered(ANSWERS, after.scores) if after else None,
+        scores={one.when: one.headline for one in (before, after) if one is not None},
     )
 
 
-def _finish(run: RunDirectory, trainer: OlmoeTrainer, summary: Summary) -> Summary:
+def _finish(
+    run: RunDirectory,
+    trainer: OlmoeTrainer,
+    summary: Summary,
+    evaluations: RunEvaluations,
+    after: Evaluation | None,
+) -> Summary:
     if (callback := trainer.pop_callback(TrackingCallback)) is not None:  # on rank 0 alone
+        evaluations.keep(after, callback.tracking)
         run.finish(summary.as_dict())
         callback.tracking.finish(summary.as_dict())
         print_summary(run, summary)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from olmoe_ft.data.terminal import Console
 from olmoe_ft.evaluation.answered import Answered, answered_table
+from olmoe_ft.evaluation.score import Score
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.run_directory import RunDirectory
 
@@ -33,11 +34,24 @@ class Summary:
     before: Answered | None = None
     """Of the answers to held-out prompts, before training."""
     after: Answered | None = None
+    scores: dict[str, list[Score]] = field(default_factory=dict)
+    """Of all tasks, `before` and `after` training."""
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> "Summary":
         """What a `summary.json` holds that `RunDirectory.finished` has accepted."""
-        known = {"name", "stage", "steps", "started_from", "train_loss", "train_seconds", "last", "before", "after"}
+        known = {
+            "name",
+            "stage",
+            "steps",
+            "started_from",
+            "train_loss",
+            "train_seconds",
+            "last",
+            "before",
+            "after",
+            "scores",
+        }
         return cls(
             name=str(values["name"]),
             stage=values.get("stage"),
@@ -49,6 +63,7 @@ class Summary:
             others={name: value for name, value in values.items() if name not in known},
             before=Answered.read(values.get("before")),
             after=Answered.read(values.get("after")),
+            scores={when: [Score(**one) for one in ones] for when, ones in (values.get("scores") or {}).items()},
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,8 +78,10 @@ class Summary:
             "last": self.last,
             **self.others,
         }
-        if self.before is not None and self.after is not None:
-            values |= {"before": self.before.as_dict(), "after": self.after.as_dict()}
+        both = {"before": self.before, "after": self.after}
+        values |= {when: one.as_dict() for when, one in both.items() if one is not None}
+        if self.scores:
+            values["scores"] = {when: [score.as_dict() for score in ones] for when, ones in self.scores.items()}
         return values
 
 

@@ -1,5 +1,6 @@
 """A tokenizer's chat template: the text it writes for a conversation, and where each answer is in that text."""
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -67,6 +68,11 @@ def render(conversations: Sequence[Messages], tokenizer: PreTrainedTokenizerBase
     endings = answer_endings(template, special)
     found = _written_by(tokenizer, conversations)
     return [_checked(*row, endings) for row in zip(conversations, found, strict=True)]
+
+
+def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The first 12 digits of the SHA-256 of a tokenizer's chat template."""
+    return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:12]
 
 
 def prompts(conversations: Sequence[Messages], tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -59,6 +59,15 @@ def load_tokenizer(path: str, vocab_size: int) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def has_chat_template(path: str) -> bool:
+    """Whether the tokenizer in `path` brings a chat template, as those of base models do not.
+
+    Raises:
+        UserError: there is no tokenizer.
+    """
+    return _read(path).chat_template is not None
+
+
 def _read(path: str) -> PreTrainedTokenizerBase:
     folder = Path(path)
     if not folder.exists():

@@ -1,76 +1,92 @@
-"""Exact match: generate greedily on held-out prompts whose answer a program can check."""
+"""The task `answers`: held-out prompts with known answers, `data.answers` of a recipe or any file of such rows.
 
-from accelerate import PartialState
-from accelerate.utils import gather_object
-from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
+Exact match of greedy answers, by skill, and the share of each style. It needs no harness.
+"""
 
-from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_checkpoint
-from olmoe_ft.checkpoints.weights import load_whole
-from olmoe_ft.data.template import prompts
-from olmoe_ft.data.tokenizer import load_tokenizer
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from olmoe_ft.evaluation.answered import Answered, Mark
-from olmoe_ft.evaluation.questions import Question, load_questions
-from olmoe_ft.model import OlmoeForCausalLM
-from olmoe_ft.model.generate import complete
-from olmoe_ft.recipe.data_section import Answers
-from olmoe_ft.shipped import found
+from olmoe_ft.evaluation.questions import Question
+from olmoe_ft.evaluation.requests import Ask, Engine
+from olmoe_ft.evaluation.score import Sample, Score
+
+if TYPE_CHECKING:  # torch and transformers take seconds to import
+    from transformers import PreTrainedTokenizerBase
+
+EXACT, STYLE = "exact_match", "style"
 
 
-def evaluate(
-    model: str, questions: str, *, max_new_tokens: int = 64, batch_size: int = 128, limit: int | None = None
-) -> Answered:
-    """Answered a model's greedy answers to held-out prompts.
+@dataclass(frozen=True)
+class AnswersTask:
+    """Questions under a name, and how long an answer may be."""
 
-    Args:
-        model: a run directory or checkpoint folder, with or without adapter, or a Hub name.
-        questions: file of rows with a prompt and an `answer`, as `data.answers.path` of a recipe; one that comes with
-            olmoe_ft is found from anywhere.
-        max_new_tokens: the longest answer, in tokens.
-        batch_size: prompts generated at once by each process.
-        limit: use only the first prompts of the file.
-    Raises:
-        UserError: there is no such model, or the file is missing, empty or malformed.
-    """
-    answers = Answers(path=found(questions), max_new_tokens=max_new_tokens, batch_size=batch_size, limit=limit)
-    check_weights(folder := resolve_checkpoint(model))
-    asked = load_questions(answers)
-    tokenizer = load_tokenizer(folder, load_config(folder).vocab_size)
-    return score_checkpoint(folder, "auto", tokenizer, asked, answers, "evaluating")
+    name: str
+    questions: list[Question]
+    max_new_tokens: int
+    batch_size: int
+
+    def put(
+        self, engine: Engine, tokenizer: "PreTrainedTokenizerBase", limit: int | None = None
+    ) -> tuple[list[Score], list[Sample]]:
+        """Put the questions, through the chat template, and mark the answers.
+
+        Args:
+            limit: use only the first questions; None takes all.
+        """
+        from olmoe_ft.data.template import prompts, template_hash
+
+        questions = self.questions[:limit]
+        texts = prompts([question.prompt for question in questions], tokenizer)
+        encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]  # the template has written them
+        said = engine.generate([Ask(tuple(ids), self.max_new_tokens) for ids in encoded], self.batch_size)
+        marks = [question.mark(one.text) for question, one in zip(questions, said, strict=True)]
+        samples = [
+            Sample(
+                task=self.name,
+                id=index,
+                prompt=text,
+                output=one.text,
+                expected=question.answer,
+                right=mark.right,
+                metrics={EXACT: float(mark.right)},
+                tokens=len(one.tokens),
+                experts=[list(expert) for expert in one.experts],
+            )
+            for index, (question, text, one, mark) in enumerate(zip(questions, texts, said, marks, strict=True))
+        ]
+        return self._scores(questions, marks, template_hash(tokenizer)), samples
+
+    def _scores(self, questions: list[Question], marks: list[Mark], template: str) -> list[Score]:
+        styles = [style for question in questions for style in question.frames]
+        answered = Answered.of([(one.skill, mark) for one, mark in zip(questions, marks, strict=True)], styles)
+        counts = {skill: sum(one.skill == skill for one in questions) for skill in answered.skills}
+        shares = {
+            EXACT: (answered.exact_match, answered.count),
+            **{f"{EXACT}/{skill}": (share, counts[skill]) for skill, share in answered.skills.items()},
+            **{f"{STYLE}/{style}": (share, answered.count) for style, share in answered.styles.items()},
+        }
+        return [
+            Score(self.name, metric, value, stderr_of_share(value, n), n, shots=0, template=template)
+            for metric, (value, n) in shares.items()
+        ]
 
 
-def score_checkpoint(
-    checkpoint: str,
-    dtype: str,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: list[Question],
-    answers: Answers,
-    label: str,
-) -> Answered:
-    """The score of a checkpoint on disk, so that what is scored is what a user will load.
-
-    Args:
-        dtype: of its weights: "float32", "bfloat16", or "auto" for the checkpoint's own.
-        label: of the progress bar.
-    """
-    model = load_whole(checkpoint, dtype).to(PartialState().device)
-    return score(model, tokenizer, questions, answers, label)
+def stderr_of_share(share: float, n: int) -> float | None:
+    """The standard error of a mean of n zeros and ones, from their own spread (n - 1), as lm-eval has it."""
+    return math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None
 
 
-def score(
-    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, questions: list[Question], answers: Answers, label: str
-) -> Answered:
-    """The score of greedy generation; every process takes its share of the prompts, and all have the whole score."""
-    state = PartialState()
-    # similar lengths together: a batch costs what its longest prompt costs
-    order = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt[-1]["content"]))
-    mine = order[state.process_index :: state.num_processes]
-    batches = [mine[start : start + answers.batch_size] for start in range(0, len(mine), answers.batch_size)]
-    model.eval()
-    marks: list[tuple[str, Mark]] = []
-    for batch in tqdm(batches, desc=label, disable=not state.is_main_process, leave=False):
-        texts = prompts([questions[index].prompt for index in batch], tokenizer)
-        completions = complete(model, tokenizer, texts, answers.max_new_tokens)
-        for index, completion in zip(batch, completions, strict=True):
-            marks.append((questions[index].skill, questions[index].mark(completion)))
-    return Answered.of(gather_object(marks), [style for question in questions for style in question.frames])
+def answered(task: str, scores: list[Score]) -> Answered | None:
+    """What a summary says of the answers to held-out prompts; None where `scores` have no such task."""
+    values = {score.metric: score for score in scores if score.task == task}
+    if EXACT not in values:
+        return None
+    parts = {metric: score.value for metric, score in values.items()}
+    return Answered(
+        exact_match=values[EXACT].value,
+        styles={name.partition("/")[2]: share for name, share in parts.items() if name.startswith(f"{STYLE}/")},
+        skills={name.partition("/")[2]: share for name, share in parts.items() if name.startswith(f"{EXACT}/")},
+        count=values[EXACT].n,
+    )

@@ -96,6 +96,11 @@ class Evaluation:
         """Generated tokens by the time of the whole evaluation."""
         return self.new_tokens / self.seconds if self.seconds else 0.0
 
+    @property
+    def headline(self) -> list[Score]:
+        """The scores of the tasks that were asked for, without those of a group's members."""
+        return [score for score in self.scores if score.task in self.settings["tasks"]]
+
     def as_dict(self) -> dict[str, Any]:
         """As it is in `evaluation.json`; the samples are in a file of their own."""
         return {

@@ -23,6 +23,7 @@ FREE = (
     *EVALUATION,
     "data.cache",
     "data.answers",
+    "evaluation.*",
     "tracking.*",
     "training.logging_*",
     "training.save_*",

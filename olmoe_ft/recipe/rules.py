@@ -19,7 +19,7 @@ REQUIRED = {
     "data": "give `train`, a list of sources",
     "router": "it has no default; give `load_balancing_coef`, `z_loss_coef` and `train`",
 }
-STAGE_SECTIONS = ("model", "data", "router", "lora", "training", "tracking")
+STAGE_SECTIONS = ("model", "data", "router", "lora", "training", "evaluation", "tracking")
 
 # Fields of PEFT's configuration that the `lora` section does not take.
 REFUSED_ADAPTERS = {

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from olmoe_ft.constants import BalanceOver, Scope, Tokens
 from olmoe_ft.recipe.data_section import Data
+from olmoe_ft.recipe.evaluation_section import EvaluationSection
 from olmoe_ft.recipe.paths import with_paths
 from olmoe_ft.recipe.rules import broken_rules, stage_of
 from olmoe_ft.recipe.section import Section, Text
@@ -130,6 +131,8 @@ class Recipe(Section):
     """Adapters. Without them all weights are trained."""
     training: Mapping[str, Any] = Field(default_factory=dict)
     """Arguments of the trainer, by the names of TRL's configuration of the stage, such as `SFTConfig`."""
+    evaluation: EvaluationSection = Field(default_factory=lambda: EvaluationSection.model_validate({}))
+    """Which tasks are put to the model, and when."""
     tracking: Tracking = Tracking()
     """Where the records go."""
     stages: tuple["Recipe", ...] = Field((), strict=False)

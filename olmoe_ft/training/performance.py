@@ -80,16 +80,20 @@ class PerformanceCallback(TrainerCallback):
         self.seconds = kept["seconds"] if same_shape else 0.0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.mark = time.perf_counter()
+        self.leave_out_time()
 
     def on_step_end(self, args, state, control, **kwargs):
         now = time.perf_counter()
         self.seconds, self.mark = self.seconds + now - self.mark, now
 
     def on_save(self, args, state, control, **kwargs):
-        self.mark = time.perf_counter()
+        self.leave_out_time()
 
     def on_evaluate(self, args, state, control, **kwargs):
+        self.leave_out_time()
+
+    def leave_out_time(self) -> None:
+        """Time since the last step is no time of the next one."""
         self.mark = time.perf_counter()
 
     def on_log(self, args, state, control, logs=None, **kwargs):

@@ -50,7 +50,8 @@ def recover(run: RunDirectory, found: Found) -> list[str]:
     elif found.resume is None and run.begun():
         said.append(f"no checkpoint {'is undamaged' if found.damaged else 'was saved'}: starting at step 0")
     run.checkpoints.tidy()
-    for leftover in run.path.glob(".base.*/"):  # left by a launch that was killed while it wrote base/
+    # left by a launch that was killed while it wrote base/, or evaluated
+    for leftover in filter(Path.exists, (*run.path.glob(".base.*/"), run.evaluated)):
         shutil.rmtree(leftover)
     return said + _restore_records(run, found.resume)
 

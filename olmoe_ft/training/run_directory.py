@@ -42,6 +42,7 @@ class RunDirectory:
         self.final = self.path / "final"
         self.manifest = self.path / manifest.NAME  # of the files beside final/, when the run has finished
         self.unfinished = self.path / ".final"  # what becomes final/ when the run has finished
+        self.evaluated = self.path / ".evaluated"  # weights between two steps, while they are evaluated
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.launches = self.path / "run.json"

@@ -62,19 +62,23 @@ def train(trainer: OlmoeTrainer, run: RunDirectory, resume: Path | None, evaluat
 
 def begin_records(
     recipe: Recipe, run: RunDirectory, trainer: OlmoeTrainer, launch: Launch, stands_on: dict[str, Any]
-) -> None:
+) -> Tracking:
     """Have the trainer's records, pictures and checkpoints kept. For the first process alone.
 
     Args:
         stands_on: the circumstances, for checkpoints.
+    Returns:
+        where the records go.
     """
     trainer.stands_on = stands_on
     trainer.beside.append(run.copy_records)
-    trainer.add_callback(TrackingCallback(Tracking(recipe, run)))
+    tracking = Tracking(recipe, run)
+    trainer.add_callback(TrackingCallback(tracking))
     trainer.add_callback(RoutingFiles(run))
     if run.unfinished.exists():  # of a launch that was killed
         shutil.rmtree(run.unfinished)
     run.record_launch(launch)
+    return tracking
 
 
 def _steps(trainer: OlmoeTrainer, run: RunDirectory, resume: Path | None) -> TrainOutput:

@@ -1,0 +1,92 @@
+"""`olmoe-ft evaluate`: put tasks to models, keep the results beside each, and show them side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_checkpoint
+from olmoe_ft.checkpoints.run_checkpoints import read_object
+from olmoe_ft.evaluation.wanted import Wanted, of_recipe, wanted
+from olmoe_ft.ranks import is_first
+from olmoe_ft.recipe import UserError, load_recipe
+
+OF_HUB = Path("evaluations")  # in the working folder, for models that are in no folder here
+
+
+@dataclass(frozen=True)
+class Place:
+    """A model, and where its results go."""
+
+    model: str
+    folder: Path
+    run: Path | None
+    """The run directory, of a run."""
+    wanted: Wanted
+
+    @property
+    def step(self) -> int | None:
+        """The steps that the run has taken."""
+        return (read_object(self.run / "summary.json") or {}).get("steps") if self.run else None
+
+
+def evaluate_models(
+    models: Sequence[str], tasks: Sequence[str], suite: str | None, to: Path | None = None, **how: Any
+) -> None:
+    """Evaluate models one after the other, and print one table.
+
+    Args:
+        tasks: names or files, each with several behind commas; none takes those of each run's recipe.
+        to: a folder for the results; None: beside each model.
+        **how: attributes of `Wanted`.
+    Raises:
+        UserError: a model or a task is wrong, or results cannot be written; said before any weight is read.
+    """
+    names = [name for text in tasks for name in text.split(",") if name]
+    places = [_place(model, names, suite, to, how) for model in models]
+    from olmoe_ft.evaluation import files
+    from olmoe_ft.evaluation.contamination import overlapping_questions, with_clean
+    from olmoe_ft.evaluation.evaluate import evaluate_checkpoint
+    from olmoe_ft.evaluation.table import print_evaluation, print_side_by_side
+
+    evaluations = []
+    for place in places:
+        evaluation = evaluate_checkpoint(place.model, place.wanted, step=place.step, label=place.model)
+        if is_first():
+            if place.run is not None:
+                evaluation = with_clean(evaluation, overlapping_questions(place.run))
+            files.add(place.folder, evaluation)
+            print_evaluation(evaluation, place.folder)
+        evaluations.append(evaluation)
+    if is_first():
+        print_side_by_side(evaluations)
+
+
+def _place(model: str, names: Sequence[str], suite: str | None, to: Path | None, how: dict[str, Any]) -> Place:
+    """What can be wrong about a model, its tasks and the folder of its results."""
+    check_weights(checkpoint := resolve_checkpoint(model))
+    run = Path(checkpoint).parent if (Path(checkpoint).parent / "recipe.yaml").exists() else None
+    if names or suite:
+        asked = wanted(names, suite, **how)
+    elif run is None or not (asked := of_recipe(load_recipe(run / "recipe.yaml"), **how)):
+        raise UserError(
+            f"{model}: found no --tasks and no --suite, and no recipe beside it that names any; give --tasks skills "
+            "(`olmoe-ft evaluate --help` says what else), or --suite olmoe"
+        )
+    load_config(checkpoint)
+    folder = run or (Path(checkpoint) if Path(checkpoint).is_dir() else OF_HUB / model.replace("/", "--"))
+    if to is not None:
+        folder = to / folder.resolve().name
+    return Place(model, _writable(folder), run, asked)
+
+
+def _writable(folder: Path) -> Path:
+    from tempfile import TemporaryDirectory
+
+    from olmoe_ft.training.files import existing
+
+    try:
+        with TemporaryDirectory(dir=existing(folder)):
+            return folder
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); name another folder with --to") from None

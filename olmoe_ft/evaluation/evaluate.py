@@ -1,0 +1,133 @@
+"""Put tasks to a model: the weights of a checkpoint on disk, so that what is scored is what a user will load."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from transformers import PreTrainedTokenizerBase
+
+from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_checkpoint
+from olmoe_ft.checkpoints.weights import load_whole
+from olmoe_ft.data.tokenizer import has_chat_template, load_tokenizer
+from olmoe_ft.evaluation.engine import OlmoeEngine
+from olmoe_ft.evaluation.score import Evaluation, Sample, Score, When
+from olmoe_ft.evaluation.wanted import Wanted, wanted
+
+
+def evaluate(
+    model: str,
+    tasks: str | Sequence[str],
+    *,
+    suite: str | None = None,
+    max_new_tokens: int = 64,
+    batch_size: int = 64,
+    limit: int | None = None,
+    allow_code: bool = False,
+) -> Evaluation:
+    """Score a model on tasks.
+
+    Args:
+        model: a run directory or checkpoint folder, with or without adapter, or a Hub name.
+        tasks: names of tasks, task files, or files of rows with a prompt and an `answer`; what comes with olmoe_ft is
+            found from anywhere.
+        suite: "olmoe" for the columns of the paper's table.
+        max_new_tokens: the longest answer to rows of a file, in tokens.
+        batch_size: requests that each process answers at once.
+        limit: put only the first questions of each task.
+        allow_code: let tasks run code that the model has written.
+    Raises:
+        UserError: there is no such model or task, or a file is missing, empty or malformed.
+    """
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    how: dict[str, Any] = {"limit": limit, "batch_size": batch_size, "allow_code": allow_code}
+    return evaluate_checkpoint(model, wanted(names, suite, max_new_tokens=max_new_tokens, **how))
+
+
+def evaluate_checkpoint(
+    model: str,
+    asked: Wanted,
+    *,
+    dtype: str = "auto",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    when: When = "command",
+    step: int | None = None,
+    label: str = "evaluating",
+    stop: Callable[[], object] = int,
+) -> Evaluation:
+    """Load a checkpoint whole in every process, and put the tasks to it.
+
+    Args:
+        dtype: of its weights: "float32", "bfloat16", or "auto" for the checkpoint's own.
+        tokenizer: None takes the checkpoint's own.
+        label: of the progress bars.
+        stop: whether this process is to give up.
+    Raises:
+        Interrupted: a process was to give up; in every process.
+        UserError: there is no such checkpoint, it is damaged, or a task asks for what cannot be had.
+    """
+    check_weights(folder := resolve_checkpoint(model))
+    own = tokenizer or load_tokenizer(folder, load_config(folder).vocab_size)
+    chat = has_chat_template(folder) if asked.chat is None else asked.chat
+    with random_state_kept():
+        network = load_whole(folder, dtype).to(PartialState().device)
+        engine = OlmoeEngine(network, own, asked.batch_size, label, stop)
+        start = time.perf_counter()
+        scores, samples, cut = put(engine, own, asked, chat)
+    return Evaluation(
+        model=model,
+        step=step,
+        when=when,
+        scores=scores,
+        samples=samples,
+        settings={
+            **asked.settings(),
+            "cut_prompts": cut,
+            "dtype": str(network.dtype).removeprefix("torch."),
+            "engine": engine.name,
+            "lm_eval": version("lm_eval") if asked.tasks else None,
+        },
+        seconds=time.perf_counter() - start,
+        new_tokens=engine.new_tokens,
+    )
+
+
+def put(
+    engine: OlmoeEngine, tokenizer: PreTrainedTokenizerBase, asked: Wanted, chat: bool
+) -> tuple[list[Score], list[Sample], dict[str, int]]:
+    """All tasks, those of held-out prompts first. The same in every process.
+
+    Returns:
+        scores, samples, and by task how many prompts were longer than the network's positions and lost their start.
+    """
+    scores: list[Score] = []
+    samples: list[Sample] = []
+    cut: dict[str, int] = {}
+    for task in asked.answers:
+        found = task.put(engine, tokenizer, asked.limit)
+        scores, samples = scores + found[0], samples + found[1]
+    if asked.tasks:
+        from olmoe_ft.evaluation.harness import Harness
+        from olmoe_ft.evaluation.task_files import load_tasks
+
+        harness = Harness(engine, tokenizer, engine.max_length, chat, asked.limit, asked.allow_code)
+        found = harness.run(load_tasks(asked.tasks))
+        scores, samples, cut = scores + found[0], samples + found[1], dict(harness.cut)
+    return scores, samples, cut
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leave every global generator as it was, so that a training draws the same numbers afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [*range(torch.accelerator.device_count())] if torch.accelerator.is_available() else []
+    kind = torch.accelerator.current_accelerator()
+    with torch.random.fork_rng(devices, device_type=kind.type if kind else "cuda"):
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)

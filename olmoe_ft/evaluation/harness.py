@@ -1,0 +1,305 @@
+"""lm-eval's tasks, put to an `Engine`.
+
+lm-eval (EleutherAI's harness, an optional extra) makes the prompts, reads the outputs and computes the metrics; the
+engine answers. Every process makes the same requests and gets all answers, so lm-eval itself never knows of more than
+one: nothing is padded, and the scores are in every process.
+
+It runs inside training too: it draws from no global generator, and starts no process.
+"""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.evaluator import evaluate
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from transformers import PreTrainedTokenizerBase
+
+from olmoe_ft.data.template import prompts, template_hash
+from olmoe_ft.evaluation.requests import Ask, Engine, Expert, Pair
+from olmoe_ft.evaluation.score import Sample, Score
+from olmoe_ft.recipe import UserError
+
+SHOTS_SEED = 1234  # lm-eval's own, for the worked examples that it draws
+BOOTSTRAP = 1000  # resamples for the standard error of metrics that are no mean; lm-eval takes 100,000
+DEFAULT_NEW_TOKENS = 256  # of a task that does not say, as in lm-eval's own models
+NO_FILTER = "none"
+
+
+@dataclass(frozen=True)
+class Harness:
+    """How tasks are put.
+
+    Attributes:
+        chat: whether questions are put through the tokenizer's chat template, worked examples as turns before them.
+        limit: questions of each task, from its start; None takes all.
+        allow_code: whether tasks may run code that the model has written.
+        seed: of sampled outputs.
+        cut: how many prompts lost their start, as they did not fit into `max_length`; by task.
+    """
+
+    engine: Engine
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    chat: bool
+    limit: int | None = None
+    allow_code: bool = False
+    seed: int = 0
+    cut: Counter[str] = field(default_factory=Counter)
+
+    def run(self, tasks: Mapping[str, Any]) -> tuple[list[Score], list[Sample]]:
+        """Put every task's questions, and score the outputs.
+
+        Args:
+            tasks: what lm-eval's `TaskManager.load` gives.
+        Raises:
+            UserError: a task asks for what the engine does not have, or would run code.
+        """
+        for name, task in tasks["tasks"].items():
+            if getattr(task, "UNSAFE_CODE", False) and not self.allow_code:
+                raise UserError(
+                    f"{name}: found a task that runs code which the model has written; allow it with --allow-code "
+                    "(`evaluation.allow_code: true` in a recipe), in a container, or leave the task out"
+                )
+            if task.get_config("num_fewshot") is None:
+                task.set_config(key="num_fewshot", value=0)
+            task.set_fewshot_seed(seed=SHOTS_SEED)
+        model = _EngineLM(self)
+        with _quietly(self.allow_code):
+            results = evaluate(
+                model,
+                tasks,
+                limit=self.limit,
+                bootstrap_iters=BOOTSTRAP,
+                log_samples=True,
+                apply_chat_template=self.chat,
+                fewshot_as_multiturn=self.chat,
+                confirm_run_unsafe_code=self.allow_code,
+            )
+        assert results is not None  # every process is the first one to lm-eval
+        shots = results["n-shot"]
+        template = template_hash(self.tokenizer) if self.chat else None
+        scores = [
+            score
+            for name, values in results["results"].items()
+            for score in _scores(name, values, int(shots.get(name) or 0), template)
+        ]
+        samples = [
+            sample for name, examples in results["samples"].items() for sample in _samples(name, examples, model.kept)
+        ]
+        for task in [task for task, count in self.cut.items() if not count]:
+            del self.cut[task]
+        return scores, samples
+
+
+@dataclass
+class _Kept:
+    """What the engine has said of a question beside its text."""
+
+    tokens: int = 0
+    experts: list[Expert] = field(default_factory=list)
+    likeliest: float = float("-inf")
+
+
+class _EngineLM(TemplateLM):
+    """An engine by lm-eval's interface."""
+
+    def __init__(self, harness: Harness) -> None:
+        super().__init__()
+        self.harness, self.engine, self.tokenizer = harness, harness.engine, harness.tokenizer
+        self.kept: dict[tuple[Any, Any], _Kept] = defaultdict(_Kept)
+
+    @property
+    def eot_token_id(self) -> int:
+        return self.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        bos = self.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else bos
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self.tokenizer.name_or_path)
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Token ids; a text that begins with BOS gets no second one."""
+        if add_special_tokens is None:
+            add_special_tokens = not string.startswith(self.tokenizer.decode([self.prefix_token_id]))
+        return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The prompt for the next answer, or for the rest of the answer that the last message begins."""
+        if add_generation_prompt:
+            return prompts([chat_history], self.tokenizer)[0]
+        return prompts([chat_history[:-1]], self.tokenizer)[0] + chat_history[-1]["content"]
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        found = super().loglikelihood(requests, disable_tqdm=True)
+        of_pairs = zip(requests, found, self._weighed, self._lengths, strict=True)
+        for request, (logprob, _), (tokens, experts), length in of_pairs:
+            self.harness.cut[str(request.task_name)] += length > self.harness.max_length
+            kept = self.kept[request.task_name, request.doc_id]
+            if logprob > kept.likeliest:
+                kept.tokens, kept.experts, kept.likeliest = tokens, experts, logprob
+        return found
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        self._lengths = [len(context) + len(rest) - 1 for _, context, rest in requests]
+        weighed = self.engine.weigh([Pair(tuple(context), tuple(rest)) for _, context, rest in requests])
+        self._weighed = [(len(rest), one.experts) for (_, _, rest), one in zip(requests, weighed, strict=True)]
+        return [(one.logprob, one.greedy) for one in weighed]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
+        """Of whole texts, in windows as wide as the network's positions; no window sees another."""
+        windows = [
+            (index, make_disjoint_window(window))
+            for index, request in enumerate(requests)
+            for window in get_rolling_token_windows(
+                self.tok_encode(request.args[0]), self.prefix_token_id, self.harness.max_length, context_len=1
+            )
+        ]
+        weighed = self.engine.weigh([Pair(tuple(context), tuple(rest)) for _, (context, rest) in windows])
+        totals = [0.0] * len(requests)
+        for (index, (_, rest)), one in zip(windows, weighed, strict=True):
+            totals[index] += one.logprob
+            kept = self.kept[requests[index].task_name, requests[index].doc_id]
+            kept.tokens, kept.experts = kept.tokens + len(rest), one.experts
+        return totals
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        repeats: Counter[int] = Counter()
+        asks = []
+        for request in requests:
+            asks.append(self._ask(request, repeats[id(request)]))
+            repeats[id(request)] += 1
+        said = self.engine.generate(asks)
+        for request, one in zip(requests, said, strict=True):
+            kept = self.kept[request.task_name, request.doc_id]
+            kept.tokens += len(one.tokens)
+            kept.experts = kept.experts or one.experts
+        return [one.text for one in said]
+
+    def _ask(self, request: Instance, repeat: int) -> Ask:
+        """The request for an output; a context that leaves no room for it loses its start, as in lm-eval."""
+        context, wishes = request.args
+        options = normalize_gen_kwargs(wishes, DEFAULT_NEW_TOKENS)
+        new, until, temperature = options.pop("max_gen_toks"), options.pop("until"), options.pop("temperature")
+        options.pop("do_sample", None)
+        top_p = options.pop("top_p", 1.0)
+        if options:
+            raise UserError(
+                f"{request.task_name}: generation_kwargs has {', '.join(sorted(options))}; allowed: until, "
+                "max_gen_toks, do_sample, temperature, top_p; remove it"
+            )
+        if (room := self.harness.max_length - new) <= 0:
+            raise UserError(
+                f"{request.task_name}: max_gen_toks is {new}, but the model has {self.harness.max_length} positions "
+                "for prompt and output; lower max_gen_toks in a task file of your own, or leave the task out"
+            )
+        until = [until] if isinstance(until, str) else until or []
+        tokens = self.tok_encode(context)
+        if len(tokens) > room:
+            self.harness.cut[str(request.task_name)] += 1
+        drawn = hashlib.sha256(f"{self.harness.seed}/{request.task_name}/{request.doc_id}/{repeat}".encode()).digest()
+        return Ask(
+            tokens=tuple(tokens[-room:]),
+            max_new_tokens=new,
+            until=tuple(until),
+            temperature=temperature,
+            top_p=top_p,
+            seed=int.from_bytes(drawn[:7]),
+        )
+
+
+@contextmanager
+def _quietly(allow_code: bool) -> Iterator[None]:
+    """lm-eval prints what it does, and `evaluate` asks for a consent of its own; bootstrapping starts no processes."""
+    wanted = {"DISABLE_MULTIPROC": "1", **({"HF_ALLOW_CODE_EVAL": "1"} if allow_code else {})}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _scores(task: str, values: Mapping[str, Any], shots: int, template: str | None) -> Iterator[Score]:
+    """lm-eval's results of a task or a group: `metric,filter` and `metric_stderr,filter`."""
+    for key, value in values.items():
+        metric, comma, read_by = key.partition(",")
+        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        stderr = values.get(f"{metric}_stderr,{read_by}")
+        yield Score(
+            task=task,
+            metric=metric_name(metric, read_by),
+            value=float(value),
+            stderr=float(stderr) if isinstance(stderr, int | float) else None,
+            n=int(values["sample_len"]),
+            shots=shots,
+            template=template,
+        )
+
+
+def metric_name(metric: str, read_by: str) -> str:
+    """As a `Score` names it.
+
+    Args:
+        read_by: lm-eval's filter that reads the output.
+    """
+    return metric if read_by == NO_FILTER else f"{metric}/{read_by}"
+
+
+def _samples(task: str, examples: Sequence[Mapping[str, Any]], kept: Mapping[Any, _Kept]) -> Iterator[Sample]:
+    """One sample a question; lm-eval lists a question once for each filter."""
+    of_question: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for example in examples:
+        of_question[example["doc_id"]].append(example)
+    for number, ones in sorted(of_question.items()):
+        metrics = {
+            metric_name(metric, one["filter"]): float(one[metric])
+            for one in ones
+            for metric in one["metrics"]
+            if isinstance(one[metric], int | float)
+        }
+        first, aside = ones[0], kept[task, number]
+        verdict = next(iter(metrics.values()), None)
+        output, expected = _said(first)
+        yield Sample(
+            task=task,
+            id=number,
+            prompt=str(first["arguments"][0][0]),
+            output=output,
+            expected=expected,
+            right=bool(verdict) if verdict in (0.0, 1.0) else None,
+            metrics=metrics,
+            tokens=aside.tokens,
+            experts=[list(expert) for expert in aside.experts],
+        )
+
+
+def _said(example: Mapping[str, Any]) -> tuple[str, str]:
+    """The model's output and the expected one; of several choices, the likeliest and the right one."""
+    answers, target = [resps[0] for resps in example["resps"]], example["target"]
+    if not isinstance(answers[0], list | tuple):
+        return str(answers[0]), str(target)
+    choices = [str(arguments[1]).strip() for arguments in example["arguments"]]
+    likeliest = max(range(len(choices)), key=lambda index: answers[index][0])
+    right = choices[target] if isinstance(target, int) and len(choices) > target else str(target)
+    return choices[likeliest], right

@@ -1,0 +1,121 @@
+"""The evaluations of a run: before its first step, between steps, and of its final weights.
+
+Between steps the weights are written as they would be at the end and loaded again by every process, whole. So one way
+serves full and LoRA training, one process and ZeRO-3; nothing of the network in training is touched, no process waits
+for another within a generation, and what is scored is what a user would load.
+"""
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+from olmoe_ft import stopping
+from olmoe_ft.data.terminal import say
+from olmoe_ft.evaluation import files
+from olmoe_ft.evaluation.engine import Interrupted
+from olmoe_ft.evaluation.evaluate import evaluate_checkpoint
+from olmoe_ft.evaluation.score import Evaluation, When
+from olmoe_ft.evaluation.wanted import Wanted
+from olmoe_ft.recipe import Recipe
+from olmoe_ft.training.arguments import whole_weights
+from olmoe_ft.training.performance import PerformanceCallback
+from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.tracking import Tracking, TrackingCallback
+from olmoe_ft.training.trainers import OlmoeTrainer
+
+LABELS: dict[When, str] = {"before": "before training", "training": "between steps", "after": "after training"}
+
+
+class RunEvaluations:
+    """What is evaluated in a run, and where the results go.
+
+    Args:
+        wanted: the tasks.
+        tokenizer: of the training.
+    """
+
+    def __init__(self, recipe: Recipe, run: RunDirectory, wanted: Wanted, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.recipe, self.run, self.wanted, self.tokenizer = recipe, run, wanted, tokenizer
+
+    def evaluate(self, checkpoint: str, when: When, step: int, stop: Callable[[], object] = int) -> Evaluation | None:
+        """Evaluate a checkpoint, unless an earlier launch of the run has done so; the same in every process.
+
+        Args:
+            stop: whether this process has been asked to stop, so that it gives up.
+        Returns:
+            None where the recipe asks for nothing then.
+        Raises:
+            Interrupted: a process has been asked to stop.
+        """
+        due = {"before": self.recipe.evaluation.before, "after": self.recipe.evaluation.after}.get(when, True)
+        if not (self.wanted and due):
+            return None
+        (known,) = broadcast_object_list([self._known(when, step) if PartialState().is_main_process else None])
+        return known or evaluate_checkpoint(
+            checkpoint,
+            self.wanted,
+            dtype=self.recipe.model.dtype,
+            tokenizer=self.tokenizer,
+            when=when,
+            step=step,
+            label=LABELS[when],
+            stop=stop,
+        )
+
+    def _known(self, when: When, step: int) -> Evaluation | None:
+        """What an earlier launch has kept, without samples."""
+        same = self.wanted.settings().items()
+        return next(
+            (
+                one
+                for one in files.read_evaluations(self.run.path)
+                if (one.when, one.step) == (when, step) and same <= one.settings.items()
+            ),
+            None,
+        )
+
+    def keep(self, evaluation: Evaluation | None, tracking: Tracking) -> None:
+        """Write the results, unless they were read from there. For the first process.
+
+        Args:
+            tracking: of the run's records.
+        """
+        if evaluation is None or not evaluation.samples:
+            return
+        files.add(self.run.path, evaluation)
+        tracking.record_evaluation(evaluation)
+
+
+class BetweenSteps(TrainerCallback):
+    """Evaluates when a step begins whose predecessors are a multiple of `evaluation.every_steps`: what that step has
+    logged and saved is on disk by then."""
+
+    def __init__(self, evaluations: RunEvaluations, trainer: OlmoeTrainer, every: int) -> None:
+        self.evaluations, self.trainer, self.every = evaluations, trainer, every
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step and state.global_step % self.every == 0:
+            self._evaluate(args, state.global_step)
+            self._of(PerformanceCallback).leave_out_time()
+
+    def _evaluate(self, args: Any, step: int) -> None:
+        folder, state, evaluation = self.evaluations.run.evaluated, PartialState(), None
+        self.trainer.save_model(str(folder))
+        state.wait_for_everyone()
+        try:
+            with whole_weights(args):
+                evaluation = self.evaluations.evaluate(str(folder), "training", step, stopping.asked)
+        except Interrupted:  # in every process
+            if state.is_main_process:
+                say(f"the evaluation of step {step} is left out, as the run is to stop")
+        state.wait_for_everyone()
+        if state.is_main_process:
+            shutil.rmtree(folder)
+            self.evaluations.keep(evaluation, self._of(TrackingCallback).tracking)
+
+    def _of(self, kind: type[TrainerCallback]) -> Any:
+        return next(one for one in self.trainer.callback_handler.callbacks if isinstance(one, kind))

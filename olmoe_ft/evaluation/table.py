@@ -1,0 +1,73 @@
+"""Scores as a person reads them: one table, a column for each model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from olmoe_ft.data.terminal import Console, printable, say
+from olmoe_ft.evaluation.score import Evaluation, Score
+
+NOT_SHARES = ("perplexity", "bits_per_byte", "bleu", "chrf", "ter")
+
+
+def print_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """How long it took, where the results are, and what to look at."""
+    speed = f", {evaluation.tokens_per_second:,.0f} tokens/s" if evaluation.new_tokens else ""
+    say(
+        f"{evaluation.model}: {len(evaluation.samples):,} questions in {evaluation.seconds:.1f} s{speed}; "
+        f"{folder}/evaluation.json, samples.jsonl"
+    )
+    for task, count in evaluation.settings["cut_prompts"].items():
+        say(f"check: {task}: {count:,} prompts were longer than the model's positions and lost their start")
+
+
+def print_side_by_side(evaluations: Sequence[Evaluation]) -> None:
+    """The scores of the tasks that were asked for, a column for each model."""
+    Console().print(side_by_side(evaluations))
+
+
+def side_by_side(evaluations: Sequence[Evaluation]) -> Table:
+    """A line for each metric; a second one without the questions that overlap the training rows, where there are such
+    values."""
+    table = Table(title="value ± standard error")
+    table.add_column("task")
+    table.add_column("metric")
+    table.add_column("questions", justify="right")
+    for evaluation in evaluations:
+        table.add_column(escape(printable(evaluation.model)), justify="right", overflow="fold")
+    by_model = [{(score.task, score.metric): score for score in one.headline} for one in evaluations]
+    lines = dict.fromkeys(key for scores in by_model for key in scores)
+    before = None
+    for task, metric in lines:
+        if before not in (None, task):
+            table.add_section()
+        found = [scores.get((task, metric)) for scores in by_model]
+        counts = sorted({score.n for score in found if score is not None})
+        shown = [shown_value(score) if score else "" for score in found]
+        table.add_row(
+            escape(printable(task)) if task != before else "",
+            escape(printable(metric)),
+            " / ".join(f"{count:,}" for count in counts),
+            *shown,
+        )
+        if any(score is not None and score.clean_value is not None for score in found):
+            clean = [_clean(score) if score else "" for score in found]
+            table.add_row("", "  without those seen in training", "", *clean, style="dim")
+        before = task
+    return table
+
+
+def shown_value(score: Score) -> str:
+    """`41.2% ± 1.3`; of what is no share, the number."""
+    percent = not any(name in score.metric for name in NOT_SHARES)
+    factor = 100 if percent else 1
+    error = "" if score.stderr is None else f" ± {factor * score.stderr:.1f}"
+    return f"{factor * score.value:.1f}{'%' if percent else ''}{error}"
+
+
+def _clean(score: Score) -> str:
+    if score.clean_value is None or score.clean_n is None:
+        return "not known"
+    return f"{100 * score.clean_value:.1f}% of {score.clean_n:,}"
