@@ -53,6 +53,7 @@ def evaluate_checkpoint(
     model: str,
     asked: Wanted,
     *,
+    name: str | None = None,
     dtype: str = "auto",
     tokenizer: PreTrainedTokenizerBase | None = None,
     when: When = "command",
@@ -63,6 +64,7 @@ def evaluate_checkpoint(
     """Load a checkpoint whole in every process, and put the tasks to it.
 
     Args:
+        name: of the model in results; None takes `model`.
         dtype: of its weights: "float32", "bfloat16", or "auto" for the checkpoint's own.
         tokenizer: None takes the checkpoint's own.
         label: of the progress bars.
@@ -80,7 +82,7 @@ def evaluate_checkpoint(
         start = time.perf_counter()
         scores, samples, cut = put(engine, own, asked, chat)
     return Evaluation(
-        model=model,
+        model=name or model,
         step=step,
         when=when,
         scores=scores,

@@ -58,6 +58,7 @@ class RunEvaluations:
         return known or evaluate_checkpoint(
             checkpoint,
             self.wanted,
+            name=str(self.run.path),
             dtype=self.recipe.model.dtype,
             tokenizer=self.tokenizer,
             when=when,

@@ -1,0 +1,202 @@
+"""lm-eval's tasks on our engine beside lm-eval's own model on stock transformers: the same numbers and texts."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from support import REPOSITORY, SUPPORT
+from support.networks import pair
+
+from olmoe_ft.data.tokenizer import load_tokenizer
+from olmoe_ft.evaluation.engine import OlmoeEngine
+from olmoe_ft.evaluation.evaluate import random_state_kept
+from olmoe_ft.evaluation.harness import Harness
+from olmoe_ft.recipe import UserError
+
+HELD = REPOSITORY / "data/skills/heldout.jsonl"
+COMMON = {"dataset_path": "json", "test_split": "test", "fewshot_split": "test"}
+TASKS = {
+    "choices": {
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{messages[0].content}}",
+        "doc_to_choice": ["{{answer}}", "a b", "{{answer}} {{answer}}"],
+        "doc_to_target": 0,
+        "num_fewshot": 2,
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    },
+    "texts": {
+        "output_type": "generate_until",
+        "doc_to_text": "{{messages[0].content}}",
+        "doc_to_target": "{{answer}}",
+        "generation_kwargs": {"until": ["a"], "max_gen_toks": 12, "do_sample": False},
+        "metric_list": [{"metric": "exact_match"}],
+    },
+    "likelihoods": {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{messages[0].content}} {{answer}} {{messages[0].content}}",
+        "metric_list": [{"metric": "bits_per_byte"}],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """lm-eval's tasks by name, on 24 rows."""
+    folder = tmp_path_factory.mktemp("tasks")
+    rows = HELD.read_text().splitlines()[:24]
+    (folder / "rows.jsonl").write_text("\n".join(rows) + "\n")
+    for name, values in TASKS.items():
+        files = {"dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}}}
+        (folder / f"{name}.yaml").write_text(json.dumps({"task": name, **COMMON, **files, **values}))
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    return lambda *names: manager.load(list(names or TASKS))
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(0)
+    stock, network = pair(vocab_size=512, max_position_embeddings=96, eos_token_id=511, pad_token_id=1)
+    with torch.no_grad():
+        for model in (stock, network):
+            model.lm_head.weight.mul_(5)
+    return stock.eval(), network.eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(str(REPOSITORY / "data/skills/tokenizer"), 512)
+
+
+def put(networks, tokenizer, tasks, batch_size=8, chat=True, **options):
+    engine = OlmoeEngine(networks[1], tokenizer, batch_size)
+    return Harness(engine, tokenizer, engine.max_length, chat, **options).run(tasks)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_scores_and_texts_are_those_of_stock_lm_eval(networks, tokenizer, tasks, chat):
+    """Every metric to 1e-5, the prompts and the greedy outputs letter for letter; positions are short, so that rolling
+    windows and prompts are cut as there."""
+    stock = simple_evaluate(
+        HFLM(pretrained=networks[0], tokenizer=tokenizer, batch_size=8),
+        tasks=[*tasks()["tasks"].values()],
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
+        bootstrap_iters=1000,
+    )
+    scores, samples = put(networks, tokenizer, tasks(), chat=chat)
+    assert {(score.task, score.metric) for score in scores} == {
+        ("choices", "acc"), ("choices", "acc_norm"), ("texts", "exact_match"), ("likelihoods", "bits_per_byte"),
+    }  # fmt: skip
+    for score in scores:
+        wanted = stock["results"][score.task]
+        assert score.value == pytest.approx(wanted[f"{score.metric},none"], abs=1e-5)
+        if score.task != "likelihoods":
+            assert score.stderr == pytest.approx(wanted[f"{score.metric}_stderr,none"], abs=1e-5)
+        assert score.n == 24 and score.shots == stock["n-shot"][score.task]
+        assert (score.template is not None) == chat
+    ours = {(sample.task, sample.id): sample for sample in samples}
+    assert len(ours) == 72
+    for example in stock["samples"]["texts"]:
+        sample = ours["texts", example["doc_id"]]
+        assert (sample.prompt, sample.output) == (example["arguments"][0][0], example["resps"][0][0])
+    for example in stock["samples"]["choices"]:
+        logprobs = [answer[0][0] for answer in example["resps"]]
+        best = example["arguments"][logprobs.index(max(logprobs))][1].strip()
+        assert ours["choices", example["doc_id"]].output == best
+
+
+def test_batch_size_changes_no_output_and_no_score(networks, tokenizer, tasks):
+    found = [put(networks, tokenizer, tasks("choices", "texts"), batch_size) for batch_size in (1, 7, 64)]
+    for scores, samples in found[1:]:
+        assert scores == found[0][0]
+        assert [sample.output for sample in samples] == [sample.output for sample in found[0][1]]
+
+
+def test_the_template_is_applied_once_with_one_bos(tmp_path, tasks, tokenizer, networks):
+    """OLMoE's own tokenizer: the prompt has BOS once, at its start, in the text and in the tokens that are asked."""
+    own = load_tokenizer(str(SUPPORT / "olmoe_tokenizer"), 50304)
+    asked = []
+
+    class Listening:
+        name, new_tokens = "listening", 0
+
+        def generate(self, asks, batch_size=None):
+            asked.extend(asks)
+            from olmoe_ft.evaluation.requests import Said
+
+            return [Said("", (), []) for _ in asks]
+
+    Harness(Listening(), own, 4096, True).run(tasks("texts"))
+    assert len(asked) == 24
+    for ask in asked:
+        assert ask.tokens[0] == own.bos_token_id and ask.tokens.count(own.bos_token_id) == 1
+        text = own.decode(ask.tokens)
+        assert text.count("<|user|>") == text.count("<|assistant|>") == 1
+        assert text.endswith("<|assistant|>\n")
+
+
+def test_the_limit_takes_the_first_questions(networks, tokenizer, tasks):
+    whole, first = (put(networks, tokenizer, tasks("texts"), limit=limit)[1] for limit in (None, 5))
+    assert first == whole[:5]
+
+
+def test_a_prompt_that_does_not_fit_is_counted(networks, tokenizer, tasks):
+    """96 positions, and 90 new tokens leave 6 for a prompt."""
+    loaded = tasks("texts")
+    loaded["tasks"]["texts"].set_config("generation_kwargs", {"max_gen_toks": 90}, update=True)
+    engine = OlmoeEngine(networks[1], tokenizer, 8)
+    harness = Harness(engine, tokenizer, engine.max_length, True, limit=3)
+    harness.run(loaded)
+    assert harness.cut == {"texts": 3}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"max_gen_toks": 96}, "max_gen_toks is 96, but the model has 96 positions"),
+        ({"num_beams": 4}, "generation_kwargs has num_beams; allowed: until"),
+    ],
+)
+def test_what_the_engine_does_not_have_is_refused(networks, tokenizer, tasks, kwargs, message):
+    loaded = tasks("texts")
+    loaded["tasks"]["texts"].set_config("generation_kwargs", kwargs, update=True)
+    with pytest.raises(UserError, match=message):
+        put(networks, tokenizer, loaded)
+
+
+def test_code_that_the_model_wrote_is_not_run_unasked(networks, tokenizer, tasks):
+    loaded = tasks("texts")
+    loaded["tasks"]["texts"].UNSAFE_CODE = True
+    with pytest.raises(UserError, match="texts: found a task that runs code .* --allow-code"):
+        put(networks, tokenizer, loaded)
+
+
+def test_sampled_outputs_are_the_same_in_any_batch(networks, tokenizer, tasks):
+    """Temperature 1: each question draws from its own seed; another seed, or a repeat, draws others."""
+
+    def sampled(batch_size, seed=0):
+        loaded = tasks("texts")
+        options = {"until": [], "do_sample": True, "temperature": 1.0, "max_gen_toks": 8}
+        loaded["tasks"]["texts"].set_config("generation_kwargs", options, update=True)
+        return [sample.output for sample in put(networks, tokenizer, loaded, batch_size, seed=seed)[1]]
+
+    assert sampled(3) == sampled(64)
+    assert sampled(64) != sampled(64, seed=1)
+    assert len({*sampled(64)}) == 24
+
+
+def test_no_generator_is_moved(networks, tokenizer, tasks):
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = states()
+    with random_state_kept():
+        put(networks, tokenizer, tasks())
+        torch.rand(3), np.random.rand(3), random.random()
+    assert states() == before
