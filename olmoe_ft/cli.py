@@ -274,6 +274,31 @@ def verify(
 
 
 @app.command()
+def samples(
+    run: Annotated[str, typer.Argument(help="A run directory or checkpoint that was evaluated.", show_default=False)],
+    other: Annotated[
+        str | None, typer.Argument(help="A second one, to see both side by side.", metavar="RUN2", show_default=False)
+    ] = None,
+    wrong: Annotated[bool, typer.Option("--wrong", help="Only questions with a wrong answer, of either.")] = False,
+    task: Annotated[str | None, typer.Option(help="Only this task, or group of tasks.", show_default="all")] = None,
+    step: Annotated[
+        int | None, typer.Option(help="The evaluation of this step of the run.", show_default="the newest")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="How many to show.", min=1)] = 10,
+) -> None:
+    """Show questions of an evaluation: prompt, output, what was expected, and which experts were busiest.
+
+    Two runs: first the questions that only one of them has right.
+    """
+    from olmoe_ft.commands.samples import show_one, show_two
+
+    if other is None:
+        show_one(run, wrong, task, step, limit)
+    else:
+        show_two(run, other, wrong, task, step, limit)
+
+
+@app.command()
 def doctor() -> None:
     """Print what a bug report needs to say of this machine, and what of it will slow a run or break it."""
     from olmoe_ft.doctor.report import print_report

@@ -25,6 +25,11 @@ class Prompt(NamedTuple):
     """Its file and line."""
 
 
+def place_of_answers(number: int) -> str:
+    """The place of a question of `data.answers`, counted from 1: its row in the file, which is read elsewhere."""
+    return f"data.answers, question {number}"
+
+
 class HeldOut:
     """An index of such prompts.
 

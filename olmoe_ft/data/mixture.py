@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from olmoe_ft.data.benchmarks import load_benchmark
 from olmoe_ft.data.cache import Cache
 from olmoe_ft.data.facts import CUT, LOST, MALFORMED
-from olmoe_ft.data.heldout import HeldOut, Prompt
+from olmoe_ft.data.heldout import HeldOut, Prompt, place_of_answers
 from olmoe_ft.data.length import Length
 from olmoe_ft.data.prepare import Prepared, prepare
 from olmoe_ft.data.sources import load_source
@@ -91,7 +91,7 @@ def load_mixtures(
 
     Args:
         max_length: the longest row in tokens, `training.max_length` or TRL's default.
-        questions: more held-out prompts that should not appear in training, each as its texts.
+        questions: those of `data.answers`, which should not appear in training either, each as its texts.
     Raises:
         UserError: a source is missing, unreadable or malformed, loses more rows than `data.max_dropped` allows, or has
             no row left.
@@ -100,7 +100,7 @@ def load_mixtures(
     length = Length(max_length, data.max_prompt_length, data.long_prompts, data.long_answers)
     held_out = HeldOut(
         [
-            *map(Prompt, questions),
+            *(Prompt(texts, place=place_of_answers(number)) for number, texts in enumerate(questions, 1)),
             *(prompt for source in data.eval for prompt in _asked(source, recipe.kind, data)),
             *(prompt for benchmark in data.decontaminate_against for prompt in load_benchmark(benchmark)),
         ]

@@ -65,6 +65,25 @@ def _escape_segments(segments: Iterable[Segment]) -> Iterable[Segment]:
         yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
+def middle_cut(text: str, start: int, end: int, lines: int | None = None) -> tuple[str, str, int]:
+    """The start and the end of a text; both matter in a prompt and in an answer.
+
+    Args:
+        start, end: characters to keep on either side of a text that is longer than both together.
+        lines: to keep on either side of a text that has more than twice as many; None keeps all.
+    Returns:
+        the start, the end, and how many characters between them are left out. A text that is kept whole is the start.
+    """
+    head, tail = text[:start], text[len(text) - min(end, len(text)) :]
+    if lines is not None and text.count("\n") >= 2 * lines:
+        head = "\n".join(text.split("\n", lines)[:lines])[:start]
+        tail = "\n".join(text.rsplit("\n", lines)[1:])
+        tail = tail[len(tail) - min(end, len(tail)) :]
+    elif len(text) <= start + end:
+        return text, "", 0
+    return head, tail, len(text) - len(head) - len(tail)
+
+
 def say(text: str, file: TextIO | None = None) -> None:
     """Print a line."""
     print(printable(text), file=file, flush=True)

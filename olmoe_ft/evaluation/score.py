@@ -62,6 +62,11 @@ class Sample:
     overlaps: bool = False
     """Whether the question is in the rows that the model was trained on, by their data report."""
 
+    @property
+    def busiest(self) -> str:
+        """The busiest experts, for people."""
+        return ", ".join(f"layer {layer:g} expert {expert:g}: {share:.0%}" for layer, expert, share in self.experts)
+
     def as_dict(self, step: int | None) -> dict[str, Any]:
         return {"step": step, **asdict(self)}
 

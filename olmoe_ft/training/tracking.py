@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -24,7 +24,11 @@ from olmoe_ft.servers import why_no_answer
 from olmoe_ft.training.files import to_json, write_text
 from olmoe_ft.training.router.pictures import LoadMap
 from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.sample_table import SampleTable
 from olmoe_ft.training.wandb_mode import ORDER, REACH, Choice, Mode, choose, server, wandb_settings, why_unreachable
+
+if TYPE_CHECKING:  # evaluation is above training
+    from olmoe_ft.evaluation.score import Evaluation
 
 FINISH = 30.0  # seconds to send what is left at the end; the rest stays on disk for `wandb sync`
 PATIENCE = FINISH + 10.0  # seconds for wandb's own process to do what it is asked
@@ -39,6 +43,7 @@ class Tracking:
     def __init__(self, recipe: Recipe, run: RunDirectory) -> None:
         self.metrics_file = run.metrics
         self.wandb_run: Any = None
+        self.samples = SampleTable(run.path / "wandb")
         self.load_map: LoadMap | None = None
         self.next_picture = 0.0  # time.perf_counter() before which none is drawn
         self.must_be_online = recipe.tracking.wandb == "online" and not run.begun()
@@ -76,12 +81,24 @@ class Tracking:
             _say(f"{mode} for this run, as it cannot be started {failed}: {reason}")
 
     def record(self, step: int, values: dict[str, Any]) -> None:
-        values = {"step": step, **values}
-        with self.metrics_file.open("a", encoding="utf-8") as stream:
-            stream.write(to_json(values) + "\n")
+        values = self._write(step, values)
         if self.wandb_run is not None:
             # what is sent is made where it may fail: W&B's pictures are files in TMPDIR
             self._send(lambda wandb_run: wandb_run.log(_for_wandb(values) | self._load_map(step, values)))
+
+    def record_evaluation(self, evaluation: "Evaluation") -> None:
+        """The scores of an evaluation with their standard errors as one record, and its first samples as a table."""
+        assert evaluation.step is not None  # it is this run's
+        values = {score.name: score.value for score in evaluation.scores}
+        errors = {f"{score.name}_stderr": score.stderr for score in evaluation.scores if score.stderr is not None}
+        record = self._write(evaluation.step, values | errors)
+        self._send(lambda wandb_run: self.samples.log(wandb_run, record, evaluation))
+
+    def _write(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
+        record = {"step": step, **values}
+        with self.metrics_file.open("a", encoding="utf-8") as stream:
+            stream.write(to_json(record) + "\n")
+        return record
 
     def _load_map(self, step: int, values: dict[str, Any]) -> dict[str, wandb.Image]:
         """The load of all layers as one picture, unless drawing would take more than 0.5% of the run's time."""

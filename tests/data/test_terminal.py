@@ -8,7 +8,7 @@ from rich.text import Text
 
 from olmoe_ft.data.audit import audit
 from olmoe_ft.data.audit_report import print_audit
-from olmoe_ft.data.terminal import Console, printable, say
+from olmoe_ft.data.terminal import Console, middle_cut, printable, say
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,22 @@ def test_rows_and_keys_do_not_steer_the_terminal(write, mixture, tokenizer):
     print_audit(audit(found), found, tokenizer, Console(file=stream, width=120))
     assert not {"\x1b", "\x07", "\u202e"} & set(stream.getvalue())
     assert "\\x1b]0;title\\x07\\u202ea" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("abcdef", ("abcdef", "", 0)),  # as long as both sides
+        ("abcdefg", ("ab", "defg", 1)),
+        ("a\nb\nc\nd", ("a\nb\nc\nd"[:2], "\nc\nd", 1)),  # four lines are no more than two on either side
+        ("\n\n\n\n", ("\n", "\n", 2)),  # five lines, each empty: two on either side
+        ("", ("", "", 0)),
+    ],
+)
+def test_the_middle_of_a_long_text_is_left_out(text, cut):
+    """Two characters are kept of the start and four of the end, and two lines on either side."""
+    assert middle_cut(text, 2, 4, lines=2) == cut
+
+
+def test_lines_are_all_kept_where_none_are_counted():
+    assert middle_cut("\n" * 6, 2, 4) == ("\n" * 6, "", 0)
