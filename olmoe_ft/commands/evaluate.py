@@ -45,18 +45,19 @@ def evaluate_models(
     names = [name for text in tasks for name in text.split(",") if name]
     places = [_place(model, names, suite, to, how) for model in models]
     from olmoe_ft.evaluation import files
-    from olmoe_ft.evaluation.contamination import overlapping_questions, with_clean
+    from olmoe_ft.evaluation.contamination import overlapping_questions
     from olmoe_ft.evaluation.evaluate import evaluate_checkpoint
     from olmoe_ft.evaluation.table import print_evaluation, print_side_by_side
 
     evaluations = []
     for place in places:
-        evaluation = evaluate_checkpoint(place.model, place.wanted, step=place.step, label=place.model)
+        overlaps = overlapping_questions(place.run) if place.run else None
+        evaluation = evaluate_checkpoint(
+            place.model, place.wanted, step=place.step, label=place.model, overlaps=overlaps
+        )
         if is_first():
-            if place.run is not None:
-                evaluation = with_clean(evaluation, overlapping_questions(place.run))
             files.add(place.folder, evaluation)
-            print_evaluation(evaluation, place.folder)
+            print_evaluation(evaluation, place.folder, overlaps)
         evaluations.append(evaluation)
     if is_first():
         print_side_by_side(evaluations)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from olmoe_ft.evaluation.answered import Answered, Mark
 from olmoe_ft.evaluation.questions import Question
 from olmoe_ft.evaluation.requests import Ask, Engine
-from olmoe_ft.evaluation.score import Sample, Score
+from olmoe_ft.evaluation.score import Outcome, Sample, Score
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import
     from transformers import PreTrainedTokenizerBase
@@ -27,9 +27,7 @@ class AnswersTask:
     max_new_tokens: int
     batch_size: int
 
-    def put(
-        self, engine: Engine, tokenizer: "PreTrainedTokenizerBase", limit: int | None = None
-    ) -> tuple[list[Score], list[Sample]]:
+    def put(self, engine: Engine, tokenizer: "PreTrainedTokenizerBase", limit: int | None = None) -> Outcome:
         """Put the questions, through the chat template, and mark the answers.
 
         Args:
@@ -56,7 +54,8 @@ class AnswersTask:
             )
             for index, (question, text, one, mark) in enumerate(zip(questions, texts, said, marks, strict=True))
         ]
-        return self._scores(questions, marks, template_hash(tokenizer)), samples
+        documents = [{"prompt": question.texts()} for question in questions]
+        return Outcome(self._scores(questions, marks, template_hash(tokenizer)), samples, [*documents])
 
     def _scores(self, questions: list[Question], marks: list[Mark], template: str) -> list[Score]:
         styles = [style for question in questions for style in question.frames]

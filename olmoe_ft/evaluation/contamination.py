@@ -16,7 +16,7 @@ from olmoe_ft.data.benchmarks import load_benchmark
 from olmoe_ft.data.heldout import OWN, HeldOut, Prompt, place_of_answers
 from olmoe_ft.data.words import asked, words
 from olmoe_ft.evaluation.questions import load_questions
-from olmoe_ft.evaluation.score import Sample, Score
+from olmoe_ft.evaluation.score import Outcome, Sample, Score
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.shipped import found as shipped_file
@@ -94,17 +94,24 @@ def overlapping_questions(run: Path) -> Overlaps | None:
     return Overlaps(tuple(runs), unknown) if all(map(len, runs)) or unknown else None
 
 
-def with_clean(scores: Sequence[Score], samples: Sequence[Sample], known: Collection[str]) -> list[Score]:
-    """The scores, with the values over the samples that do not overlap, where a value is a mean over samples.
+def without_seen(outcome: Outcome, overlaps: Overlaps) -> Outcome:
+    """The same with samples that overlap marked, and second values without them: of each metric that is a mean over
+    samples, where every question of its task was looked for."""
+    samples = [
+        replace(sample, overlaps=overlaps.has(document))
+        for sample, document in zip(outcome.samples, outcome.documents, strict=True)
+    ]
+    pairs = zip(samples, outcome.documents, strict=True)
+    unknown = {sample.task for sample, document in pairs if not overlaps.looked_for(document)}
+    scores = []
+    for score in outcome.scores:
+        tasks = {*outcome.members.get(score.task, [score.task])}
+        scores.append(score if tasks & unknown else replace(score, **_clean(score, samples, tasks)))
+    return replace(outcome, scores=scores, samples=samples)
 
-    Args:
-        known: the tasks whose questions were all looked for.
-    """
-    return [replace(score, **_clean(score, samples)) if score.task in known else score for score in scores]
 
-
-def _clean(score: Score, samples: Sequence[Sample]) -> dict[str, Any]:
-    own = [sample for sample in samples if sample.task == score.task and score.metric in sample.metrics]
+def _clean(score: Score, samples: Sequence[Sample], tasks: Collection[str]) -> dict[str, Any]:
+    own = [sample for sample in samples if sample.task in tasks and score.metric in sample.metrics]
     values = [sample.metrics[score.metric] for sample in own]
     if not values or len(values) != score.n or not abs(sum(values) / len(values) - score.value) <= EXACT:
         return {}

@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_checkpoint
 from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.data.tokenizer import has_chat_template, load_tokenizer
+from olmoe_ft.evaluation.contamination import Overlaps, without_seen
 from olmoe_ft.evaluation.engine import OlmoeEngine
-from olmoe_ft.evaluation.score import Evaluation, Sample, Score, When
+from olmoe_ft.evaluation.score import Evaluation, Outcome, When
 from olmoe_ft.evaluation.wanted import Wanted, wanted
 
 
@@ -60,6 +61,7 @@ def evaluate_checkpoint(
     step: int | None = None,
     label: str = "evaluating",
     stop: Callable[[], object] = int,
+    overlaps: Overlaps | None = None,
 ) -> Evaluation:
     """Load a checkpoint whole in every process, and put the tasks to it.
 
@@ -69,6 +71,7 @@ def evaluate_checkpoint(
         tokenizer: None takes the checkpoint's own.
         label: of the progress bars.
         stop: whether this process is to give up.
+        overlaps: what is known of questions in the rows that the model was trained on.
     Raises:
         Interrupted: a process was to give up; in every process.
         UserError: there is no such checkpoint, it is damaged, or a task asks for what cannot be had.
@@ -80,13 +83,15 @@ def evaluate_checkpoint(
         network = load_whole(folder, dtype).to(PartialState().device)
         engine = OlmoeEngine(network, own, asked.batch_size, label, stop)
         start = time.perf_counter()
-        scores, samples, cut = put(engine, own, asked, chat)
+        outcome, cut = put(engine, own, asked, chat)
+    if overlaps is not None:
+        outcome = without_seen(outcome, overlaps)
     return Evaluation(
         model=name or model,
         step=step,
         when=when,
-        scores=scores,
-        samples=samples,
+        scores=outcome.scores,
+        samples=outcome.samples,
         settings={
             **asked.settings(),
             "cut_prompts": cut,
@@ -101,26 +106,23 @@ def evaluate_checkpoint(
 
 def put(
     engine: OlmoeEngine, tokenizer: PreTrainedTokenizerBase, asked: Wanted, chat: bool
-) -> tuple[list[Score], list[Sample], dict[str, int]]:
-    """All tasks, those of held-out prompts first. The same in every process.
+) -> tuple[Outcome, dict[str, int]]:
+    """Put all tasks, those of held-out prompts first. The same in every process.
 
     Returns:
-        scores, samples, and by task how many prompts were longer than the network's positions and lost their start.
+        what has come of it, and by task how many prompts were longer than the network's positions and lost their start.
     """
-    scores: list[Score] = []
-    samples: list[Sample] = []
-    cut: dict[str, int] = {}
+    outcome, cut = Outcome([], [], []), {}
     for task in asked.answers:
-        found = task.put(engine, tokenizer, asked.limit)
-        scores, samples = scores + found[0], samples + found[1]
+        outcome += task.put(engine, tokenizer, asked.limit)
     if asked.tasks:
         from olmoe_ft.evaluation.harness import Harness
         from olmoe_ft.evaluation.task_files import load_tasks
 
         harness = Harness(engine, tokenizer, engine.max_length, chat, asked.limit, asked.allow_code)
-        found = harness.run(load_tasks(asked.tasks))
-        scores, samples, cut = scores + found[0], samples + found[1], dict(harness.cut)
-    return scores, samples, cut
+        outcome += harness.run(load_tasks(asked.tasks))
+        cut = dict(harness.cut)
+    return outcome, cut
 
 
 @contextmanager

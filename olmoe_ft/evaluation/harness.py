@@ -25,13 +25,15 @@ from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.template import prompts, template_hash
 from olmoe_ft.evaluation.requests import Ask, Engine, Expert, Pair
-from olmoe_ft.evaluation.score import Sample, Score
+from olmoe_ft.evaluation.score import Outcome, Sample, Score
 from olmoe_ft.recipe import UserError
 
 SHOTS_SEED = 1234  # lm-eval's own, for the worked examples that it draws
 BOOTSTRAP = 1000  # resamples for the standard error of metrics that are no mean; lm-eval takes 100,000
 DEFAULT_NEW_TOKENS = 256  # of a task that does not say, as in lm-eval's own models
 NO_FILTER = "none"
+
+Example = Mapping[str, Any]  # a line of lm-eval's samples
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Harness:
     seed: int = 0
     cut: Counter[str] = field(default_factory=Counter)
 
-    def run(self, tasks: Mapping[str, Any]) -> tuple[list[Score], list[Sample]]:
+    def run(self, tasks: Mapping[str, Any]) -> Outcome:
         """Put every task's questions, and score the outputs.
 
         Args:
@@ -92,12 +94,14 @@ class Harness:
             for name, values in results["results"].items()
             for score in _scores(name, values, int(shots.get(name) or 0), template)
         ]
-        samples = [
-            sample for name, examples in results["samples"].items() for sample in _samples(name, examples, model.kept)
-        ]
+        samples, documents = [], []
+        for name, examples in results["samples"].items():
+            of_question = _by_question(examples)
+            samples += [_sample(name, number, ones, model.kept[name, number]) for number, ones in of_question.items()]
+            documents += [ones[0]["doc"] for ones in of_question.values()]
         for task in [task for task, count in self.cut.items() if not count]:
             del self.cut[task]
-        return scores, samples
+        return Outcome(scores, samples, documents, _members(results["group_subtasks"]))
 
 
 @dataclass
@@ -266,35 +270,46 @@ def metric_name(metric: str, read_by: str) -> str:
     return metric if read_by == NO_FILTER else f"{metric}/{read_by}"
 
 
-def _samples(task: str, examples: Sequence[Mapping[str, Any]], kept: Mapping[Any, _Kept]) -> Iterator[Sample]:
-    """One sample a question; lm-eval lists a question once for each filter."""
-    of_question: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for example in examples:
-        of_question[example["doc_id"]].append(example)
-    for number, ones in sorted(of_question.items()):
-        metrics = {
-            metric_name(metric, one["filter"]): float(one[metric])
-            for one in ones
-            for metric in one["metrics"]
-            if isinstance(one[metric], int | float)
-        }
-        first, aside = ones[0], kept[task, number]
-        verdict = next(iter(metrics.values()), None)
-        output, expected = _said(first)
-        yield Sample(
-            task=task,
-            id=number,
-            prompt=str(first["arguments"][0][0]),
-            output=output,
-            expected=expected,
-            right=bool(verdict) if verdict in (0.0, 1.0) else None,
-            metrics=metrics,
-            tokens=aside.tokens,
-            experts=[list(expert) for expert in aside.experts],
-        )
+def _members(children: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """The tasks below each group, through the groups in it."""
+
+    def below(name: str) -> set[str]:
+        return set().union(*map(below, children[name])) if children.get(name) else {name}
+
+    return {group: below(group) for group, ones in children.items() if ones}
 
 
-def _said(example: Mapping[str, Any]) -> tuple[str, str]:
+def _by_question(examples: Sequence[Example]) -> dict[int, list[Example]]:
+    """lm-eval lists a question once for each filter."""
+    found: dict[int, list[Example]] = defaultdict(list)
+    for example in sorted(examples, key=lambda one: one["doc_id"]):
+        found[example["doc_id"]].append(example)
+    return found
+
+
+def _sample(task: str, number: int, ones: Sequence[Example], kept: _Kept) -> Sample:
+    metrics = {
+        metric_name(metric, one["filter"]): float(one[metric])
+        for one in ones
+        for metric in one["metrics"]
+        if isinstance(one[metric], int | float)
+    }
+    verdict = next(iter(metrics.values()), None)
+    output, expected = _said(ones[0])
+    return Sample(
+        task=task,
+        id=number,
+        prompt=str(ones[0]["arguments"][0][0]),
+        output=output,
+        expected=expected,
+        right=bool(verdict) if verdict in (0.0, 1.0) else None,
+        metrics=metrics,
+        tokens=kept.tokens,
+        experts=[list(expert) for expert in kept.experts],
+    )
+
+
+def _said(example: Example) -> tuple[str, str]:
     """The model's output and the expected one; of several choices, the likeliest and the right one."""
     answers, target = [resps[0] for resps in example["resps"]], example["target"]
     if not isinstance(answers[0], list | tuple):

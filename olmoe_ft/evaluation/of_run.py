@@ -7,6 +7,7 @@ for another within a generation, and what is scored is what a user would load.
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
@@ -16,6 +17,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from olmoe_ft import stopping
 from olmoe_ft.data.terminal import say
 from olmoe_ft.evaluation import files
+from olmoe_ft.evaluation.contamination import overlapping_questions
 from olmoe_ft.evaluation.engine import Interrupted
 from olmoe_ft.evaluation.evaluate import evaluate_checkpoint
 from olmoe_ft.evaluation.score import Evaluation, When
@@ -65,7 +67,13 @@ class RunEvaluations:
             step=step,
             label=LABELS[when],
             stop=stop,
+            overlaps=overlapping_questions(trained) if (trained := self._trained(when)) is not None else None,
         )
+
+    def _trained(self, when: When) -> Path | None:
+        """The run whose rows the weights have learned: before training that of its start, if it is one."""
+        path = self.recipe.model.path
+        return self.run.path if when != "before" else Path(path) if path is not None and Path(path).exists() else None
 
     def _known(self, when: When, step: int) -> Evaluation | None:
         """What an earlier launch has kept, without samples."""

@@ -3,7 +3,7 @@
 They are what `evaluation.json` and `samples.jsonl` hold, in a run directory or beside a checkpoint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -78,6 +78,26 @@ class Sample:
             TypeError: it lacks a key, or has one too many.
         """
         return cls(**{name: value for name, value in values.items() if name != "step"})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has come of putting tasks to a model."""
+
+    scores: list[Score]
+    samples: list[Sample]
+    documents: list[Mapping[str, Any]]
+    """The row that each sample's question was made of."""
+    members: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """The tasks of each group of tasks."""
+
+    def __add__(self, other: "Outcome") -> "Outcome":
+        return Outcome(
+            self.scores + other.scores,
+            self.samples + other.samples,
+            self.documents + other.documents,
+            {**self.members, **other.members},
+        )
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from olmoe_ft.data.terminal import Console, printable, say
+from olmoe_ft.evaluation.contamination import Overlaps
 from olmoe_ft.evaluation.score import Evaluation, Score
 
 NOT_SHARES = ("perplexity", "bits_per_byte", "bleu", "chrf", "ter")
 
 
-def print_evaluation(evaluation: Evaluation, folder: Path) -> None:
+def print_evaluation(evaluation: Evaluation, folder: Path, overlaps: Overlaps | None = None) -> None:
     """How long it took, where the results are, and what to look at."""
     speed = f", {evaluation.tokens_per_second:,.0f} tokens/s" if evaluation.new_tokens else ""
     say(
@@ -21,6 +22,8 @@ def print_evaluation(evaluation: Evaluation, folder: Path) -> None:
     )
     for task, count in evaluation.settings["cut_prompts"].items():
         say(f"check: {task}: {count:,} prompts were longer than the model's positions and lost their start")
+    for benchmark, reason in (overlaps.unknown if overlaps else {}).items():
+        say(f"check: {benchmark}: which of its questions the training rows contain is not known: {reason}")
 
 
 def print_side_by_side(evaluations: Sequence[Evaluation]) -> None:

@@ -89,8 +89,8 @@ class Tracking:
     def record_evaluation(self, evaluation: "Evaluation") -> None:
         """The scores of an evaluation with their standard errors as one record, and its first samples as a table."""
         assert evaluation.step is not None  # it is this run's
-        values = {score.name: score.value for score in evaluation.scores}
-        errors = {f"{score.name}_stderr": score.stderr for score in evaluation.scores if score.stderr is not None}
+        values = {score.name: score.value for score in evaluation.headline}
+        errors = {f"{score.name}_stderr": score.stderr for score in evaluation.headline if score.stderr is not None}
         record = self._write(evaluation.step, values | errors)
         self._send(lambda wandb_run: self.samples.log(wandb_run, record, evaluation))
 

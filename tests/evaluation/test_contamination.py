@@ -12,9 +12,9 @@ from olmoe_ft.data import audit as auditing
 from olmoe_ft.data.audit import audit
 from olmoe_ft.data.audit_report import data_report
 from olmoe_ft.data.mixture import load_mixtures
-from olmoe_ft.evaluation.contamination import overlapping_questions, with_clean
+from olmoe_ft.evaluation.contamination import overlapping_questions, without_seen
 from olmoe_ft.evaluation.questions import load_questions
-from olmoe_ft.evaluation.score import Score
+from olmoe_ft.evaluation.score import Outcome, Score
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.run_directory import RunDirectory
 
@@ -181,19 +181,43 @@ def test_a_report_of_an_older_version_does_not_say_which_held_out_prompts_were_f
     assert not overlapping_questions(run).looked_for({"prompt": "say 3"}) and overlapping(run) == [1, 7]
 
 
-SAMPLES = [sample(number, right=number < 5, overlaps=number in (1, 7)) for number in range(10)]
+class Seen:
+    """Overlaps of which each is given: questions that were trained on, and those that were not looked for."""
+
+    def __init__(self, trained_on=(), not_looked_for=()):
+        self.trained_on, self.not_looked_for = trained_on, not_looked_for
+
+    def has(self, document):
+        return document["number"] in self.trained_on
+
+    def looked_for(self, document):
+        return document["number"] not in self.not_looked_for
+
+
+SAMPLES = [sample(number, right=number < 5) for number in range(10)]
+SCORE = Score("sums", "exact_match", 0.5, 0.1, 10, 0, None)
+
+
+def clean(score, seen, members=None):
+    """The score without the questions that were seen, and the samples."""
+    outcome = Outcome([score], SAMPLES, [{"number": number} for number in range(10)], members or {})
+    found = without_seen(outcome, seen)
+    return found.scores[0], found.samples
 
 
 def test_clean_scores_are_the_means_of_the_other_samples():
     """Five of ten are right: 0 to 4. Without 1 and 7 four of eight are."""
-    score = Score("sums", "exact_match", 0.5, 0.1, 10, 0, None)
-    [clean] = with_clean([score], SAMPLES, {"sums"})
-    assert clean == replace(score, clean_value=4 / 8, clean_n=8)
-    [one] = with_clean([replace(score, value=0.5 + 1e-10)], SAMPLES, {"sums"})
-    assert one.clean_n == 8
-    everything = [replace(one, overlaps=True) for one in SAMPLES]
-    [none] = with_clean([score], everything, {"sums"})
+    found, samples = clean(SCORE, Seen((1, 7)))
+    assert found == replace(SCORE, clean_value=4 / 8, clean_n=8)
+    assert [one.id for one in samples if one.overlaps] == [1, 7]
+    assert clean(replace(SCORE, value=0.5 + 1e-10), Seen((1, 7)))[0].clean_n == 8
+    none, _ = clean(SCORE, Seen(range(10)))
     assert (none.clean_value, none.clean_n) == (None, 0)
+
+
+def test_a_group_counts_the_samples_of_its_tasks():
+    found, _ = clean(replace(SCORE, task="all"), Seen((1, 7)), {"all": {"sums"}})
+    assert (found.clean_value, found.clean_n) == (4 / 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -207,11 +231,10 @@ def test_clean_scores_are_the_means_of_the_other_samples():
     ],
 )
 def test_a_value_that_is_no_mean_of_its_samples_has_no_clean_one(change):
-    score = replace(Score("sums", "exact_match", 0.5, 0.1, 10, 0, None), **change)
-    [same] = with_clean([score], SAMPLES, {"sums", "other"})
-    assert same is score or (same.clean_value, same.clean_n) == (None, None)
+    found, _ = clean(replace(SCORE, **change), Seen((1, 7)))
+    assert (found.clean_value, found.clean_n) == (None, None)
 
 
-def test_a_task_that_was_not_looked_for_has_no_clean_value():
-    score = Score("sums", "exact_match", 0.5, 0.1, 10, 0, None)
-    assert with_clean([score], SAMPLES, {"other"}) == [score]
+def test_a_task_of_which_a_question_was_not_looked_for_has_no_clean_value():
+    found, _ = clean(SCORE, Seen((1, 7), not_looked_for=(9,)))
+    assert (found.clean_value, found.clean_n) == (None, None)

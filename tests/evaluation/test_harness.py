@@ -75,7 +75,8 @@ def tokenizer():
 
 def put(networks, tokenizer, tasks, batch_size=8, chat=True, **options):
     engine = OlmoeEngine(networks[1], tokenizer, batch_size)
-    return Harness(engine, tokenizer, engine.max_length, chat, **options).run(tasks)
+    outcome = Harness(engine, tokenizer, engine.max_length, chat, **options).run(tasks)
+    return outcome.scores, outcome.samples
 
 
 @pytest.mark.parametrize("chat", [True, False])

@@ -15,6 +15,7 @@ from olmoe_ft import pipeline
 from olmoe_ft.planning.plan import make_plans
 from olmoe_ft.recipe import Recipe, load_recipe
 from olmoe_ft.recipe.data_section import Answers, Benchmark, Data, Source
+from olmoe_ft.recipe.evaluation_section import EvaluationSection
 from olmoe_ft.recipe.schema import Lora, Model, Router, Tracking
 from olmoe_ft.recipe.section import Section
 
@@ -39,6 +40,7 @@ CHANGES: dict[type[Section], tuple[str, dict[str, Any]]] = {
             "lora": {"r": 8, "alpha": 16, "attention": True, "experts": True},
             "training": {"max_steps": 3},
             "tracking": {"wandb": "off"},
+            "evaluation": {"before": False},
         },
     ),
     Model: (
@@ -113,6 +115,19 @@ CHANGES: dict[type[Section], tuple[str, dict[str, Any]]] = {
         {"path": "b", "columns": {"a": "question"}, "split": "train", "config": "main", "revision": "v1"},
     ),
     Answers: ("data.answers", {"path": "r", "max_new_tokens": 3, "batch_size": 2, "limit": 3}),
+    EvaluationSection: (
+        "evaluation",
+        {
+            "tasks": ["skills"],
+            "suite": "olmoe",
+            "before": False,
+            "after": False,
+            "every_steps": 5,
+            "limit": 3,
+            "batch_size": 2,
+            "allow_code": True,
+        },
+    ),
     Tracking: ("tracking", {"wandb": "off", "project": "other"}),
 }
 FIELDS = [(section, name) for section in CHANGES for name in section.model_fields if name != "stages"]

@@ -65,6 +65,13 @@ def test_values_and_defaults(good):
         "lora": None,
         "training": {"learning_rate": 2e-5, "max_length": None},
         "tracking": {"wandb": "auto", "project": "olmoe_ft"},
+        "evaluation": {
+            "tasks": (),
+            "before": True,
+            "after": True,
+            "batch_size": 64,
+            "allow_code": False,
+        },
         "stages": (),
     }
     assert recipe.run_dir == Path("runs/good")
