@@ -1,19 +1,13 @@
 """Published values of OLMoE's adapted models, in per cent, by the name of a column of the suite (suite.py).
 
-They have no standard errors. Nothing is here for OLMoE-1B-7B-0125: we found no source for these columns that we could
-read ourselves.
+From Muennighoff et al. 2024 (arXiv:2409.02060): base, SFT and DPO are of the table of adapted models, read in the
+authors' copy `visuals/twitterblog_images/perf_adapt.png` (github.com/allenai/OLMoE at 357454f); KTO is of the comparison of DPO
+and KTO, as we read it, which that copy does not have. They have no standard errors.
+
+Nothing is here for OLMoE-1B-7B-0125: we found no source for these columns that we could read ourselves.
 """
 
 from dataclasses import dataclass
-
-TABLE = (
-    "Muennighoff et al. 2024 (arXiv:2409.02060), the table of adapted models; read in the authors' copy "
-    "`visuals/twitterblog_images/perf_adapt.png` (github.com/allenai/OLMoE at 357454f)"
-)
-ABLATION = (
-    "Muennighoff et al. 2024 (arXiv:2409.02060), the comparison of DPO and KTO, as we read it; not in the authors' "
-    "copy of the main table"
-)
 
 
 @dataclass(frozen=True)
@@ -21,22 +15,15 @@ class Published:
     """A row of a published table."""
 
     name: str
-    model: str
-    """On the Hub."""
-    source: str
     values: dict[str, float]
 
 
 BASE = Published(
     "base",
-    "allenai/OLMoE-1B-7B-0924",
-    TABLE,
     {"mmlu": 49.8, "gsm8k": 3.0, "bbh": 33.6, "humaneval": 22.4, "xstest": 59.7, "ifeval": 16.6},
 )
 SFT = Published(
     "SFT",
-    "allenai/OLMoE-1B-7B-0924-SFT",
-    TABLE,
     {
         "mmlu": 51.4,
         "gsm8k": 40.5,
@@ -49,8 +36,6 @@ SFT = Published(
 )
 DPO = Published(
     "DPO",
-    "allenai/OLMoE-1B-7B-0924-Instruct",
-    TABLE,
     {
         "mmlu": 51.9,
         "gsm8k": 45.5,
@@ -63,8 +48,6 @@ DPO = Published(
 )
 KTO = Published(
     "KTO",
-    "OLMoE-1B-7B-0924 after KTO",
-    ABLATION,
     {
         "mmlu": 51.2,
         "gsm8k": 45.5,

@@ -44,8 +44,6 @@ class Column:
     shots: int
     protocol: str
     """How the paper measured it."""
-    asked: int
-    """Questions in the paper's value; more or fewer may be asked here."""
     departure: str
     """How the measurement here differs."""
     chat: bool = True
@@ -80,7 +78,6 @@ SUITE = (
         metric="acc",
         shots=0,
         protocol="0-shot, the likeliest of the four letters after `The answer is:`, mean over questions",
-        asked=14_042,
         departure="lm-eval puts the line that names the subject into the system turn; the paper begins the user turn "
         "with it",
     ),
@@ -91,8 +88,7 @@ SUITE = (
         metric="exact_match/flexible-extract",
         shots=8,
         protocol="8-shot chain of thought (the examples of Wei et al. 2022), greedy, 512 new tokens, the last number",
-        asked=200,
-        departure="all 1,319 questions, the paper drew 200; worked as `Q:` and `A:`, where the paper writes "
+        departure="taken from all 1,319 questions, the paper drew 200; worked as `Q:` and `A:`, where the paper writes "
         "`Question:` and `Answer:` and begins the model's turn with `Answer:`",
     ),
     Column(
@@ -103,9 +99,8 @@ SUITE = (
         shots=3,
         protocol="3-shot chain of thought, greedy, 512 new tokens, the text from `the answer is` to the next full "
         "stop, mean over 27 tasks",
-        asked=1080,
-        departure="all 6,511 questions weighted alike, the paper drew 40 a task; the instruction is the system turn, "
-        "the question ends in `Let's think step by step.`, upper and lower case and punctuation count",
+        departure="taken from all 6,511 questions, each weighted alike, the paper drew 40 a task; the instruction is "
+        "the system turn, the question ends in `Let's think step by step.`, upper and lower case and punctuation count",
     ),
     Column(
         name="humaneval",
@@ -114,7 +109,6 @@ SUITE = (
         metric="pass@10/create_test",
         shots=0,
         protocol="0-shot, pass@10 from 20 samples at temperature 0.8 and top-p 0.95, 512 new tokens, no chat template",
-        asked=164,
         departure="none known; samples are drawn with other random numbers",
         chat=False,
         runs_code=True,
@@ -126,7 +120,6 @@ SUITE = (
         metric="win_rate",
         shots=0,
         protocol="0-shot, greedy, up to 8,192 new tokens, the share of wins over text-davinci-003 by GPT-4",
-        asked=805,
         departure="outputs end where the network's positions end",
         judged=True,
         max_new_tokens=8192,
@@ -139,7 +132,6 @@ SUITE = (
         shots=0,
         protocol="0-shot, greedy, 2,048 new tokens, F1 of refusals as GPT-4 (0613) sees them, where unsafe prompts "
         "should be refused",
-        asked=450,
         departure="none known, with the same judge",
         judged=True,
         max_new_tokens=2048,
@@ -152,7 +144,6 @@ SUITE = (
         shots=0,
         protocol="0-shot, greedy, 2,048 new tokens, the share of prompts with every instruction followed, loosely "
         "checked",
-        asked=541,
         departure="the checks are lm-eval's copy of the same code",
     ),
 )

@@ -95,16 +95,20 @@ def suite_table(evaluations: Sequence[Evaluation]) -> Table:
     """One row a column of the paper, one column a model with its differences from the paper's, which come last."""
     rows = suite_rows(evaluations)
     table = Table(
-        title="Suite olmoe, in per cent", box=box.SIMPLE, padding=(0, 1, 0, 0), caption_justify="left", caption_style=""
+        title="Suite olmoe, in per cent; SFT, DPO and KTO as in the paper",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+        caption_justify="left",
+        caption_style="",
     )
-    table.add_column("")
-    table.add_column("questions", justify="right")
+    table.add_column("", overflow="fold")
+    table.add_column("n", justify="right", overflow="fold")
     names = ", ".join(one.name for one in COMPARED)
     for evaluation in evaluations:
         table.add_column(escape(evaluation.model), justify="right", overflow="fold")
-        table.add_column(f"less {names}", justify="right")
+        table.add_column(f"minus {names}", justify="right")
     for published in COMPARED:
-        table.add_column(f"{published.name} (paper)", justify="right")
+        table.add_column(published.name, justify="right")
     for row in rows:
         values = [one.values[row.column.name] for one in COMPARED]
         table.add_row(row.column.title, *_cells(row.measured, values))
