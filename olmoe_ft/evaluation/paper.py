@@ -1,8 +1,8 @@
 """Published values of OLMoE's adapted models, in per cent, by the name of a column of the suite (suite.py).
 
 From Muennighoff et al. 2024 (arXiv:2409.02060): base, SFT and DPO are of the table of adapted models, read in the
-authors' copy `visuals/twitterblog_images/perf_adapt.png` (github.com/allenai/OLMoE at 357454f); KTO is of the comparison of DPO
-and KTO, as we read it, which that copy does not have. They have no standard errors.
+authors' copy `visuals/twitterblog_images/perf_adapt.png` (github.com/allenai/OLMoE at 357454f); KTO is of the
+comparison of DPO and KTO, as we read it, which that copy does not have. They have no standard errors.
 
 Nothing is here for OLMoE-1B-7B-0125: we found no source for these columns that we could read ourselves.
 """
