@@ -1,0 +1,60 @@
+"""What to say of a task whose questions cannot be fetched."""
+
+import re
+from collections.abc import Iterator
+
+from huggingface_hub import constants
+
+from olmoe_ft.hub import refusal
+from olmoe_ft.reasons import one_line
+from olmoe_ft.recipe import Unreachable, UserError
+
+NAMED = re.compile(r"'([\w.-]+/[\w.-]+)'|[Dd]ataset '?([\w.-]+/[\w.-]+)")  # in the errors of `datasets`
+METRIC = re.compile(r"Module '(\w+)' doesn't exist on the Hugging Face Hub")  # in the errors of `evaluate`
+RESOURCE = re.compile(r"Resource \S*?(\w+)\S* not found")  # in the errors of `nltk`, which IFEval's checks use
+FETCH = "fetch it once where there is a network (the same command with --limit 1) and bring the cache here (HF_HOME)"
+LEAVE_OUT = "or leave the task out with --tasks"
+
+
+def refusal_of_task(task: str, error: BaseException, dataset: str | None = None) -> UserError:
+    """One sentence for an error of `datasets`, `evaluate`, `nltk` or the Hub about what a task needs.
+
+    Args:
+        task: its name.
+        error: what was raised when the task was loaded or run.
+        dataset: on the Hub; None reads it from the error.
+    """
+    found = [*_causes(error)]
+    texts = [" ".join(str(one).split()) for one in found]
+    if metric := _first(METRIC, texts):
+        return Unreachable(
+            f"{task}: its metric {metric} cannot be loaded: no network, or not in the cache; {FETCH}, {LEAVE_OUT}"
+        )
+    if any(isinstance(one, LookupError) for one in found) and (resource := _first(RESOURCE, texts)):
+        return Unreachable(
+            f"{task}: its checks need {resource} of nltk, which is not on this machine; fetch it on a machine with a "
+            f"network (python -m nltk.downloader {resource}), {LEAVE_OUT}"
+        )
+    if (dataset := dataset or _first(NAMED, texts)) is None:
+        return UserError(f"{task}: its questions cannot be loaded ({one_line(error)[:300]}); {LEAVE_OUT[3:]}")
+    refused = refusal(dataset, "dataset", error)
+    if not any(isinstance(one, OSError) for one in found) or not constants.is_offline_mode():
+        return type(refused)(f"{task}: {refused}; {LEAVE_OUT}")
+    return Unreachable(
+        f"{task}: its dataset {dataset} cannot be loaded: no network, or not in the cache; {FETCH}, give its rows in a "
+        f"file (--tasks {task}=FILE), {LEAVE_OUT}"
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first(pattern: re.Pattern[str], texts: list[str]) -> str | None:
+    """The first group that a pattern has in the texts."""
+    for text in texts:
+        if match := pattern.search(text):
+            return next(group for group in match.groups() if group)
+    return None

@@ -1,0 +1,53 @@
+"""Errors of libraries about what a task needs, each as one sentence. The suite runs offline."""
+
+import pytest
+
+from olmoe_ft.evaluation.unreachable import refusal_of_task
+from olmoe_ft.recipe import Unreachable
+
+
+def test_a_dataset_that_is_not_in_the_cache():
+    import datasets
+
+    with pytest.raises(ConnectionError) as caught:
+        datasets.load_dataset("openai/gsm8k", "main")
+    refused = refusal_of_task("gsm8k_cot", caught.value)
+    assert isinstance(refused, Unreachable) and len(refused.messages) == 1
+    assert str(refused) == (
+        "gsm8k_cot: its dataset openai/gsm8k cannot be loaded: no network, or not in the cache; fetch it once where "
+        "there is a network (the same command with --limit 1) and bring the cache here (HF_HOME), give its rows in a "
+        "file (--tasks gsm8k_cot=FILE), or leave the task out with --tasks"
+    )
+
+
+def test_a_task_of_lm_eval():
+    tasks = pytest.importorskip("lm_eval.tasks")
+    row = {"task": "other", "dataset_path": "some/thing", "test_split": "test", "doc_to_text": "x", "doc_to_target": ""}
+    with pytest.raises(ConnectionError) as caught:
+        tasks.TaskManager(include_defaults=False).load(row)
+    assert "other: its dataset some/thing cannot be loaded" in str(refusal_of_task("other", caught.value))
+
+
+def test_a_metric_that_is_not_in_the_cache(tmp_path, monkeypatch):
+    evaluate = pytest.importorskip("evaluate")
+    monkeypatch.chdir(tmp_path)  # it looks there first
+    with pytest.raises(FileNotFoundError) as caught:
+        evaluate.load("no_such_metric")
+    text = str(refusal_of_task("humaneval", caught.value))
+    assert text.startswith("humaneval: its metric no_such_metric cannot be loaded: no network")
+
+
+def test_words_that_ifevals_checks_need():
+    nltk = pytest.importorskip("nltk")
+    with pytest.raises(LookupError) as caught:
+        nltk.data.find("tokenizers/no_such_thing")
+    text = str(refusal_of_task("ifeval", caught.value))
+    assert "its checks need no_such_thing of nltk" in text and "python -m nltk.downloader no_such_thing" in text
+
+
+def test_another_reason_is_not_hidden():
+    text = str(refusal_of_task("a", RuntimeError("Dataset scripts are no longer supported, but found x.py"), "b/c"))
+    assert "Dataset scripts are no longer supported" in text and text.startswith("a: ") and "--tasks" in text
+    assert str(refusal_of_task("a", ValueError("split `x` is missing"))) == (
+        "a: its questions cannot be loaded (split `x` is missing); leave the task out with --tasks"
+    )
