@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_checkpoint
 from olmoe_ft.checkpoints.run_checkpoints import read_object
 from olmoe_ft.evaluation.wanted import Wanted, of_recipe, wanted
 from olmoe_ft.ranks import is_first
 from olmoe_ft.recipe import UserError, load_recipe
+
+if TYPE_CHECKING:
+    from olmoe_ft.evaluation.score import Evaluation
 
 OF_HUB = Path("evaluations")  # in the working folder, for models that are in no folder here
 
@@ -47,7 +50,7 @@ def evaluate_models(
     from olmoe_ft.evaluation import files
     from olmoe_ft.evaluation.contamination import overlapping_questions
     from olmoe_ft.evaluation.evaluate import evaluate_checkpoint
-    from olmoe_ft.evaluation.table import print_evaluation, print_side_by_side
+    from olmoe_ft.evaluation.table import print_evaluation, print_side_by_side, print_suite
 
     evaluations = []
     for place in places:
@@ -58,9 +61,12 @@ def evaluate_models(
         if is_first():
             files.add(place.folder, evaluation)
             print_evaluation(evaluation, place.folder, overlaps)
+            _write_judged(place, evaluation)
         evaluations.append(evaluation)
     if is_first():
         print_side_by_side(evaluations)
+        if suite:
+            print_suite(evaluations)
 
 
 def _place(model: str, names: Sequence[str], suite: str | None, to: Path | None, how: dict[str, Any]) -> Place:
@@ -79,6 +85,18 @@ def _place(model: str, names: Sequence[str], suite: str | None, to: Path | None,
     if to is not None:
         folder = to / folder.resolve().name
     return Place(model, _writable(folder), run, asked)
+
+
+def _write_judged(place: Place, evaluation: "Evaluation") -> None:
+    """The outputs that another model has to judge, in its project's format, and the command that does."""
+    from olmoe_ft.data.terminal import say
+    from olmoe_ft.evaluation.judged import judged_prompts, judging_command, write_outputs
+
+    for name, prompts in place.wanted.judged:
+        outputs = [sample.output for sample in evaluation.samples if sample.task == name]
+        asked = judged_prompts(name, prompts, place.wanted.limit)
+        file = write_outputs(name, place.folder, asked, outputs, place.model)
+        say(f"{name}: {len(outputs):,} outputs in {file}; have them judged with\n{judging_command(name, file)}")
 
 
 def _writable(folder: Path) -> Path:

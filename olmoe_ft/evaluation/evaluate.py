@@ -17,7 +17,8 @@ from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.data.tokenizer import has_chat_template, load_tokenizer
 from olmoe_ft.evaluation.contamination import Overlaps, without_seen
 from olmoe_ft.evaluation.engine import OlmoeEngine
-from olmoe_ft.evaluation.score import Evaluation, Outcome, When
+from olmoe_ft.evaluation.put import load, put
+from olmoe_ft.evaluation.score import Evaluation, When
 from olmoe_ft.evaluation.wanted import Wanted, wanted
 
 
@@ -80,10 +81,11 @@ def evaluate_checkpoint(
     own = tokenizer or load_tokenizer(folder, load_config(folder).vocab_size)
     chat = has_chat_template(folder) if asked.chat is None else asked.chat
     with random_state_kept():
+        loaded = load(asked, chat)
         network = load_whole(folder, dtype).to(PartialState().device)
         engine = OlmoeEngine(network, own, asked.batch_size, label, stop)
         start = time.perf_counter()
-        outcome, cut = put(engine, own, asked, chat)
+        outcome, cut = put(engine, own, engine.max_length, loaded)
     if overlaps is not None:
         outcome = without_seen(outcome, overlaps)
     return Evaluation(
@@ -97,32 +99,11 @@ def evaluate_checkpoint(
             "cut_prompts": cut,
             "dtype": str(network.dtype).removeprefix("torch."),
             "engine": engine.name,
-            "lm_eval": version("lm_eval") if asked.tasks else None,
+            "lm_eval": version("lm_eval") if loaded.tasks else None,
         },
         seconds=time.perf_counter() - start,
         new_tokens=engine.new_tokens,
     )
-
-
-def put(
-    engine: OlmoeEngine, tokenizer: PreTrainedTokenizerBase, asked: Wanted, chat: bool
-) -> tuple[Outcome, dict[str, int]]:
-    """Put all tasks, those of held-out prompts first. The same in every process.
-
-    Returns:
-        what has come of it, and by task how many prompts were longer than the network's positions and lost their start.
-    """
-    outcome, cut = Outcome([], [], []), {}
-    for task in asked.answers:
-        outcome += task.put(engine, tokenizer, asked.limit)
-    if asked.tasks:
-        from olmoe_ft.evaluation.harness import Harness
-        from olmoe_ft.evaluation.task_files import load_tasks
-
-        harness = Harness(engine, tokenizer, engine.max_length, chat, asked.limit, asked.allow_code)
-        outcome += harness.run(load_tasks(asked.tasks))
-        cut = dict(harness.cut)
-    return outcome, cut
 
 
 @contextmanager

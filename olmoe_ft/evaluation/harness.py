@@ -41,7 +41,8 @@ class Harness:
     """How tasks are put.
 
     Attributes:
-        chat: whether questions are put through the tokenizer's chat template, worked examples as turns before them.
+        chat: whether questions are put through the tokenizer's chat template.
+        turns: whether worked examples are then turns before the question's, rather than in the same one.
         limit: questions of each task, from its start; None takes all.
         allow_code: whether tasks may run code that the model has written.
         seed: of sampled outputs.
@@ -52,6 +53,7 @@ class Harness:
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     chat: bool
+    turns: bool = True
     limit: int | None = None
     allow_code: bool = False
     seed: int = 0
@@ -83,7 +85,7 @@ class Harness:
                 bootstrap_iters=BOOTSTRAP,
                 log_samples=True,
                 apply_chat_template=self.chat,
-                fewshot_as_multiturn=self.chat,
+                fewshot_as_multiturn=self.chat and self.turns,
                 confirm_run_unsafe_code=self.allow_code,
             )
         assert results is not None  # every process is the first one to lm-eval

@@ -10,21 +10,20 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.files import file_rows
 from olmoe_ft.data.rows import Unreadable, shown, shown_keys
 from olmoe_ft.data.template import prompts
-from olmoe_ft.evaluation.requests import Ask, Engine
+from olmoe_ft.evaluation.requests import Ask, Engine, Said
 from olmoe_ft.evaluation.suite import SUITE
 from olmoe_ft.evaluation.unreachable import refusal_of_task
+from olmoe_ft.evaluation.wanted import JudgedName
 from olmoe_ft.hub import reach_hub
 from olmoe_ft.recipe import UserError
 from olmoe_ft.training.files import write_whole
-
-JudgedName = Literal["alpaca_eval", "xstest"]
 
 JUDGE_REFUSALS = """\
 import sys
@@ -121,8 +120,8 @@ def _prompt(where: str, row: Any, wanted: _Set) -> JudgedPrompt:
 
 def judged_outputs(
     name: JudgedName, asked: Sequence[JudgedPrompt], engine: Engine, tokenizer: PreTrainedTokenizerBase, positions: int
-) -> list[str]:
-    """Greedy answers, each prompt as the first turn of a chat.
+) -> list[tuple[str, Said]]:
+    """Greedy answers, each prompt as the first turn of a chat: prompts as rendered, and what is said behind them.
 
     Args:
         positions: those of the network, for prompt and answer together.
@@ -141,7 +140,7 @@ def judged_outputs(
                 f"model has {positions:,} positions; remove it from the file"
             )
         asks.append(Ask(tokens, max_new_tokens=min(longest, room)))
-    return [said.text for said in engine.generate(asks)]
+    return [*zip(texts, engine.generate(asks), strict=True)]
 
 
 def write_outputs(

@@ -9,6 +9,7 @@ from rich.table import Table
 from olmoe_ft.data.terminal import Console, printable, say
 from olmoe_ft.evaluation.contamination import Overlaps
 from olmoe_ft.evaluation.score import Evaluation, Score
+from olmoe_ft.evaluation.suite_table import suite_table
 
 NOT_SHARES = ("perplexity", "bits_per_byte", "bleu", "chrf", "ter")
 
@@ -29,6 +30,11 @@ def print_evaluation(evaluation: Evaluation, folder: Path, overlaps: Overlaps | 
 def print_side_by_side(evaluations: Sequence[Evaluation]) -> None:
     """The scores of the tasks that were asked for, a column for each model."""
     Console().print(side_by_side(evaluations))
+
+
+def print_suite(evaluations: Sequence[Evaluation]) -> None:
+    """The columns of the paper's table beside its values."""
+    Console().print(suite_table(evaluations))
 
 
 def side_by_side(evaluations: Sequence[Evaluation]) -> Table:

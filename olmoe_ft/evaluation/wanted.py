@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from olmoe_ft.evaluation.answers import AnswersTask
 from olmoe_ft.evaluation.questions import load_questions
+from olmoe_ft.evaluation.suite import SUITE, Column
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.data_section import Answers
 from olmoe_ft.shipped import found
 
+JudgedName = Literal["alpaca_eval", "xstest"]
 ANSWERS = "answers"  # the task of a recipe's `data.answers`
 ROWS = (".jsonl", ".json", ".csv", ".parquet", ".gz")
 
@@ -22,27 +24,40 @@ class Wanted:
     Attributes:
         answers: files of held-out prompts; they need no harness.
         tasks: lm-eval's names, shipped ones, task files; each may have `=FILE` behind it, whose rows it then reads.
-        suite: a named list of tasks with published values beside them.
+        suite: whether the columns of the paper's table are wanted, with its values beside them.
+        judged: sets whose outputs another model has to judge, each with a file of its prompts or None.
         batch_size: requests that each process answers at once.
         chat: whether questions are put through the chat template; None: where the model brings one.
     """
 
     answers: tuple[AnswersTask, ...] = ()
     tasks: tuple[str, ...] = ()
-    suite: str | None = None
+    suite: bool = False
+    judged: tuple[tuple[JudgedName, str | None], ...] = ()
     limit: int | None = None
     batch_size: int = 64
     allow_code: bool = False
     chat: bool | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.answers or self.tasks or self.suite)
+        return bool(self.answers or self.tasks or self.suite or self.judged)
+
+    @property
+    def columns(self) -> list[Column]:
+        """Those of the suite that lm-eval measures; without leave to run code, not those that do."""
+        measured = [column for column in SUITE if self.suite and not column.judged]
+        return [column for column in measured if self.allow_code or not column.runs_code]
 
     def settings(self) -> dict[str, Any]:
         """What its scores depend on, for `evaluation.json`."""
         return {
-            "tasks": [*(task.name for task in self.answers), *self.tasks],
-            "suite": self.suite,
+            "tasks": [
+                *(task.name for task in self.answers),
+                *(name.partition("=")[0] for name in self.tasks),
+                *(column.task for column in self.columns),
+                *(name for name, _ in self.judged),
+            ],
+            "suite": "olmoe" if self.suite else None,
             "limit": self.limit,
             "batch_size": self.batch_size,
         }
@@ -88,16 +103,23 @@ def wanted(
         )
         for name in of_rows
     ]
+    if suite not in (None, "olmoe"):
+        raise UserError(f"evaluation: found the suite {suite}; allowed: olmoe; choose it, or name tasks")
     names = [name for name in tasks if name not in of_rows]
+    named = {name.partition("=")[0]: name.partition("=")[2] or None for name in names}
+    judged = tuple((name, named.pop(name, None)) for name in get_args(JudgedName) if suite or name in named)
+    names = [name for name in names if name.partition("=")[0] in named]
     if names or suite:
         require_harness()
+    if names:
         from olmoe_ft.evaluation.task_files import check_tasks
 
         check_tasks(names)
-    every = [*(task.name for task in (*answers, *read)), *(name.partition("=")[0] for name in names)]
+    asked = Wanted((*answers, *read), tuple(names), suite is not None, judged, **how)
+    every = asked.settings()["tasks"]
     if twice := sorted({name for name in every if every.count(name) > 1}):
         raise UserError(f"evaluation: found {', '.join(twice)} more than once; name each task once")
-    return Wanted((*answers, *read), tuple(names), suite, **how)
+    return asked
 
 
 def require_harness() -> None:

@@ -67,8 +67,11 @@ def test_values_and_defaults(good):
         "tracking": {"wandb": "auto", "project": "olmoe_ft"},
         "evaluation": {
             "tasks": (),
+            "suite": None,
             "before": True,
             "after": True,
+            "every_steps": None,
+            "limit": None,
             "batch_size": 64,
             "allow_code": False,
         },

@@ -1,0 +1,102 @@
+"""Put what is wanted to an engine: held-out prompts, sets that a judge will look at, and lm-eval's tasks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from olmoe_ft.evaluation.judged import JudgedPrompt, judged_outputs, judged_prompts
+from olmoe_ft.evaluation.requests import Engine
+from olmoe_ft.evaluation.score import Outcome, Sample
+from olmoe_ft.evaluation.suite import SUITE, TASKS
+from olmoe_ft.evaluation.wanted import JudgedName, Wanted
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    """Tasks of lm-eval that are put alike."""
+
+    loaded: Any
+    """What its `TaskManager.load` gives."""
+    chat: bool
+    turns: bool
+    """Whether worked examples are turns of their own, rather than in the same one as the question."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """All questions of an evaluation."""
+
+    wanted: Wanted
+    tasks: list[_Tasks]
+    judged: dict[JudgedName, list[JudgedPrompt]]
+
+
+def load(wanted: Wanted, chat: bool) -> Loaded:
+    """Load all questions, before any weight is.
+
+    Args:
+        chat: whether the chat template is used.
+    Raises:
+        UserError: a dataset cannot be reached, or a row is malformed.
+    """
+    tasks = []
+    if wanted.tasks:
+        from olmoe_ft.evaluation.task_files import load_tasks
+
+        tasks.append(_Tasks(load_tasks(wanted.tasks), chat, turns=True))
+    if wanted.columns:
+        from olmoe_ft.evaluation.task_files import load_tasks
+
+        tasks += [
+            _Tasks(load_tasks([column.group], folder=TASKS), chat and column.chat, turns=False)
+            for column in wanted.columns
+        ]
+    return Loaded(wanted, tasks, {name: judged_prompts(name, file, wanted.limit) for name, file in wanted.judged})
+
+
+def put(
+    engine: Engine, tokenizer: PreTrainedTokenizerBase, positions: int, loaded: Loaded
+) -> tuple[Outcome, dict[str, int]]:
+    """Put all questions; the same in every process.
+
+    Args:
+        positions: those of the network.
+    Returns:
+        what has come of it, and by task how many prompts were longer than the network's positions and lost their start.
+    """
+    outcome, wanted = Outcome([], [], []), loaded.wanted
+    cut: dict[str, int] = {}
+    for task in wanted.answers:
+        outcome += task.put(engine, tokenizer, wanted.limit)
+    for name, asked in loaded.judged.items():
+        outcome += _judged(name, asked, engine, tokenizer, positions)
+    if loaded.tasks:
+        from olmoe_ft.evaluation.harness import Harness
+    for tasks in loaded.tasks:
+        harness = Harness(engine, tokenizer, positions, tasks.chat, tasks.turns, wanted.limit, wanted.allow_code)
+        outcome += harness.run(tasks.loaded)
+        cut |= harness.cut
+    return outcome, cut
+
+
+def _judged(
+    name: JudgedName, asked: Sequence[JudgedPrompt], engine: Engine, tokenizer: PreTrainedTokenizerBase, positions: int
+) -> Outcome:
+    """Outputs without a score: a judge gives that later."""
+    samples = [
+        Sample(
+            task=name,
+            id=index,
+            prompt=text,
+            output=said.text,
+            expected="",
+            right=None,
+            metrics={},
+            tokens=len(said.tokens),
+            experts=[list(expert) for expert in said.experts],
+        )
+        for index, (text, said) in enumerate(judged_outputs(name, asked, engine, tokenizer, positions))
+    ]
+    return Outcome([], samples, [{"prompt": one.text, **one.about} for one in asked])
