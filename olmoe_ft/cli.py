@@ -255,7 +255,7 @@ def evaluate(
     from olmoe_ft.commands.evaluate import evaluate_models
 
     how = {"limit": limit, "batch_size": batch_size, "chat": chat, "allow_code": allow_code}
-    evaluate_models(models, tasks or (), suite, to, **how)
+    evaluate_models(models, tasks or (), suite, to, engine, **how)
 
 
 @app.command()

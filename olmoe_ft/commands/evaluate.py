@@ -1,19 +1,20 @@
 """`olmoe-ft evaluate`: put tasks to models, keep the results beside each, and show them side by side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_checkpoint
 from olmoe_ft.checkpoints.run_checkpoints import read_object
-from olmoe_ft.evaluation.wanted import Wanted, of_recipe, wanted
+from olmoe_ft.evaluation.wanted import EngineName, Wanted, of_recipe, wanted
 from olmoe_ft.ranks import is_first
 from olmoe_ft.recipe import UserError, load_recipe
 
 if TYPE_CHECKING:
     from olmoe_ft.evaluation.score import Evaluation
 
+COMPARED = 50
 OF_HUB = Path("evaluations")  # in the working folder, for models that are in no folder here
 
 
@@ -34,30 +35,40 @@ class Place:
 
 
 def evaluate_models(
-    models: Sequence[str], tasks: Sequence[str], suite: str | None, to: Path | None = None, **how: Any
+    models: Sequence[str],
+    tasks: Sequence[str],
+    suite: str | None,
+    to: Path | None = None,
+    engine: str = "olmoe_ft",
+    **how: Any,
 ) -> None:
     """Evaluate models one after the other, and print one table.
 
     Args:
         tasks: names or files, each with several behind commas; none takes those of each run's recipe.
         to: a folder for the results; None: beside each model.
+        engine: "olmoe_ft" or "vllm".
         **how: attributes of `Wanted`.
     Raises:
         UserError: a model or a task is wrong, or results cannot be written; said before any weight is read.
     """
     names = [name for text in tasks for name in text.split(",") if name]
     places = [_place(model, names, suite, to, how) for model in models]
+    _check_engine(engine, places)
     from olmoe_ft.evaluation import files
     from olmoe_ft.evaluation.contamination import overlapping_questions
     from olmoe_ft.evaluation.evaluate import evaluate_checkpoint
-    from olmoe_ft.evaluation.table import print_evaluation, print_side_by_side, print_suite
+    from olmoe_ft.evaluation.table import print_agreement, print_evaluation, print_side_by_side, print_suite
 
     evaluations = []
     for place in places:
         overlaps = overlapping_questions(place.run) if place.run else None
-        evaluation = evaluate_checkpoint(
-            place.model, place.wanted, step=place.step, label=place.model, overlaps=overlaps
-        )
+        about: dict[str, Any] = {"step": place.step, "label": place.model, "overlaps": overlaps}
+        if engine == "vllm":
+            own = evaluate_checkpoint(place.model, replace(place.wanted, limit=_compared(place.wanted)), **about)
+        evaluation = evaluate_checkpoint(place.model, place.wanted, engine_name=engine, **about)
+        if engine == "vllm":
+            print_agreement(own, evaluation)
         if is_first():
             files.add(place.folder, evaluation)
             print_evaluation(evaluation, place.folder, overlaps)
@@ -67,6 +78,22 @@ def evaluate_models(
         print_side_by_side(evaluations)
         if suite:
             print_suite(evaluations)
+
+
+def _check_engine(engine: str, places: Sequence[Place]) -> None:
+    if engine not in get_args(EngineName):
+        allowed = ", ".join(get_args(EngineName))
+        raise UserError(f"--engine: found {engine}; allowed: {allowed}; choose one of them")
+    if engine == "vllm":
+        from olmoe_ft.evaluation.vllm_engine import check_vllm
+
+        for place in places:
+            check_vllm(resolve_checkpoint(place.model))
+
+
+def _compared(asked: Wanted) -> int:
+    """Questions of each task that another engine and our own are compared on."""
+    return min(COMPARED, asked.limit or COMPARED)
 
 
 def _place(model: str, names: Sequence[str], suite: str | None, to: Path | None, how: dict[str, Any]) -> Place:

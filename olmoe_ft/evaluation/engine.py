@@ -16,7 +16,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from olmoe_ft.data.template import answer_endings, special_tokens
 from olmoe_ft.evaluation.requests import Ask, Expert, Pair, Said, Weighed
@@ -57,8 +57,9 @@ class OlmoeEngine:
     ) -> None:
         self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
         self.label, self.stop = label, stop
+        self.dtype = str(model.dtype).removeprefix("torch.")
         self.max_length: int = model.config.max_position_embeddings
-        self.end_tokens = end_tokens(model, tokenizer)
+        self.end_tokens = end_tokens(model.generation_config, tokenizer)
         self.new_tokens = 0
 
     def generate(self, asks: Sequence[Ask], batch_size: int | None = None) -> list[Said]:
@@ -194,11 +195,11 @@ def _weighed(logits: Tensor, group: list[Pair], experts: list[Expert]) -> list[W
     return found
 
 
-def end_tokens(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Every token that ends a turn: the tokenizer's EOS, those of the generation config, and the special token that the
-    chat template writes behind an answer."""
+def end_tokens(generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every token that ends a turn: the tokenizer's EOS, those of the model's generation config, and the special token
+    that the chat template writes behind an answer."""
     ends = {tokenizer.eos_token_id}
-    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    configured = generation.eos_token_id if generation is not None else None
     ends |= {*configured} if isinstance(configured, list) else {configured} - {None}
     special = {*tokenizer.all_special_ids}
     for ending in answer_endings(str(tokenizer.chat_template), special_tokens(tokenizer)):

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_checkpoint
 from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.data.tokenizer import has_chat_template, load_tokenizer
 from olmoe_ft.evaluation.contamination import Overlaps, without_seen
-from olmoe_ft.evaluation.engine import OlmoeEngine
+from olmoe_ft.evaluation.engine import OlmoeEngine, end_tokens
 from olmoe_ft.evaluation.put import load, put
+from olmoe_ft.evaluation.requests import Engine
 from olmoe_ft.evaluation.score import Evaluation, When
-from olmoe_ft.evaluation.wanted import Wanted, wanted
+from olmoe_ft.evaluation.vllm_engine import VllmEngine
+from olmoe_ft.evaluation.wanted import EngineName, Wanted, wanted
 
 
 def evaluate(
@@ -63,6 +65,7 @@ def evaluate_checkpoint(
     label: str = "evaluating",
     stop: Callable[[], object] = int,
     overlaps: Overlaps | None = None,
+    engine_name: EngineName = "olmoe_ft",
 ) -> Evaluation:
     """Load a checkpoint whole in every process, and put the tasks to it.
 
@@ -72,6 +75,7 @@ def evaluate_checkpoint(
         tokenizer: None takes the checkpoint's own.
         label: of the progress bars.
         stop: whether this process is to give up.
+        engine_name: what answers; vllm where it is installed.
         overlaps: what is known of questions in the rows that the model was trained on.
     Raises:
         Interrupted: a process was to give up; in every process.
@@ -82,10 +86,13 @@ def evaluate_checkpoint(
     chat = has_chat_template(folder) if asked.chat is None else asked.chat
     with random_state_kept():
         loaded = load(asked, chat)
-        network = load_whole(folder, dtype).to(PartialState().device)
-        engine = OlmoeEngine(network, own, asked.batch_size, label, stop)
+        if engine_name == "vllm":
+            engine: Engine = VllmEngine(folder, own, dtype, end_tokens(_generation_config(folder), own))
+        else:
+            network = load_whole(folder, dtype).to(PartialState().device)
+            engine = OlmoeEngine(network, own, asked.batch_size, label, stop)
         start = time.perf_counter()
-        outcome, cut = put(engine, own, engine.max_length, loaded)
+        outcome, cut = put(engine, own, loaded)
     if overlaps is not None:
         outcome = without_seen(outcome, overlaps)
     return Evaluation(
@@ -97,13 +104,20 @@ def evaluate_checkpoint(
         settings={
             **asked.settings(),
             "cut_prompts": cut,
-            "dtype": str(network.dtype).removeprefix("torch."),
+            "dtype": engine.dtype,
             "engine": engine.name,
             "lm_eval": version("lm_eval") if loaded.tasks else None,
         },
         seconds=time.perf_counter() - start,
         new_tokens=engine.new_tokens,
     )
+
+
+def _generation_config(folder: str) -> GenerationConfig | None:
+    try:
+        return GenerationConfig.from_pretrained(folder)
+    except OSError:  # it has none
+        return None
 
 
 @contextmanager

@@ -31,8 +31,10 @@ def add(folder: Path, evaluation: Evaluation) -> None:
     It takes time for its own samples only, unless it replaces others.
 
     Args:
-        folder: a run directory or a checkpoint folder. Damaged files in it are renamed, which is said.
+        folder: a run directory or a checkpoint folder; made where it is not there. Damaged files in it are renamed,
+            which is said.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     values = {**evaluation.as_dict(), "samples": len(evaluation.samples)}
     listed, size = _listed_or_aside(folder)
     kept = [one for one in listed if _key(one) != _key(values)]

@@ -8,10 +8,11 @@ It runs inside training too: it draws from no global generator, and starts no pr
 """
 
 import hashlib
+import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -26,6 +27,7 @@ from transformers import PreTrainedTokenizerBase
 from olmoe_ft.data.template import prompts, template_hash
 from olmoe_ft.evaluation.requests import Ask, Engine, Expert, Pair
 from olmoe_ft.evaluation.score import Outcome, Sample, Score
+from olmoe_ft.ranks import is_first
 from olmoe_ft.recipe import UserError
 
 SHOTS_SEED = 1234  # lm-eval's own, for the worked examples that it draws
@@ -46,12 +48,11 @@ class Harness:
         limit: questions of each task, from its start; None takes all.
         allow_code: whether tasks may run code that the model has written.
         seed: of sampled outputs.
-        cut: how many prompts lost their start, as they did not fit into `max_length`; by task.
+        cut: how many prompts lost their start, as they did not fit into the positions; by task.
     """
 
     engine: Engine
     tokenizer: PreTrainedTokenizerBase
-    max_length: int
     chat: bool
     turns: bool = True
     limit: int | None = None
@@ -77,7 +78,7 @@ class Harness:
                 task.set_config(key="num_fewshot", value=0)
             task.set_fewshot_seed(seed=SHOTS_SEED)
         model = _EngineLM(self)
-        with _quietly(self.allow_code):
+        with quietly(self.allow_code):
             results = evaluate(
                 model,
                 tasks,
@@ -152,7 +153,7 @@ class _EngineLM(TemplateLM):
         found = super().loglikelihood(requests, disable_tqdm=True)
         of_pairs = zip(requests, found, self._weighed, self._lengths, strict=True)
         for request, (logprob, _), (tokens, experts), length in of_pairs:
-            self.harness.cut[str(request.task_name)] += length > self.harness.max_length
+            self.harness.cut[str(request.task_name)] += length > self.engine.max_length
             kept = self.kept[request.task_name, request.doc_id]
             if logprob > kept.likeliest:
                 kept.tokens, kept.experts, kept.likeliest = tokens, experts, logprob
@@ -172,7 +173,7 @@ class _EngineLM(TemplateLM):
             (index, make_disjoint_window(window))
             for index, request in enumerate(requests)
             for window in get_rolling_token_windows(
-                self.tok_encode(request.args[0]), self.prefix_token_id, self.harness.max_length, context_len=1
+                self.tok_encode(request.args[0]), self.prefix_token_id, self.engine.max_length, context_len=1
             )
         ]
         weighed = self.engine.weigh([Pair(tuple(context), tuple(rest)) for _, (context, rest) in windows])
@@ -208,9 +209,9 @@ class _EngineLM(TemplateLM):
                 f"{request.task_name}: generation_kwargs has {', '.join(sorted(options))}; allowed: until, "
                 "max_gen_toks, do_sample, temperature, top_p; remove it"
             )
-        if (room := self.harness.max_length - new) <= 0:
+        if (room := self.engine.max_length - new) <= 0:
             raise UserError(
-                f"{request.task_name}: max_gen_toks is {new}, but the model has {self.harness.max_length} positions "
+                f"{request.task_name}: max_gen_toks is {new}, but the model has {self.engine.max_length} positions "
                 "for prompt and output; lower max_gen_toks in a task file of your own, or leave the task out"
             )
         until = [until] if isinstance(until, str) else until or []
@@ -229,15 +230,23 @@ class _EngineLM(TemplateLM):
 
 
 @contextmanager
-def _quietly(allow_code: bool) -> Iterator[None]:
-    """lm-eval prints what it does, and `evaluate` asks for a consent of its own; bootstrapping starts no processes."""
+def quietly(allow_code: bool) -> Iterator[None]:
+    """Around lm-eval's loading and running of tasks, which prints what it does.
+
+    Bootstrapping starts no processes. Hugging Face's `evaluate` asks for a consent of its own to run code, also when a
+    task that does is loaded.
+    """
     wanted = {"DISABLE_MULTIPROC": "1", **({"HF_ALLOW_CODE_EVAL": "1"} if allow_code else {})}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
-        with redirect_stdout(StringIO()):
+        with redirect_stdout(StringIO()), nullcontext() if is_first() else redirect_stderr(StringIO()):
             yield
     finally:
+        log.setLevel(level)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -9,8 +9,9 @@ from transformers import PreTrainedTokenizerBase
 from olmoe_ft.evaluation.judged import JudgedPrompt, judged_outputs, judged_prompts
 from olmoe_ft.evaluation.requests import Engine
 from olmoe_ft.evaluation.score import Outcome, Sample
-from olmoe_ft.evaluation.suite import SUITE, TASKS
+from olmoe_ft.evaluation.unreachable import refusal_of_task
 from olmoe_ft.evaluation.wanted import JudgedName, Wanted
+from olmoe_ft.recipe import UserError
 
 
 @dataclass(frozen=True)
@@ -43,26 +44,29 @@ def load(wanted: Wanted, chat: bool) -> Loaded:
     """
     tasks = []
     if wanted.tasks:
-        from olmoe_ft.evaluation.task_files import load_tasks
-
-        tasks.append(_Tasks(load_tasks(wanted.tasks), chat, turns=True))
-    if wanted.columns:
-        from olmoe_ft.evaluation.task_files import load_tasks
-
-        tasks += [
-            _Tasks(load_tasks([column.group], folder=TASKS), chat and column.chat, turns=False)
-            for column in wanted.columns
-        ]
+        tasks.append(_Tasks(_loaded(wanted.tasks, wanted.allow_code), chat, turns=True))
+    for column in wanted.columns:
+        loaded = _loaded([column.group], wanted.allow_code)
+        tasks.append(_Tasks(loaded, chat and column.chat, turns=False))
     return Loaded(wanted, tasks, {name: judged_prompts(name, file, wanted.limit) for name, file in wanted.judged})
 
 
-def put(
-    engine: Engine, tokenizer: PreTrainedTokenizerBase, positions: int, loaded: Loaded
-) -> tuple[Outcome, dict[str, int]]:
+def _loaded(names: Sequence[str], allow_code: bool) -> Any:
+    from olmoe_ft.evaluation.harness import quietly
+    from olmoe_ft.evaluation.task_files import load_tasks
+
+    try:
+        with quietly(allow_code):
+            return load_tasks(names)
+    except UserError:
+        raise
+    except Exception as error:  # of `datasets`, the Hub, or what a task's own code raises
+        raise refusal_of_task(", ".join(names), error) from error
+
+
+def put(engine: Engine, tokenizer: PreTrainedTokenizerBase, loaded: Loaded) -> tuple[Outcome, dict[str, int]]:
     """Put all questions; the same in every process.
 
-    Args:
-        positions: those of the network.
     Returns:
         what has come of it, and by task how many prompts were longer than the network's positions and lost their start.
     """
@@ -71,18 +75,18 @@ def put(
     for task in wanted.answers:
         outcome += task.put(engine, tokenizer, wanted.limit)
     for name, asked in loaded.judged.items():
-        outcome += _judged(name, asked, engine, tokenizer, positions)
+        outcome += _judged(name, asked, engine, tokenizer)
     if loaded.tasks:
         from olmoe_ft.evaluation.harness import Harness
     for tasks in loaded.tasks:
-        harness = Harness(engine, tokenizer, positions, tasks.chat, tasks.turns, wanted.limit, wanted.allow_code)
+        harness = Harness(engine, tokenizer, tasks.chat, tasks.turns, wanted.limit, wanted.allow_code)
         outcome += harness.run(tasks.loaded)
         cut |= harness.cut
     return outcome, cut
 
 
 def _judged(
-    name: JudgedName, asked: Sequence[JudgedPrompt], engine: Engine, tokenizer: PreTrainedTokenizerBase, positions: int
+    name: JudgedName, asked: Sequence[JudgedPrompt], engine: Engine, tokenizer: PreTrainedTokenizerBase
 ) -> Outcome:
     """Outputs without a score: a judge gives that later."""
     samples = [
@@ -97,6 +101,6 @@ def _judged(
             tokens=len(said.tokens),
             experts=[list(expert) for expert in said.experts],
         )
-        for index, (text, said) in enumerate(judged_outputs(name, asked, engine, tokenizer, positions))
+        for index, (text, said) in enumerate(judged_outputs(name, asked, engine, tokenizer, engine.max_length))
     ]
     return Outcome([], samples, [{"prompt": one.text, **one.about} for one in asked])

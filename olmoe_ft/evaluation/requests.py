@@ -10,7 +10,7 @@ Expert = tuple[int, int, float]
 
 @dataclass(frozen=True)
 class Ask:
-    """A text to go on from."""
+    """A text to be continued."""
 
     tokens: tuple[int, ...]
     """At least one."""
@@ -59,6 +59,10 @@ class Engine(Protocol):
     """Answers requests: in their order, all of them in every process."""
 
     name: str
+    dtype: str
+    """Of the weights, by torch's name."""
+    max_length: int
+    """The network's positions."""
     new_tokens: int
     """Generated so far."""
 

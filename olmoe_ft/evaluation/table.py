@@ -27,6 +27,18 @@ def print_evaluation(evaluation: Evaluation, folder: Path, overlaps: Overlaps | 
         say(f"check: {benchmark}: which of its questions the training rows contain is not known: {reason}")
 
 
+def print_agreement(own: Evaluation, other: Evaluation) -> None:
+    """How far another engine's outputs and verdicts are those of our own network on the same questions."""
+    by_question = {(sample.task, sample.id): sample for sample in other.samples}
+    pairs = [(one, by_question[one.task, one.id]) for one in own.samples]
+    verdicts = sum(one.metrics == two.metrics for one, two in pairs)
+    outputs = sum(one.output == two.output for one, two in pairs)
+    say(
+        f"{other.settings['engine']} beside our own network on {len(pairs):,} questions: {verdicts:,} verdicts and "
+        f"{outputs:,} outputs are the same"
+    )
+
+
 def print_side_by_side(evaluations: Sequence[Evaluation]) -> None:
     """The scores of the tasks that were asked for, a column for each model."""
     Console().print(side_by_side(evaluations))

@@ -13,6 +13,7 @@ from olmoe_ft.recipe.data_section import Answers
 from olmoe_ft.shipped import found
 
 JudgedName = Literal["alpaca_eval", "xstest"]
+EngineName = Literal["olmoe_ft", "vllm"]
 ANSWERS = "answers"  # the task of a recipe's `data.answers`
 ROWS = (".jsonl", ".json", ".csv", ".parquet", ".gz")
 
@@ -24,7 +25,7 @@ class Wanted:
     Attributes:
         answers: files of held-out prompts; they need no harness.
         tasks: lm-eval's names, shipped ones, task files; each may have `=FILE` behind it, whose rows it then reads.
-        suite: whether the columns of the paper's table are wanted, with its values beside them.
+        columns: those of the paper's table that lm-eval measures, as in the paper.
         judged: sets whose outputs another model has to judge, each with a file of its prompts or None.
         batch_size: requests that each process answers at once.
         chat: whether questions are put through the chat template; None: where the model brings one.
@@ -32,7 +33,7 @@ class Wanted:
 
     answers: tuple[AnswersTask, ...] = ()
     tasks: tuple[str, ...] = ()
-    suite: bool = False
+    columns: tuple[Column, ...] = ()
     judged: tuple[tuple[JudgedName, str | None], ...] = ()
     limit: int | None = None
     batch_size: int = 64
@@ -40,13 +41,7 @@ class Wanted:
     chat: bool | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.answers or self.tasks or self.suite or self.judged)
-
-    @property
-    def columns(self) -> list[Column]:
-        """Those of the suite that lm-eval measures; without leave to run code, not those that do."""
-        measured = [column for column in SUITE if self.suite and not column.judged]
-        return [column for column in measured if self.allow_code or not column.runs_code]
+        return bool(self.answers or self.tasks or self.columns or self.judged)
 
     def settings(self) -> dict[str, Any]:
         """What its scores depend on, for `evaluation.json`."""
@@ -57,7 +52,6 @@ class Wanted:
                 *(column.task for column in self.columns),
                 *(name for name, _ in self.judged),
             ],
-            "suite": "olmoe" if self.suite else None,
             "limit": self.limit,
             "batch_size": self.batch_size,
         }
@@ -108,14 +102,21 @@ def wanted(
     names = [name for name in tasks if name not in of_rows]
     named = {name.partition("=")[0]: name.partition("=")[2] or None for name in names}
     judged = tuple((name, named.pop(name, None)) for name in get_args(JudgedName) if suite or name in named)
+    columns = tuple(
+        column
+        for column in SUITE
+        if not column.judged
+        and (column.group in named or (suite and (how.get("allow_code") or not column.runs_code)))
+        and named.pop(column.group, None) is None
+    )
     names = [name for name in names if name.partition("=")[0] in named]
-    if names or suite:
+    if names or columns:
         require_harness()
     if names:
         from olmoe_ft.evaluation.task_files import check_tasks
 
         check_tasks(names)
-    asked = Wanted((*answers, *read), tuple(names), suite is not None, judged, **how)
+    asked = Wanted((*answers, *read), tuple(names), columns, judged, **how)
     every = asked.settings()["tasks"]
     if twice := sorted({name for name in every if every.count(name) > 1}):
         raise UserError(f"evaluation: found {', '.join(twice)} more than once; name each task once")

@@ -118,7 +118,7 @@ def test_an_output_ends_before_the_text_to_stop_at(network, tokenizer):
 def test_every_token_that_ends_a_turn_ends_an_output(network, tokenizer):
     """The generation config names other ends than the tokenizer; both stop."""
     network.generation_config.eos_token_id = [7, 9]
-    assert end_tokens(network, tokenizer) == {7, 9, tokenizer.eos_token_id}
+    assert end_tokens(network.generation_config, tokenizer) == {7, 9, tokenizer.eos_token_id}
     (free,) = OlmoeEngine(network, tokenizer, 1).generate([Ask((4, 8, 15), 6)])
     network.generation_config.eos_token_id = free.tokens[2]
     (found,) = OlmoeEngine(network, tokenizer, 1).generate([Ask((4, 8, 15), 6)])

@@ -75,7 +75,7 @@ def tokenizer():
 
 def put(networks, tokenizer, tasks, batch_size=8, chat=True, **options):
     engine = OlmoeEngine(networks[1], tokenizer, batch_size)
-    outcome = Harness(engine, tokenizer, engine.max_length, chat, **options).run(tasks)
+    outcome = Harness(engine, tokenizer, chat, **options).run(tasks)
     return outcome.scores, outcome.samples
 
 
@@ -125,7 +125,7 @@ def test_the_template_is_applied_once_with_one_bos(tmp_path, tasks, tokenizer, n
     asked = []
 
     class Listening:
-        name, new_tokens = "listening", 0
+        name, dtype, max_length, new_tokens = "listening", "float32", 4096, 0
 
         def generate(self, asks, batch_size=None):
             asked.extend(asks)
@@ -133,7 +133,7 @@ def test_the_template_is_applied_once_with_one_bos(tmp_path, tasks, tokenizer, n
 
             return [Said("", (), []) for _ in asks]
 
-    Harness(Listening(), own, 4096, True).run(tasks("texts"))
+    Harness(Listening(), own, True).run(tasks("texts"))
     assert len(asked) == 24
     for ask in asked:
         assert ask.tokens[0] == own.bos_token_id and ask.tokens.count(own.bos_token_id) == 1
@@ -152,7 +152,7 @@ def test_a_prompt_that_does_not_fit_is_counted(networks, tokenizer, tasks):
     loaded = tasks("texts")
     loaded["tasks"]["texts"].set_config("generation_kwargs", {"max_gen_toks": 90}, update=True)
     engine = OlmoeEngine(networks[1], tokenizer, 8)
-    harness = Harness(engine, tokenizer, engine.max_length, True, limit=3)
+    harness = Harness(engine, tokenizer, True, limit=3)
     harness.run(loaded)
     assert harness.cut == {"texts": 3}
 
