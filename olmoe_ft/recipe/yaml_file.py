@@ -8,6 +8,7 @@ values by `extends`.
 import math
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def read_document(path: Path, chain: tuple[Path, ...] = ()) -> Document:
     Raises:
         UserError: a file is missing, not readable, not YAML or not a mapping, has a key twice, or extends itself.
     """
-    document = _parse(_read_text(path), str(path))
+    document = parse(read_text(path), str(path))
     return extended(document, path, (*chain, path)) if "extends" in document.values else document
 
 
@@ -119,7 +120,12 @@ def inline_yaml(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: it is missing, a folder, not UTF-8, or cannot be read.
+    """
     if os.path.isdir(path):
         raise UserError(f"{path}: this is a folder; name a YAML file in it")
     try:
@@ -133,25 +139,39 @@ def _read_text(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
-def _parse(text: str, file: str) -> Document:
+def parse(
+    text: str,
+    file: str,
+    loader: Callable[[str], yaml.SafeLoader] = _Loader,
+    kind: str = "recipe",
+    keys: str = "`name` and `stage`",
+) -> Document:
+    """The mapping in a text.
+
+    Args:
+        file: named in messages.
+        loader: of the dialect.
+        kind, keys: for messages, what the file is and the keys that it needs at least.
+    Raises:
+        UserError: it is not YAML or not a mapping, or has a key twice.
+    """
     try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
+        reader = loader(text)
+        root = reader.get_single_node()
         if root is None:
-            raise UserError(f"{file}:1: the file is empty; a recipe needs at least `name` and `stage`")
+            raise UserError(f"{file}:1: the file is empty; a {kind} needs at least {keys}")
         if not isinstance(root, yaml.MappingNode):
             raise UserError(
-                f"{file}:{_line(root)}: this is not a recipe; write `key: value` on each line, at least `name` and "
-                "`stage`"
+                f"{file}:{_line(root)}: this is not a {kind}; write `key: value` on each line, at least {keys}"
             )
         places: dict[str, Place] = {}
         _walk(root, "", file, places)
-        return Document(loader.construct_document(root), places)
+        return Document(reader.construct_document(root), places)
     except yaml.YAMLError as error:
         raise UserError(_syntax_message(error, text, file)) from None
     except RecursionError:
         raise UserError(
-            f"{file}: lists or mappings are nested hundreds deep; a recipe needs five levels, so remove the others"
+            f"{file}: lists or mappings are nested hundreds deep; a {kind} needs five levels, so remove the others"
         ) from None
 
 

@@ -98,6 +98,16 @@ def test_a_copied_recipe_is_launched_on_a_copied_machine_shape(programs, place):
     )
 
 
+def test_shipped_tasks_and_their_rows_are_in_the_wheel(programs, place):
+    code = (
+        "from olmoe_ft.evaluation.task_files import load_tasks, shipped_tasks\n"
+        "print(len(load_tasks(['skills'])['tasks']['skills'].test_docs()), *shipped_tasks())"
+    )
+    count, *names = run(programs / "python", "-c", code, cwd=place).split()
+    assert int(count) == len((REPOSITORY / "data/skills/heldout.jsonl").read_text().splitlines())
+    assert names == sorted(file.stem for file in (REPOSITORY / "olmoe_ft/evaluation/tasks").glob("*.yaml"))
+
+
 def test_a_plan_needs_no_checkout(programs, place):
     """The configurations that it compares, and the one it is asked for, are the package's."""
     shape = ("--accelerate", "configs/accelerate/zero3.yaml", "--devices", "2")
