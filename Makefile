@@ -1,7 +1,7 @@
 # `make sft` on a fresh clone sets everything up and trains; see README.md.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup sft dpo pipeline test check schema docs bench gpu gpu-prepare torture clean
+.PHONY: help setup sft dpo pipeline evaluate test check schema docs bench gpu gpu-prepare torture clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -39,6 +39,10 @@ dpo: setup  ## preference optimisation (default: starts from the run of `make sf
 pipeline: RECIPE ?= recipes/tiny/pipeline.yaml
 pipeline: setup  ## SFT, then DPO, from one recipe
 	$(LAUNCH) $(RECIPE) $(OVERRIDES)
+
+evaluate: MODELS ?= runs/tiny-sft runs/tiny-dpo
+evaluate: setup  ## put tasks to models, side by side (default: the runs of `make sft` and `make dpo`; MODELS=… TASKS=…)
+	$(BIN)/olmoe-ft evaluate $(MODELS) $(if $(TASKS),--tasks $(TASKS))
 
 test: setup  ## the tests that take seconds each (PYTEST='-m slow' runs the long ones)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)

@@ -4,7 +4,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -242,6 +242,9 @@ def evaluate(
     allow_code: Annotated[
         bool, typer.Option("--allow-code", help="Run code that the model writes (HumanEval). Do it in a container.")
     ] = False,
+    engine: Annotated[
+        Any, typer.Option(help="olmoe_ft, or vllm where it is installed: compared on 50 questions of each task first.")
+    ] = "olmoe_ft",
     to: Annotated[Path | None, typer.Option(help="A folder for the results.", show_default="beside each model")] = None,
 ) -> None:
     """Put tasks to models: one table side by side, evaluation.json and samples.jsonl beside each model.

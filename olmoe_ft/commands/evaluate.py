@@ -39,7 +39,7 @@ def evaluate_models(
     tasks: Sequence[str],
     suite: str | None,
     to: Path | None = None,
-    engine: str = "olmoe_ft",
+    engine: EngineName = "olmoe_ft",
     **how: Any,
 ) -> None:
     """Evaluate models one after the other, and print one table.
@@ -80,7 +80,7 @@ def evaluate_models(
             print_suite(evaluations)
 
 
-def _check_engine(engine: str, places: Sequence[Place]) -> None:
+def _check_engine(engine: EngineName, places: Sequence[Place]) -> None:
     if engine not in get_args(EngineName):
         allowed = ", ".join(get_args(EngineName))
         raise UserError(f"--engine: found {engine}; allowed: {allowed}; choose one of them")

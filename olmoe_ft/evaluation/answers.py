@@ -15,7 +15,7 @@ from olmoe_ft.evaluation.score import Outcome, Sample, Score
 if TYPE_CHECKING:  # torch and transformers take seconds to import
     from transformers import PreTrainedTokenizerBase
 
-EXACT, STYLE = "exact_match", "style"
+EXACT, STYLE = "exact_match", "style_"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class AnswersTask:
         shares = {
             EXACT: (answered.exact_match, answered.count),
             **{f"{EXACT}/{skill}": (share, counts[skill]) for skill, share in answered.skills.items()},
-            **{f"{STYLE}/{style}": (share, answered.count) for style, share in answered.styles.items()},
+            **{f"{STYLE}{style}": (share, answered.count) for style, share in answered.styles.items()},
         }
         return [
             Score(self.name, metric, value, stderr_of_share(value, n), n, shots=0, template=template)
@@ -85,7 +85,7 @@ def answered(task: str, scores: list[Score]) -> Answered | None:
     parts = {metric: score.value for metric, score in values.items()}
     return Answered(
         exact_match=values[EXACT].value,
-        styles={name.partition("/")[2]: share for name, share in parts.items() if name.startswith(f"{STYLE}/")},
+        styles={name.removeprefix(STYLE): share for name, share in parts.items() if name.startswith(STYLE)},
         skills={name.partition("/")[2]: share for name, share in parts.items() if name.startswith(f"{EXACT}/")},
         count=values[EXACT].n,
     )

@@ -92,7 +92,7 @@ def evaluate_checkpoint(
             network = load_whole(folder, dtype).to(PartialState().device)
             engine = OlmoeEngine(network, own, asked.batch_size, label, stop)
         start = time.perf_counter()
-        outcome, cut = put(engine, own, loaded)
+        outcome, fitted = put(engine, own, loaded)
     if overlaps is not None:
         outcome = without_seen(outcome, overlaps)
     return Evaluation(
@@ -103,7 +103,7 @@ def evaluate_checkpoint(
         samples=outcome.samples,
         settings={
             **asked.settings(),
-            "cut_prompts": cut,
+            **fitted,
             "dtype": engine.dtype,
             "engine": engine.name,
             "lm_eval": version("lm_eval") if loaded.tasks else None,

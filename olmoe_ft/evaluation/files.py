@@ -26,7 +26,7 @@ Listed = list[dict[str, Any]]  # the evaluations, as they are in the file
 
 
 def add(folder: Path, evaluation: Evaluation) -> None:
-    """Write an evaluation to a folder; it replaces the older one of the same time, step and tasks.
+    """Write an evaluation to a folder; it replaces the older one of the same time, step, tasks and limit.
 
     It takes time for its own samples only, unless it replaces others.
 
@@ -111,9 +111,9 @@ def chosen(task: str, names: Iterable[str]) -> list[str]:
 
 
 def _key(values: Mapping[str, Any]) -> str:
-    """What tells an evaluation from others in its folder: when it was, its step and its tasks."""
-    tasks = sorted({score["task"] for score in values["scores"]})
-    return hashlib.sha256(json.dumps([values["when"], values["step"], tasks]).encode()).hexdigest()[:12]
+    """What tells an evaluation from others in its folder: when it was, its step, its tasks and how many questions."""
+    tasks, limit = sorted({score["task"] for score in values["scores"]}), values["settings"].get("limit")
+    return hashlib.sha256(json.dumps([values["when"], values["step"], tasks, limit]).encode()).hexdigest()[:12]
 
 
 def _line(key: str, evaluation: Evaluation, sample: Sample) -> str:

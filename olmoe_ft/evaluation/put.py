@@ -46,12 +46,12 @@ def load(wanted: Wanted, chat: bool) -> Loaded:
     if wanted.tasks:
         tasks.append(_Tasks(_loaded(wanted.tasks, wanted.allow_code), chat, turns=True))
     for column in wanted.columns:
-        loaded = _loaded([column.group], wanted.allow_code)
+        loaded = _loaded([column.group], wanted.allow_code, own_rows=False)
         tasks.append(_Tasks(loaded, chat and column.chat, turns=False))
     return Loaded(wanted, tasks, {name: judged_prompts(name, file, wanted.limit) for name, file in wanted.judged})
 
 
-def _loaded(names: Sequence[str], allow_code: bool) -> Any:
+def _loaded(names: Sequence[str], allow_code: bool, own_rows: bool = True) -> Any:
     from olmoe_ft.evaluation.harness import quietly
     from olmoe_ft.evaluation.task_files import load_tasks
 
@@ -61,17 +61,18 @@ def _loaded(names: Sequence[str], allow_code: bool) -> Any:
     except UserError:
         raise
     except Exception as error:  # of `datasets`, the Hub, or what a task's own code raises
-        raise refusal_of_task(", ".join(names), error) from error
+        raise refusal_of_task(", ".join(names), error, own_rows=own_rows) from error
 
 
-def put(engine: Engine, tokenizer: PreTrainedTokenizerBase, loaded: Loaded) -> tuple[Outcome, dict[str, int]]:
+def put(engine: Engine, tokenizer: PreTrainedTokenizerBase, loaded: Loaded) -> tuple[Outcome, dict[str, Any]]:
     """Put all questions; the same in every process.
 
     Returns:
-        what has come of it, and by task how many prompts were longer than the network's positions and lost their start.
+        what has come of it, and what did not fit into the network's positions, as in `Evaluation.settings`.
     """
     outcome, wanted = Outcome([], [], []), loaded.wanted
     cut: dict[str, int] = {}
+    short: dict[str, int] = {}
     for task in wanted.answers:
         outcome += task.put(engine, tokenizer, wanted.limit)
     for name, asked in loaded.judged.items():
@@ -81,8 +82,8 @@ def put(engine: Engine, tokenizer: PreTrainedTokenizerBase, loaded: Loaded) -> t
     for tasks in loaded.tasks:
         harness = Harness(engine, tokenizer, tasks.chat, tasks.turns, wanted.limit, wanted.allow_code)
         outcome += harness.run(tasks.loaded)
-        cut |= harness.cut
-    return outcome, cut
+        cut, short = cut | harness.cut, short | harness.short
+    return outcome, {"cut_prompts": cut, "short_outputs": short}
 
 
 def _judged(

@@ -21,8 +21,10 @@ def print_evaluation(evaluation: Evaluation, folder: Path, overlaps: Overlaps | 
         f"{evaluation.model}: {len(evaluation.samples):,} questions in {evaluation.seconds:.1f} s{speed}; "
         f"{folder}/evaluation.json, samples.jsonl"
     )
+    for task, most in evaluation.settings["short_outputs"].items():
+        say(f"check: {task}: outputs end after {most:,} tokens, as the model has only {2 * most:,} positions")
     for task, count in evaluation.settings["cut_prompts"].items():
-        say(f"check: {task}: {count:,} prompts were longer than the model's positions and lost their start")
+        say(f"check: {task}: {count:,} prompts did not fit into the model's positions and lost their start")
     for benchmark, reason in (overlaps.unknown if overlaps else {}).items():
         say(f"check: {benchmark}: which of its questions the training rows contain is not known: {reason}")
 
@@ -50,34 +52,40 @@ def print_suite(evaluations: Sequence[Evaluation]) -> None:
 
 
 def side_by_side(evaluations: Sequence[Evaluation]) -> Table:
-    """A line for each metric; a second one without the questions that overlap the training rows, where there are such
-    values."""
-    table = Table(title="value ± standard error")
-    table.add_column("task")
-    table.add_column("metric")
+    """A line for each metric; a second one without the questions that are in the training rows, where there are any."""
+    table = Table(title="value ± standard error", caption_justify="left")
+    for column in ("task", "metric"):
+        table.add_column(column, overflow="fold")
     table.add_column("questions", justify="right")
     for evaluation in evaluations:
         table.add_column(escape(printable(evaluation.model)), justify="right", overflow="fold")
     by_model = [{(score.task, score.metric): score for score in one.headline} for one in evaluations]
-    lines = dict.fromkeys(key for scores in by_model for key in scores)
     before = None
-    for task, metric in lines:
+    for task, metric in dict.fromkeys(key for scores in by_model for key in scores):
         if before not in (None, task):
             table.add_section()
         found = [scores.get((task, metric)) for scores in by_model]
+        name = escape(printable(task)) if task != before else ""
         counts = sorted({score.n for score in found if score is not None})
         shown = [shown_value(score) if score else "" for score in found]
-        table.add_row(
-            escape(printable(task)) if task != before else "",
-            escape(printable(metric)),
-            " / ".join(f"{count:,}" for count in counts),
-            *shown,
-        )
-        if any(score is not None and score.clean_value is not None for score in found):
+        table.add_row(name, escape(printable(metric)), " / ".join(f"{count:,}" for count in counts), *shown)
+        if any(score is not None and score.clean_n not in (None, score.n) for score in found):
             clean = [_clean(score) if score else "" for score in found]
-            table.add_row("", "  without those seen in training", "", *clean, style="dim")
+            table.add_row("", "  without those in the training rows", "", *clean, style="dim")
         before = task
+    table.caption = "\n".join(_looked_for(evaluations))
     return table
+
+
+def _looked_for(evaluations: Sequence[Evaluation]) -> list[str]:
+    """What is known of questions in the training rows, of each model."""
+    lines = []
+    for one in evaluations:
+        known = {score.task: score for score in one.headline if score.clean_n is not None}
+        none = [task for task, score in known.items() if score.clean_n == score.n]
+        if none:
+            lines.append(escape(printable(f"{one.model}: no question of {', '.join(none)} is in its training rows")))
+    return lines
 
 
 def shown_value(score: Score) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmoe_ft.data.files import is_readable, kind_of
+from olmoe_ft.evaluation.suite import TASKS
 from olmoe_ft.evaluation.task_data import FILES, data_problems, has_own_rows
 from olmoe_ft.evaluation.task_keys import Problem, key_problems, with_functions
 from olmoe_ft.evaluation.task_rows import dataset
@@ -84,10 +85,10 @@ def shipped_tasks() -> dict[str, Path]:
 
 @cache
 def _registry() -> "TaskManager":
-    """Every task of lm-eval. Building this index reads some 14,000 files: five seconds of a CPU core."""
+    """Every task of lm-eval, and the groups of the suite. Building this index reads some 14,000 files: five seconds of a CPU core."""
     from lm_eval.tasks import TaskManager
 
-    return TaskManager()
+    return TaskManager(include_path=str(TASKS))
 
 
 def _checked(names: Sequence[str]) -> list[_Asked]:

@@ -16,13 +16,14 @@ FETCH = "fetch it once where there is a network (the same command with --limit 1
 LEAVE_OUT = "or leave the task out with --tasks"
 
 
-def refusal_of_task(task: str, error: BaseException, dataset: str | None = None) -> UserError:
+def refusal_of_task(task: str, error: BaseException, dataset: str | None = None, own_rows: bool = True) -> UserError:
     """One sentence for an error of `datasets`, `evaluate`, `nltk` or the Hub about what a task needs.
 
     Args:
         task: its name.
         error: what was raised when the task was loaded or run.
         dataset: on the Hub; None reads it from the error.
+        own_rows: whether `TASK=FILE` can put other rows in their place.
     """
     found = [*_causes(error)]
     texts = [" ".join(str(one).split()) for one in found]
@@ -41,8 +42,9 @@ def refusal_of_task(task: str, error: BaseException, dataset: str | None = None)
     if not any(isinstance(one, OSError) for one in found) or not constants.is_offline_mode():
         return type(refused)(f"{task}: {refused}; {LEAVE_OUT}")
     return Unreachable(
-        f"{task}: its dataset {dataset} cannot be loaded: no network, or not in the cache; {FETCH}, give its rows in a "
-        f"file (--tasks {task}=FILE), {LEAVE_OUT}"
+        f"{task}: its dataset {dataset} cannot be loaded: no network, or not in the cache; {FETCH}, "
+        + (f"give its rows in a file (--tasks {task}=FILE), " if own_rows else "")
+        + LEAVE_OUT
     )
 
 
