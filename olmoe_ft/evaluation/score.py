@@ -111,9 +111,9 @@ class Evaluation:
     scores: list[Score]
     samples: list[Sample] = field(repr=False)
     settings: dict[str, Any]
-    """What the scores depend on: tasks, limit, batch size, precision, engine, version of lm-eval; and by task what did not
-    fit into the network's positions: `cut_prompts`, prompts that lost their start, and `short_outputs`, the most tokens
-    of an output where the task wants more."""
+    """What the scores depend on: tasks, limit, batch size, precision, engine, version of lm-eval. And by task what did
+    not fit into the network's positions: `cut_prompts`, prompts that lost their start, and `short_outputs`, the most
+    tokens of an output where the task wants more."""
     seconds: float
     new_tokens: int
     """Generated, all questions together."""

@@ -85,7 +85,8 @@ def shipped_tasks() -> dict[str, Path]:
 
 @cache
 def _registry() -> "TaskManager":
-    """Every task of lm-eval, and the groups of the suite. Building this index reads some 14,000 files: five seconds of a CPU core."""
+    """Every task of lm-eval, and the groups of the suite. Building this index reads some 14,000 files: five seconds of
+    a CPU core."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=str(TASKS))

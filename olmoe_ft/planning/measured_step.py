@@ -20,6 +20,7 @@ from olmoe_ft.model.experts.gradient_memory import MAPPED
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.planning.live_bytes import LiveBytes
 from olmoe_ft.planning.stand_ins import allocate, as_on_a_gpu
+from olmoe_ft.planning.evaluation_memory import evaluation_bytes
 from olmoe_ft.planning.step_memory import StepMemory, packed_base, total_bytes
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.stages import TrainerArguments
@@ -116,6 +117,7 @@ class _Step:
             working_otherwise=otherwise,
             recomputes=self.arguments.gradient_checkpointing,
             kept=0 if self.gpu else max(total_bytes(filter(_is_kept, layer.parameters())) for layer in layers),
+            evaluation=evaluation_bytes(self.recipe, self.config),
             head=head,
             peak=peak,
             peak_otherwise=peak_otherwise,

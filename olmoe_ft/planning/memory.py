@@ -26,6 +26,8 @@ class DeviceMemory:
     """Activations, temporary results, and logits or the tiles of the fused head."""
     working_otherwise: int
     """`working` with the opposite setting of gradient checkpointing."""
+    evaluation: int
+    """The weights that are loaded again between two steps to be evaluated, and their caches."""
     head: int
     """The head's part of `working`."""
     peak: int
@@ -50,6 +52,8 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
     Two layers are being gathered if weights are gathered again in the backward pass: with checkpointing, or if not
     all may stay. On a CPU a layer's gradients come on top of A.
 
+    Between two steps, what is evaluated comes on top of what stays: weights, O and, under DeepSpeed, G.
+
     ZeRO-1 keeps all gradients on every device. Offloading moves O, G and g, or W and DPO's reference, to the host.
 
     Args:
@@ -57,9 +61,10 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
     """
     if machine.stage == 0:
         buckets = step.itemsize * step.trained if machine.processes > 1 else 0
+        between = step.weights + step.adapters + step.optimizer + step.reference + step.evaluation
         return DeviceMemory(
             step.weights, step.adapters, step.gradients, step.optimizer, step.reference, buckets,
-            **_working(step), peak=step.peak + buckets, host=0,
+            **_working(step), peak=max(step.peak, between) + buckets, host=0,
         )  # fmt: skip
     shards = machine.processes
     optimizer = FP32 * (step.trained + step.moments) // shards
@@ -89,9 +94,11 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
         partial = gradients if machine.stage == 1 or accumulates else 0
         peak = still + max(step.working + partial + gather + step.kept, gradients + fp32_gradients)
     return DeviceMemory(
-        weights, adapters, gradients, optimizer, reference, gather, **_working(step), peak=peak, host=host
-    )
+        weights, adapters, gradients, optimizer, reference, gather, **_working(step),
+        peak=max(peak, still + gradients + step.evaluation), host=host,
+    )  # fmt: skip
 
 
 def _working(step: StepMemory) -> dict[str, int]:
-    return {"working": step.working, "working_otherwise": step.working_otherwise, "head": step.head}
+    names = ("working", "working_otherwise", "evaluation", "head")
+    return {name: getattr(step, name) for name in names}

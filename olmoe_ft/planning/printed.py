@@ -28,6 +28,7 @@ PARTS = {
     "gather": "gathered weights, buffers",
     "working": "activations and workspace",
     "head": "  of it the fused head",
+    "evaluation": "evaluation between steps",
     "peak": "peak of a device",
     "working_otherwise": "activations {} checkpointing",
     "host": "host memory, per device",

@@ -24,6 +24,7 @@ PATHS = (
     "data.decontaminate_against.*",
     "data.decontaminate_against.*.path",
 )
+TASKS = "evaluation.tasks.*"
 
 # What was looked for beside the recipe that was loaded last, and was not there. The messages about files that cannot
 MISSED: dict[str, list[str]] = {}
@@ -53,7 +54,14 @@ def with_paths(values: Mapping[str, Any], change: Callable[[str, str], str]) -> 
     changed: Any = dict(values)
     for pattern in PATHS:
         changed = _with_path(changed, pattern.split("."), (), change)
-    return changed
+    return _with_path(changed, TASKS.split("."), (), lambda key, text: _with_task_files(text, key, change))
+
+
+def _with_task_files(text: str, key: str, change: Callable[[str, str], str]) -> str:
+    """A task by name, a task file or a file of rows, each with `=FILE` behind it or not."""
+    name, equals, file = text.partition("=")
+    name = change(key, name) if Path(name).suffix else name  # names of tasks have no dot
+    return name + equals + (change(key, file) if file else "")
 
 
 def sought(name: str) -> str:

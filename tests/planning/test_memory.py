@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from olmoe_ft.constants import GIB
+from olmoe_ft.model import OlmoeConfig
+from olmoe_ft.planning.evaluation_memory import evaluation_bytes
 from olmoe_ft.planning.machine import Machine, read_machine
 from olmoe_ft.planning.memory import device_memory
 from olmoe_ft.planning.step_memory import StepMemory
-from olmoe_ft.recipe import RecipeError
+from olmoe_ft.recipe import RecipeError, load_recipe
 
 # 800 parameters of 2 bytes, all trained; a layer of 400; forward and backward hold 1,000
 STEP = StepMemory(
@@ -26,6 +28,7 @@ STEP = StepMemory(
     working_otherwise=5000,
     recomputes=True,
     kept=0,
+    evaluation=0,
     head=300,
     peak=8400,
     peak_otherwise=9000,
@@ -43,6 +46,23 @@ def test_one_device_is_what_was_measured():
 
 def test_data_parallel_devices_have_buckets_of_all_gradients():
     assert memory(processes=4).peak == 8400 + 1600
+
+
+def test_what_is_evaluated_between_steps_comes_on_top_of_what_stays():
+    """One device keeps 1600 + 3200 + 1600 between steps; of 4 under ZeRO-3 400 + 400 + 2400 and gradients of 800."""
+    small, large = (replace(STEP, evaluation=size) for size in (2000, 9000))
+    assert memory(step=small, processes=1).peak == 6400 + 2000
+    assert memory(step=large, processes=1).peak == 6400 + 9000
+    assert memory(step=large, processes=4, stage=3).peak == 4000 + 9000
+
+
+def test_evaluations_need_the_weights_and_a_cache():
+    """OLMoE-1B-7B in bf16: 6,919,161,856 parameters; 64 questions of 1,024 tokens, each 16 layers of 2 x 2,048 numbers."""
+    recipe = load_recipe("olmoe-1b-7b-0924/sft/full", ["data.train=[{path: x}]"])
+    evaluated = load_recipe("olmoe-1b-7b-0924/sft/full", ["evaluation.every_steps=5", "evaluation.suite=olmoe"])
+    config = OlmoeConfig(intermediate_size=1024)
+    assert evaluation_bytes(recipe, config) == 0
+    assert evaluation_bytes(evaluated, config) == 2 * (6_919_161_856 + 64 * 1024 * 16 * 2 * 2048)
 
 
 def test_zero_2():

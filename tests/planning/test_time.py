@@ -40,6 +40,7 @@ FULL = StepMemory(
     working_otherwise=5000,
     recomputes=True,
     kept=0,
+    evaluation=0,
     head=300,
     peak=8400,
     peak_otherwise=9000,

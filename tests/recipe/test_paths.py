@@ -46,6 +46,17 @@ def test_files_beside_the_recipe_come_before_those_of_the_working_folder(beside,
     assert paths(load_recipe(beside))[1:] == ["my/tokens", "my/a.jsonl", "b.jsonl", *(f"my/{n}" for n in NAMES[2:])]
 
 
+def test_files_of_tasks_are_looked_up_too(beside, write):
+    """Task files, files of rows, and those behind a task's name; the name itself stays."""
+    for name in ("t.yaml", "rows.jsonl"):
+        write(f"my/{name}", "")
+    tasks = "evaluation: {tasks: [t.yaml, rows.jsonl, skills, number_rows=rows.jsonl, gone.yaml=gone.csv]}\n"
+    file = write("my/with_tasks.yaml", GOOD + tasks)
+    assert load_recipe(file).evaluation.tasks == (
+        "my/t.yaml", "my/rows.jsonl", "skills", "number_rows=my/rows.jsonl", "gone.yaml=gone.csv",
+    )  # fmt: skip
+
+
 def test_however_the_recipe_is_named_its_paths_are_the_same(beside, tmp_path, monkeypatch):
     """The run directory keeps them, and the same run goes on with `./my/good.yaml`; elsewhere they are absolute."""
     first = load_recipe(beside).to_yaml()
