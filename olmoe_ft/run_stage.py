@@ -150,7 +150,7 @@ def _train_and_finish(session: Session, guard: LaunchGuard) -> Summary:
             launch = _launch(session, trainer, start, changed)
             tracking = begin_records(inputs.recipe, run, trainer, launch, start.stands_on)
             print_start(inputs.recipe, run, trainer, session.steps, resume)
-            evaluations.keep(before, tracking)
+            evaluations.keep(before, tracking, recorded=resume is not None)
         trained = train(trainer, run, resume, evaluates=inputs.evaluation is not None)
     with whole_weights(session.arguments):
         after = evaluations.evaluate(str(run.unfinished), "after", trained.steps)

@@ -10,6 +10,8 @@ from rich.table import Table
 from olmoe_ft.data.terminal import Console
 from olmoe_ft.evaluation.answered import Answered, answered_table
 from olmoe_ft.evaluation.score import Score
+from olmoe_ft.evaluation.table import scores_table
+from olmoe_ft.evaluation.wanted import ANSWERS
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.run_directory import RunDirectory
 
@@ -102,6 +104,9 @@ def print_summary(run: RunDirectory, summary: Summary) -> None:
         console.print(f"routing at the end: {_routing_line(summary.last)}; see {run.routing_picture}", soft_wrap=True)
     if summary.before is not None and summary.after is not None:
         console.print(answered_table(summary.before, summary.after))
+    tasks = {when: [score for score in ones if score.task != ANSWERS] for when, ones in summary.scores.items()}
+    if any(tasks.values()):
+        console.print(scores_table(tasks))
 
 
 def _routing_line(last: dict[str, Any]) -> str:

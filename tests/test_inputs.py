@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import olmoe_ft.data.tokenizer
-import olmoe_ft.inputs
+import olmoe_ft.evaluation.wanted
 from olmoe_ft.checkpoints.manifest import entries, write_manifest
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.inputs import Finished, Inputs, prepare_inputs
@@ -67,7 +67,7 @@ def test_tokenizer_and_questions_are_read_once_a_stage(pipeline, monkeypatch):
         monkeypatch.setattr(module, name, call)
 
     counted(olmoe_ft.data.tokenizer, "load_tokenizer")
-    counted(olmoe_ft.inputs, "load_questions")
+    counted(olmoe_ft.evaluation.wanted, "load_questions")
     stages = prepare_inputs(pipeline)
     assert [type(stage) for stage in stages] == [Inputs, Inputs]
     assert read == {"load_tokenizer": 2, "load_questions": 2}

@@ -87,16 +87,19 @@ class RunEvaluations:
             None,
         )
 
-    def keep(self, evaluation: Evaluation | None, tracking: Tracking) -> None:
-        """Write the results, unless they were read from there. For the first process.
+    def keep(self, evaluation: Evaluation | None, tracking: Tracking, recorded: bool = False) -> None:
+        """Write the results and record them. For the first process.
 
         Args:
             tracking: of the run's records.
+            recorded: whether the records of an earlier launch, which this one continues, have them.
         """
-        if evaluation is None or not evaluation.samples:
+        if evaluation is None:
             return
-        files.add(self.run.path, evaluation)
-        tracking.record_evaluation(evaluation)
+        if evaluation.samples:  # it has not been read from there
+            files.add(self.run.path, evaluation)
+        if not recorded:
+            tracking.record_evaluation(evaluation)
 
 
 class BetweenSteps(TrainerCallback):

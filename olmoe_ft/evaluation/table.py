@@ -1,6 +1,6 @@
 """Scores as a person reads them: one table, a column for each model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -52,19 +52,33 @@ def print_suite(evaluations: Sequence[Evaluation]) -> None:
 
 
 def side_by_side(evaluations: Sequence[Evaluation]) -> Table:
-    """A line for each metric; a second one without the questions that are in the training rows, where there are any."""
+    """A column for each model, and below what is known of questions in their training rows."""
+    names = [one.model for one in evaluations]
+    if len(set(names)) < len(names):
+        names = [f"{one.model} ({number})" for number, one in enumerate(evaluations, 1)]
+    table = scores_table({name: one.headline for name, one in zip(names, evaluations, strict=True)})
+    table.caption = "\n".join(_looked_for(evaluations))
+    return table
+
+
+def scores_table(columns: Mapping[str, Sequence[Score]]) -> Table:
+    """A line for each metric; a second one without the questions that are in the training rows, where there are any.
+
+    Args:
+        columns: scores by the title of their column.
+    """
     table = Table(title="value ± standard error", caption_justify="left")
-    for column in ("task", "metric"):
-        table.add_column(column, overflow="fold")
+    for title in ("task", "metric"):
+        table.add_column(title, overflow="fold")
     table.add_column("questions", justify="right")
-    for evaluation in evaluations:
-        table.add_column(escape(printable(evaluation.model)), justify="right", overflow="fold")
-    by_model = [{(score.task, score.metric): score for score in one.headline} for one in evaluations]
+    for title in columns:
+        table.add_column(escape(printable(title)), justify="right", overflow="fold")
+    by_column = [{(score.task, score.metric): score for score in scores} for scores in columns.values()]
     before = None
-    for task, metric in dict.fromkeys(key for scores in by_model for key in scores):
+    for task, metric in dict.fromkeys(key for scores in by_column for key in scores):
         if before not in (None, task):
             table.add_section()
-        found = [scores.get((task, metric)) for scores in by_model]
+        found = [scores.get((task, metric)) for scores in by_column]
         name = escape(printable(task)) if task != before else ""
         counts = sorted({score.n for score in found if score is not None})
         shown = [shown_value(score) if score else "" for score in found]
@@ -73,7 +87,6 @@ def side_by_side(evaluations: Sequence[Evaluation]) -> Table:
             clean = [_clean(score) if score else "" for score in found]
             table.add_row("", "  without those in the training rows", "", *clean, style="dim")
         before = task
-    table.caption = "\n".join(_looked_for(evaluations))
     return table
 
 

@@ -18,9 +18,9 @@ from olmoe_ft.checkpoints.peft_names import is_factor
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.experts.gradient_memory import MAPPED
 from olmoe_ft.objective import RouterObjective, Routing
+from olmoe_ft.planning.evaluation_memory import evaluation_bytes
 from olmoe_ft.planning.live_bytes import LiveBytes
 from olmoe_ft.planning.stand_ins import allocate, as_on_a_gpu
-from olmoe_ft.planning.evaluation_memory import evaluation_bytes
 from olmoe_ft.planning.step_memory import StepMemory, packed_base, total_bytes
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.stages import TrainerArguments

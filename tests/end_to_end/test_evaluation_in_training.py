@@ -112,3 +112,22 @@ def test_two_processes_give_the_scores_of_one(runs, workspace):
         assert result.returncode == 0, result.stderr[-3000:]
         after = json.loads((copy / "evaluation.json").read_text())["evaluations"]
         assert after[-1]["scores"] == before[-1]["scores"] and after[-1]["when"] == "command"
+
+
+def test_a_run_that_goes_on_evaluates_nothing_twice(workspace):
+    """Four steps, saved after each two, then six: what was evaluated before keeps its time to the last digit, and the
+    records hold each evaluation once, also the one of step 4, which came after the checkpoint was written."""
+    common = (*SHORT, "training.save_strategy=steps", "training.save_steps=2", ANSWERS, "evaluation.every_steps=2")
+    for steps in (4, 6):
+        launch(
+            workspace, CONFIGS["one"], "recipes/tiny/sft.yaml", *common, "name=longer", f"training.max_steps={steps}"
+        )
+        kept = json.loads((workspace / "runs/longer/evaluation.json").read_text())["evaluations"]
+        times = {(one["when"], one["step"]): one["seconds"] for one in kept}
+        if steps == 4:
+            first = times
+    assert list(first) == [("before", 0), ("training", 2), ("after", 4)]
+    assert list(times) == [*first, ("training", 4), ("after", 6)]
+    assert {key: times[key] for key in first} == first
+    records = [one for one in lines(workspace / "runs/longer/metrics.jsonl") if "eval/answers/exact_match" in one]
+    assert [record["step"] for record in records] == [0, 2, 4, 6]

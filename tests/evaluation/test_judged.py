@@ -97,8 +97,9 @@ def test_prompts_that_cannot_be_fetched(name, dataset, tmp_path, monkeypatch):
 def test_answers_are_greedy_and_have_the_room_that_there_is(alpaca):
     tokenizer, engine = small_tokenizer("olmoe"), Echo()
     outputs = judged_outputs("alpaca_eval", alpaca, engine, tokenizer, positions=4096)
-    for ask, output in zip(engine.asks, outputs, strict=True):
-        assert output == f"{len(ask.tokens)} tokens" and ask.temperature == 0.0
+    for ask, (prompt, said) in zip(engine.asks, outputs, strict=True):
+        assert tokenizer.decode(ask.tokens) == prompt
+        assert said.text == f"{len(ask.tokens)} tokens" and ask.temperature == 0.0
         assert len(ask.tokens) + ask.max_new_tokens == 4096  # 8,192 are allowed
         assert ask.tokens.count(tokenizer.bos_token_id) == 1 and ask.tokens[0] == tokenizer.bos_token_id
     judged_outputs("xstest", alpaca, engine, tokenizer, positions=4096)
