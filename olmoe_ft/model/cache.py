@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.utils.import_utils import is_tracing
 
 from olmoe_ft.model.config import OlmoeConfig
+from olmoe_ft.model.row_cache import RowCache
 
 LegacyCache = Sequence[Sequence[Tensor]]  # keys and values of each layer, (B, M, C, D) each
 
@@ -38,12 +39,14 @@ def cache_for(
 
     Args:
         use_cache: None takes the config's value.
-        packed: whether rows pack several documents. They are not cached: nothing could tell later which of them a
-            cached key belongs to.
+        packed: whether rows pack several documents. They are cached by a `RowCache` alone: with others nothing could
+            tell later which of them a cached key belongs to.
         recomputed: whether layers run again in the backward pass, which would write into the cache twice.
     Raises:
         ValueError: if a cache is given or asked for and rows are packed.
     """
+    if isinstance(cache, RowCache) and cache.reads_prompts:
+        return cache
     if packed and (cache is not None or use_cache):
         raise ValueError(
             "position_ids start again within a row, so it packs several documents, and nothing could tell later "

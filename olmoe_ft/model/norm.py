@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from olmoe_ft.model.kernels import being_traced, use_triton
 
@@ -26,6 +27,10 @@ class OlmoeRMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if being_traced():
             return normalise(x, self.weight, self.eps)[0]
+        if not torch.is_grad_enabled():
+            if x.dtype == self.weight.dtype == torch.float32 and not use_triton(x):  # the same in one call
+                return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+            return normalise_fast(x, self.weight, self.eps)[0]
         return Normalisation.apply(x, self.weight, self.eps)
 
     def extra_repr(self) -> str:
@@ -39,18 +44,22 @@ def normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return weight * (x32 * scale).to(x.dtype), scale
 
 
+def normalise_fast(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The same by its kernel, where there is one."""
+    if use_triton(x) and x.dtype == weight.dtype:
+        from olmoe_ft.model.kernels.norm import rms_norm
+
+        y, scale = rms_norm(x.contiguous().view(-1, x.shape[-1]), weight, eps)
+        return y.view(x.shape), scale.view(*x.shape[:-1], 1)
+    return normalise(x, weight, eps)
+
+
 class Normalisation(torch.autograd.Function):
     """Keeps the input and a number a row; autograd would keep the normalised row too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        if use_triton(x) and x.dtype == weight.dtype:
-            from olmoe_ft.model.kernels.norm import rms_norm
-
-            y, scale = rms_norm(x.contiguous().view(-1, x.shape[-1]), weight, eps)
-            y, scale = y.view(x.shape), scale.view(*x.shape[:-1], 1)
-        else:
-            y, scale = normalise(x, weight, eps)
+        y, scale = normalise_fast(x, weight, eps)
         ctx.save_for_backward(x, weight, scale)
         return y
 

@@ -72,7 +72,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)
         quarter_turn = torch.cat((-second, first), dim=-1)
         return x * cos.unsqueeze(1) + quarter_turn * sin.unsqueeze(1)
-    return Rotation.apply(x, cos, sin)
+    return Rotation.apply(x, cos, sin) if torch.is_grad_enabled() else turn(x, cos, sin, back=False)
 
 
 class Rotation(torch.autograd.Function):

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from olmoe_ft.model.experts.activation import Activation, gated, gated_backward
 from olmoe_ft.model.experts.dispatch import Routes, combine
+from olmoe_ft.model.experts.few_rows import are_few, few_rows
 from olmoe_ft.model.experts.matmul import Block, Strategy, choose_strategy, on_blocks
 from olmoe_ft.model.experts.peft_bridge import refuse_folded_weights
 from olmoe_ft.model.experts.projection import Projection
@@ -49,8 +50,11 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else gate_up.dtype
     adapters = [adapters_in(dtype, module.low_rank_factors.get(name, ())) for name in STACKS]
     gate_up, down = (stack.to(dtype) if isinstance(stack, Tensor) else stack for stack in (gate_up, down))
-    routes = Routes.of(experts, gate_up.shape[0])
     tokens, token_weights = x.to(dtype), weights.to(dtype)
+    forward_alone = not torch.is_grad_enabled()
+    if forward_alone and not module.training and not any(adapters) and are_few(experts, gate_up):
+        return few_rows(tokens, experts, token_weights, gate_up, down, module.act_fn).to(x.dtype)
+    routes = Routes.of(experts, gate_up.shape[0])
     if being_traced():
         y = traced_experts(tokens, token_weights, routes, (gate_up, down), adapters, module.act_fn)
     else:
@@ -58,8 +62,14 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
         outlines = [stack if isinstance(stack, Tensor) else stack.outline() for stack in (gate_up, down)]
         strategy = choose_strategy(routes, [*outlines, *of_gate_up, *of_down])
         settings = Settings(module.act_fn, routes, strategy, len(of_gate_up))
-        placeholder, projected = Mixture.apply(tokens, token_weights, settings, gate_up, down, *of_gate_up, *of_down)
-        y = Output.apply(placeholder, partial(mixture_output, projected, token_weights, settings, down, of_down))
+        if forward_alone:
+            projected = mixture_projected(tokens, settings, gate_up, of_gate_up)
+            y = mixture_output(projected, token_weights, settings, down, of_down)
+        else:
+            placeholder, projected = Mixture.apply(
+                tokens, token_weights, settings, gate_up, down, *of_gate_up, *of_down
+            )
+            y = Output.apply(placeholder, partial(mixture_output, projected, token_weights, settings, down, of_down))
     return y.to(x.dtype)
 
 
@@ -95,16 +105,7 @@ class Mixture(torch.autograd.Function):
             a placeholder of the output (T, H), without content, which brings its gradient; and `projected` (R, 2I),
             what comes out of `gate_up`, without a gradient.
         """
-        first = Projection(gate_up, factors[: settings.factors_of_gate_up])
-        first.prepare(settings.strategy)
-        projected = on_blocks(
-            settings.strategy,
-            lambda block, out: first.forward(block, block.gather(x), out),
-            settings.routes,
-            x,
-            first.width,
-            {"rows": x.shape[1]},
-        )
+        projected = mixture_projected(x, settings, gate_up, factors[: settings.factors_of_gate_up])
         tensors = [stack if isinstance(stack, Tensor) else None for stack in (gate_up, down)]
         ctx.save_for_backward(x, weights, projected, *settings.routes, *tensors, *factors)
         ctx.settings, ctx.packed = settings, (gate_up, down)
@@ -209,6 +210,20 @@ class Output(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
+
+
+def mixture_projected(x: Tensor, settings: Settings, gate_up: Any, factors: Sequence[Tensor]) -> Tensor:
+    """x (T, H) -> what comes out of `gate_up`, (R, 2I)."""
+    first = Projection(gate_up, factors)
+    first.prepare(settings.strategy)
+    return on_blocks(
+        settings.strategy,
+        lambda block, out: first.forward(block, block.gather(x), out),
+        settings.routes,
+        x,
+        first.width,
+        {"rows": x.shape[1]},
+    )
 
 
 def mixture_output(
