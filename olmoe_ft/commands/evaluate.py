@@ -9,6 +9,7 @@ from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_che
 from olmoe_ft.checkpoints.run_checkpoints import read_object
 from olmoe_ft.evaluation.wanted import EngineName, Wanted, of_recipe, wanted
 from olmoe_ft.ranks import is_first
+from olmoe_ft.reasons import is_out_of_memory
 from olmoe_ft.recipe import UserError, load_recipe
 
 if TYPE_CHECKING:
@@ -66,7 +67,15 @@ def evaluate_models(
         about: dict[str, Any] = {"step": place.step, "label": place.model, "overlaps": overlaps}
         if engine == "vllm":
             own = evaluate_checkpoint(place.model, replace(place.wanted, limit=_compared(place.wanted)), **about)
-        evaluation = evaluate_checkpoint(place.model, place.wanted, engine_name=engine, **about)
+        try:
+            evaluation = evaluate_checkpoint(place.model, place.wanted, engine_name=engine, **about)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise UserError(
+                    f"{place.model}: the memory is not enough for {place.wanted.batch_size} questions at once; lower "
+                    "--batch-size"
+                ) from error
+            raise
         if engine == "vllm":
             print_agreement(own, evaluation)
         if is_first():

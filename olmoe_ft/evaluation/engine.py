@@ -21,9 +21,10 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from olmoe_ft.data.template import answer_endings, special_tokens
 from olmoe_ft.evaluation.requests import Ask, Expert, Pair, Said, Weighed
 from olmoe_ft.model import OlmoeForCausalLM
-from olmoe_ft.model.decoding import Sampling, busiest, generate
+from olmoe_ft.model.choices import busiest, choices, counted
+from olmoe_ft.model.generate import generate
+from olmoe_ft.model.sampling import Sampling
 
-BUSIEST = 3  # experts that a sample names
 TAIL = 2  # tokens beyond those of a text to stop at in which it is looked for, as other tokens may spell its start
 
 
@@ -125,13 +126,12 @@ class OlmoeEngine:
             [ask.tokens for ask in asks],
             max_new_tokens=[ask.max_new_tokens for ask in asks],
             end_tokens=self.end_tokens,
-            pad_token_id=self._pad(),
             stopped=self._stops(asks),
             sampling=[Sampling(ask.temperature, ask.top_p, ask.seed) if ask.temperature else None for ask in asks],
         )
         texts = self.tokenizer.batch_decode([one.tokens for one in generated], skip_special_tokens=True)
         return [
-            Said(_cut(text, ask.until), tuple(one.tokens), one.experts)
+            Said(_cut(text, ask.until), tuple(one.tokens), [] if one.experts is None else busiest(one.experts))
             for ask, text, one in zip(asks, texts, generated, strict=True)
         ]
 
@@ -154,8 +154,9 @@ class OlmoeEngine:
     def _weigh(self, groups: list[list[Pair]]) -> list[list[Weighed]]:
         """Rows are padded on the right, where causal attention lets nobody look."""
         rows = [[*group[0].context, *group[0].continuation][-(self.max_length + 1) :][:-1] for group in groups]
-        width = max(map(len, rows))
-        ids = torch.tensor([[*row, *[self._pad()] * (width - len(row))] for row in rows])
+        width, pad = max(map(len, rows)), self.tokenizer.pad_token_id
+        assert pad is not None  # load_tokenizer sees to it
+        ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
         device = self.model.device
         outputs = self.model.model(
@@ -165,18 +166,16 @@ class OlmoeEngine:
             output_router_logits=True,
             return_dict=True,
         )
-        routed = torch.stack([logits.view(len(rows), width, -1) for logits in outputs.router_logits], dim=1)
+        config = self.model.config
+        chosen = choices(outputs.router_logits, config.num_experts_per_tok)  # (B·S, L, K)
+        chosen = chosen.view(len(rows), width, *chosen.shape[1:])
         found = []
         for place, (group, row) in enumerate(zip(groups, rows, strict=True)):
             places = slice(len(row) - len(group[0].continuation), len(row))
             logits = self.model.lm_head(outputs.last_hidden_state[place, places])  # (continuation, V)
-            experts = busiest(routed[place, :, places], self.model.config.num_experts_per_tok, BUSIEST)
+            experts = busiest(counted(chosen[place, places], config.num_experts))
             found.append(_weighed(logits, group, experts))
         return found
-
-    def _pad(self) -> int:
-        assert self.tokenizer.pad_token_id is not None  # load_tokenizer sees to it
-        return self.tokenizer.pad_token_id
 
 
 def _weighed(logits: Tensor, group: list[Pair], experts: list[Expert]) -> list[Weighed]:

@@ -14,6 +14,14 @@ def choices(router_logits: Sequence[Tensor], experts_per_token: int) -> Tensor:
     return torch.stack(tuple(router_logits), dim=1).topk(experts_per_token, dim=-1).indices
 
 
+def counted(chosen: Tensor, experts: int) -> Tensor:
+    """Choices (T, L, K) -> how often each expert was chosen, (L, E)."""
+    by_layer = chosen.transpose(0, 1).flatten(1)
+    return torch.zeros(by_layer.shape[0], experts, dtype=torch.long, device=chosen.device).scatter_add_(
+        1, by_layer, torch.ones_like(by_layer)
+    )
+
+
 def busiest(counts: Tensor, number: int = 3) -> list[tuple[int, int, float]]:
     """The experts that were chosen most often: layer, expert, and the share of the layer's choices, the largest first.
 

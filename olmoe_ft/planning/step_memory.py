@@ -42,7 +42,7 @@ class StepMemory:
     kept: int
     """Gradients of a layer whose memory a CPU keeps for the next ones (`model/experts/gradient_memory.py`)."""
     evaluation: int
-    """The whole weights that are loaded beside those in training to be evaluated between two steps, and their caches."""
+    """The whole weights that are loaded to be evaluated between two steps, beside those in training, and caches."""
     head: int
     """The part of `working` that the head needs, at its highest."""
     peak: int
