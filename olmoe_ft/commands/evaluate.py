@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_checkpoint
 from olmoe_ft.checkpoints.run_checkpoints import read_object
-from olmoe_ft.evaluation.wanted import EngineName, Wanted, of_recipe, wanted
+from olmoe_ft.evaluation.wanted import ANSWERS, EngineName, Wanted, answers_of, of_recipe, wanted
 from olmoe_ft.ranks import is_first
 from olmoe_ft.reasons import is_out_of_memory
 from olmoe_ft.recipe import UserError, load_recipe
@@ -109,9 +109,16 @@ def _place(model: str, names: Sequence[str], suite: str | None, to: Path | None,
     """What can be wrong about a model, its tasks and the folder of its results."""
     check_weights(checkpoint := resolve_checkpoint(model))
     run = Path(checkpoint).parent if (Path(checkpoint).parent / "recipe.yaml").exists() else None
+    recipe = load_recipe(run / "recipe.yaml") if run is not None else None
     if names or suite:
-        asked = wanted(names, suite, **how)
-    elif run is None or not (asked := of_recipe(load_recipe(run / "recipe.yaml"), **how)):
+        own = answers_of(recipe) if ANSWERS in names and recipe is not None else ()
+        if ANSWERS in names and not own:
+            raise UserError(
+                f"{model}: found the task {ANSWERS}, which is the held-out prompts (data.answers) of a run's recipe; "
+                "there are none here; name a file of rows with a prompt and an answer"
+            )
+        asked = wanted([name for name in names if name != ANSWERS], suite, own, **how)
+    elif recipe is None or not (asked := of_recipe(recipe, **how)):
         raise UserError(
             f"{model}: found no --tasks and no --suite, and no recipe beside it that names any; give --tasks skills "
             "(`olmoe-ft evaluate --help` says what else), or --suite olmoe"

@@ -17,6 +17,7 @@ from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.data.tokenizer import has_chat_template, load_tokenizer
 from olmoe_ft.evaluation.contamination import Overlaps, without_seen
 from olmoe_ft.evaluation.engine import OlmoeEngine, end_tokens
+from olmoe_ft.evaluation.processes import start_processes
 from olmoe_ft.evaluation.put import load, put
 from olmoe_ft.evaluation.requests import Engine
 from olmoe_ft.evaluation.score import Evaluation, When
@@ -82,6 +83,7 @@ def evaluate_checkpoint(
         UserError: there is no such checkpoint, it is damaged, or a task asks for what cannot be had.
     """
     check_weights(folder := resolve_checkpoint(model))
+    start_processes()
     own = tokenizer or load_tokenizer(folder, load_config(folder).vocab_size)
     chat = has_chat_template(folder) if asked.chat is None else asked.chat
     with random_state_kept():

@@ -65,11 +65,19 @@ def of_recipe(recipe: Recipe, **how: Any) -> Wanted:
     Raises:
         UserError: a task or a file is wrong; it says all that is.
     """
-    section, answers = recipe.evaluation, recipe.data.answers
-    own = (_answers_task(ANSWERS, answers),) if answers else ()
+    section = recipe.evaluation
     of_section = {"limit": section.limit, "batch_size": section.batch_size, "allow_code": section.allow_code}
     how = of_section | {name: value for name, value in how.items() if value is not None}
-    return wanted(section.tasks, section.suite, own, **how)
+    return wanted(section.tasks, section.suite, answers_of(recipe), **how)
+
+
+def answers_of(recipe: Recipe) -> tuple[AnswersTask, ...]:
+    """The held-out prompts of a recipe; none where it has none.
+
+    Raises:
+        UserError: the file is missing, empty or malformed.
+    """
+    return (_answers_task(ANSWERS, recipe.data.answers),) if recipe.data.answers else ()
 
 
 def wanted(

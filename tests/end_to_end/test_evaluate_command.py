@@ -86,6 +86,7 @@ def test_judged_sets_are_written_for_their_judges(run, workspace):
         ([RUN, "--tasks", "skills", "--to", "bench.jsonl"], "cannot be written"),
         (["runs/gone", "--tasks", "skills"], "runs/gone does not exist"),
         ([RUN], "found no --tasks and no --suite"),
+        ([RUN, "--tasks", "answers"], "found the task answers, which is the held-out prompts"),
         ([RUN, "--tasks", "gsm8k_cot"], "gsm8k_cot: its dataset openai/gsm8k cannot be loaded"),
     ],
 )
