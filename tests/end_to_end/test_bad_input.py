@@ -42,6 +42,26 @@ from olmoe_ft.cli import main
 
 # what is done, and what is said of it
 CASES: list[tuple[str, Callable[[], Arguments], str]] = [
+    # evaluation
+    ("no such task", lambda: ["train", SFT, "evaluation.tasks=[skils]"], "skils: there is no such task (did you mean"),
+    (
+        "no such task file",
+        lambda: beside(good(evaluation={"tasks": ["gone.yaml"]})),
+        "gone.yaml: there is no such file",
+    ),
+    (
+        "no rows for a task",
+        lambda: ["train", SFT, "evaluation.tasks=[number_rows=gone.jsonl]"],
+        "number_rows=gone.jsonl: gone.jsonl: there is no such file",
+    ),
+    ("a task twice", lambda: ["train", SFT, "evaluation.tasks=[skills, skills]"], "skills: found 2 tasks of this name"),
+    (
+        "no such suite",
+        lambda: ["train", SFT, "evaluation.suite=paper"],
+        'evaluation.suite: found "paper"; allowed: olmoe',
+    ),
+    ("never", lambda: ["train", SFT, "evaluation.every_steps=0"], "evaluation.every_steps: found 0; it must be at least 1"),
+    ("a misspelt evaluation", lambda: ["train", SFT, "evaluation.task=[skills]"], "did you mean `tasks`"),
     # recipes as files
     ("no such recipe", lambda: ["train", "recipes/none.yaml"], "recipes/none.yaml: there is no such file"),
     ("a folder", lambda: ["train", "recipes"], "recipes: this is a folder; name a YAML file in it"),
