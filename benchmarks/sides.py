@@ -122,8 +122,8 @@ def both_sides(case: Case, steps: int, device: str) -> dict[str, Side]:
     """Stock, maybe twice, and ours, from the same random weights, with rows for `steps` steps."""
     names = names_of(case, device)
     # the policy, the reference
-    networks = [_networks(names, case, device) for _ in range(2 if _own_reference(case) else 1)]
-    made = {name: _side(name, case, [each[name] for each in networks], steps, device) for name in names}
+    made_of = [networks(names, case, device) for _ in range(2 if _own_reference(case) else 1)]
+    made = {name: _side(name, case, [each[name] for each in made_of], steps, device) for name in names}
     if EQUAL in made:
         use_equal_attention(made[EQUAL].trainer.model)
     for (name, weight), *others in zip(*(side.trainer.model.named_parameters() for side in made.values()), strict=True):
@@ -132,7 +132,7 @@ def both_sides(case: Case, steps: int, device: str) -> dict[str, Side]:
 
 
 def our_side(case: Case, steps: int, device: str) -> Side:
-    return _side(OURS, case, [_networks((OURS,), case, device)[OURS]], steps, device)
+    return _side(OURS, case, [networks((OURS,), case, device)[OURS]], steps, device)
 
 
 def operations(case: Case, tokens: int) -> float:
@@ -146,7 +146,7 @@ def _own_reference(case: Case) -> bool:
     return case.stage == "dpo" and not case.lora
 
 
-def _networks(names: tuple[str, ...], case: Case, device: str) -> dict[str, torch.nn.Module]:
+def networks(names: tuple[str, ...], case: Case, device: str) -> dict[str, torch.nn.Module]:
     """A network of each side, over one copy of the weights: no step changes them, and a GPU has no room for two."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     attention = "flash_attention_2" if device == "cuda" and is_flash_attn_2_available() else "sdpa"

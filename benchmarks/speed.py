@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py                       everything this machine is for (`make bench`)
     python benchmarks/speed.py --lengths 512,1024    a part of it; the other lines of the results stay
+    python benchmarks/speed.py --parts generation    one of its tables: steps, growth or generation
     python benchmarks/speed.py --render              only write the table of docs/performance.md from the results
 
 A step is what a training loop does for one batch: collate, forward, backward. Stock is TRL's trainer on transformers'
@@ -23,6 +24,7 @@ from typing import Annotated, TypeVar
 import numpy as np
 import torch
 import typer
+from generation import generation
 from growth import growth
 from measure import seconds
 from rich.console import Console
@@ -33,6 +35,7 @@ from speed_report import Line, Results, print_table, write_document
 from olmoe_ft.environment import set_up
 from olmoe_ft.training.performance import matrix_rate
 
+PARTS = ("steps", "growth", "generation")
 SIZES_FOR = {"cpu": ("tiny", "mid"), "cuda": ("1b-7b",)}
 LENGTHS = {"tiny": (512, 1024, 4096, 16384), "mid": (512, 1024, 4096), "1b-7b": (512, 1024, 4096, 16384)}
 # packed rows or pairs of a step: what keeps a CPU's step within a minute, and the batch of the goals on a GPU
@@ -132,7 +135,7 @@ def main(
     stages: Annotated[str, typer.Option(help="sft, dpo or both.")] = "sft,dpo",
     kinds: Annotated[str, typer.Option(help="full, lora or both.")] = "full,lora",
     rounds: Annotated[int, typer.Option(help="Measured steps of each side; medians are shown.")] = 5,
-    with_growth: Annotated[bool, typer.Option("--growth/--no-growth", help="The growth table too.")] = True,
+    parts: Annotated[str, typer.Option(help=f"Of {', '.join(PARTS)}.")] = ",".join(PARTS),
     render: Annotated[bool, typer.Option(help="Measure nothing; write the table of docs/performance.md.")] = False,
 ) -> None:
     if render:
@@ -145,18 +148,24 @@ def main(
     console = Console(width=160)
     chosen = sizes.split(",") if sizes else list(SIZES_FOR[device])
     wanted = [int(length) for length in lengths.split(",") if length]
-    todo = cases(chosen, wanted, stages.split(","), kinds.split(","), device)
-    results = Results.here(
-        device, matrix_rate(torch.device(device), torch.bfloat16 if device == "cuda" else torch.float32)
-    )
-    with Progress(console=console, transient=True) as progress:
-        for case in progress.track(todo, description="cases"):
-            results.put(measure(case, rounds, device, results.rate, progress))
-            results.write()  # what is measured stays, should a later case fail
-            gc.collect()
-    print_table(results, console)
-    if with_growth:
+    todo = parts.split(",")
+    rate = None
+    if "steps" in todo:
+        rate = matrix_rate(torch.device(device), torch.bfloat16 if device == "cuda" else torch.float32)
+    results = Results.here(device, rate)
+    if "steps" in todo:
+        with Progress(console=console, transient=True) as progress:
+            asked = cases(chosen, wanted, stages.split(","), kinds.split(","), device)
+            for case in progress.track(asked, description="cases"):
+                results.put(measure(case, rounds, device, results.rate, progress))
+                results.write()  # what is measured stays, should a later case fail
+                gc.collect()
+        print_table(results, console)
+    if "growth" in todo:
         results.growth = growth(device, rounds)
+        results.write()
+    if "generation" in todo:
+        results.put_generation(generation(chosen, device, rounds))
         results.write()
     write_document()
 

@@ -104,17 +104,18 @@ class Results:
     """FLOP/s of large matrix products, measured when the last lines were."""
     lines: list[Line] = field(default_factory=list)
     growth: list[dict[str, Any]] = field(default_factory=list)
+    generation: list[dict[str, Any]] = field(default_factory=list)
     memory: list[dict[str, Any]] = field(default_factory=list)
     """Predicted beside measured peaks, of `make gpu`."""
 
     @classmethod
-    def here(cls, kind: str, rate: float) -> "Results":
-        """Of this device, with the lines of earlier runs."""
+    def here(cls, kind: str, rate: float | None = None) -> "Results":
+        """Of this device, with the lines of earlier runs; with their rate too where none was measured."""
         device = torch.cuda.get_device_name() if kind == "cuda" else f"{_cpu()}, {torch.get_num_threads()} threads"
         versions = {module.__name__: module.__version__ for module in (torch, transformers, trl, peft)}
         file = RESULTS / f"{_slug(device)}.json"
         found = cls.read(file) if file.exists() else cls(device, kind, {}, 0)
-        found.versions, found.rate = versions, rate
+        found.versions, found.rate = versions, found.rate if rate is None else rate
         return found
 
     @classmethod
@@ -127,6 +128,10 @@ class Results:
         """Take a case's lines in the place of its earlier ones."""
         others = [other for other in self.lines if other.case != lines[0].case]
         self.lines = sorted(others + lines, key=_order)
+
+    def put_generation(self, rows: list[dict[str, Any]]) -> None:
+        """Take rows in the place of earlier ones of the same case; the others stay."""
+        self.generation = list({row["generation"]: row for row in [*self.generation, *rows]}.values())
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -169,6 +174,8 @@ def results_table(all_results: list[Results]) -> str:
         if results.growth:
             text += f"\nHow our cost grows (SFT of `{SIZE[results.kind]}`, against the first line of each group):\n\n"
             text += _markdown(results.growth)
+        if results.generation:
+            text += "\nGreedy generation beside transformers' `generate`:\n\n" + _markdown(results.generation)
         if results.memory:
             text += "\nThe peak of a step with the optimizer, as `olmoe-ft plan` has it and as it was:\n\n"
             text += _markdown(results.memory)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from batches import rows
 from equal_attention import attend_by_document
+from generation import NEW, generation, prompts, take_turns
 from measure import peak_bytes
 from rich.progress import Progress
 from sides import EQUAL, OURS, STOCK, Case, Side, both_sides, names_of, operations
@@ -97,6 +98,29 @@ def test_stock_with_our_attention_takes_the_same_steps(monkeypatch):
         assert masked == "sdpa" and losses[EQUAL] == pytest.approx(losses[STOCK], rel=1e-5)
         assert losses[OURS] == pytest.approx(losses[STOCK], rel=1e-5)
         assert len(called) == 1 + lora  # of one layer and one side
+
+
+def test_both_sides_generate_the_same_tokens(monkeypatch):
+    """Five prompts of 16 to 128 tokens, and one between; a row of the table for each batch."""
+    assert [len(prompt) for prompt in prompts(5, 512)] == [16, 44, 72, 100, 128] and [len(*prompts(1, 512))] == [72]
+    monkeypatch.setattr("generation.BATCHES", (1, 5))
+    monkeypatch.setattr("generation.NEW", 8)
+    found = generation(["tiny"], "cpu", 1)
+    assert [(row["generation"], row["same tokens"]) for row in found] == [
+        ("tiny: 1 row", "1 of 1"),
+        ("tiny: 5 rows", "5 of 5"),
+    ]
+
+
+def test_generation_stops_where_tokens_differ(monkeypatch):
+    """Stock takes 4 seconds, then 2, then 2; ours 1 each: the first round warms up."""
+    monkeypatch.setattr("generation.seconds", lambda work, device: work() or next(clock))
+    clock = iter([1, 4, 2, 1, 1, 2])
+    cells = take_turns({STOCK: lambda: [[5] * NEW], OURS: lambda: [[5] * NEW]}, "cpu", 2)
+    assert (cells["speed"], cells["our tokens/s"], cells["same tokens"]) == ("2.00x", "64", "1 of 1")
+    clock = iter([1] * 6)
+    with pytest.raises(AssertionError, match="1 of 1 rows"):
+        take_turns({STOCK: lambda: [[5]], OURS: lambda: [[6]]}, "cpu", 1)
 
 
 def test_the_sides_of_a_case(monkeypatch):

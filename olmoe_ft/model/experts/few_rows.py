@@ -1,9 +1,13 @@
-"""The experts forward alone for a few tokens on a CPU, as when text is generated: reading the weights is most of it.
+"""The experts forward alone for a few tokens on a CPU, as when text is generated. What costs is not the arithmetic.
 
-MKL reads a matrix two to three times as fast where it is the left factor and the rows, laid out one by one, are the
-columns of the right one: `W @ rows.T`. With a single column it uses one thread. So a single row takes the next row
-along, whose column is computed again for its own expert. From some 10 rows on `rows @ W.T` is faster.
-(GB/s of 64 matrices of 2 MiB in turn, 2 cores: 15, 42, 37, 20, 9 and 15, 11, 10, 12, 12 for 1, 2, 4, 8, 12 rows.)
+Of large matrices it is reading them. MKL does so two to three times as fast where the matrix is the left factor and the
+rows, laid out one by one, are the columns of the right one: `W @ rows.T`. With a single column it uses one thread. So a
+single row takes the next row along, whose column is computed again for its own expert. From some 10 rows on
+`rows @ W.T` is faster. (GB/s of 64 matrices of 2 MiB in turn, 2 cores: 15, 42, 37, 20, 9 and 15, 11, 10, 12, 12 for 1,
+2, 4, 8, 12 rows.)
+
+Of small matrices it is the calls. All experts at all tokens are two calls, whatever was chosen: a third to a half of
+the time of `F.grouped_mm` for the default recipe's network, up to some 48 tokens.
 
 Shapes: T tokens, H hidden, I intermediate, E experts, K experts per token, R = T·K rows (a token once per expert).
 """
@@ -17,7 +21,8 @@ from torch.nn import functional as F
 from olmoe_ft.model.experts.activation import Activation, gated
 from olmoe_ft.model.experts.matmul import WORTH_THREADS
 
-FEW = 8  # rows of an expert
+FEW = 8  # rows of an expert with large matrices
+SMALL = 12 * 10**6  # multiplications of all experts at all tokens, where matrices are small
 
 
 class Share(NamedTuple):
@@ -29,11 +34,12 @@ class Share(NamedTuple):
 
 
 def are_few(experts: Tensor, weight: Tensor) -> bool:
-    """Whether this is the faster way for experts (T, K) and the stack (E, 2I, H): one token; or matrices that do not
-    stay in a cache, with few rows each."""
+    """Whether this is the faster way for experts (T, K) and the stack (E, 2I, H)."""
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return False
-    return len(experts) == 1 or (is_large(weight) and experts.numel() <= FEW * len(weight))
+    if is_large(weight):
+        return experts.numel() <= FEW * len(weight)
+    return len(experts) * weight.numel() <= SMALL
 
 
 def is_large(weight: Tensor) -> bool:
@@ -44,6 +50,8 @@ def few_rows(
     x: Tensor, experts: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, activation: Activation
 ) -> Tensor:
     """x (T, H), experts and weights (T, K), gate_up (E, 2I, H), down (E, H, I) -> (T, H)."""
+    if not is_large(gate_up):
+        return all_experts(x, experts, weights, gate_up, down, activation)
     if len(x) == 1:
         return one_token(x, experts[0].tolist(), weights, gate_up, down, activation)
     order, place, shares = by_expert(experts, len(gate_up))
@@ -55,13 +63,23 @@ def few_rows(
     return F.embedding_bag(place, outputs, mode="sum", per_sample_weights=weights)
 
 
+def all_experts(
+    x: Tensor, experts: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, activation: Activation
+) -> Tensor:
+    """Every expert at every token; of the outputs those that were chosen are summed."""
+    projected = torch.bmm(x.expand(len(gate_up), -1, -1), gate_up.transpose(1, 2))  # (E, T, 2I)
+    outputs = torch.bmm(gated(activation, projected), down.transpose(1, 2)).flatten(0, 1)  # (E·T, H)
+    place = experts * len(x) + torch.arange(len(x)).unsqueeze(1)  # (T, K)
+    return F.embedding_bag(place, outputs, mode="sum", per_sample_weights=weights)
+
+
 def one_token(
     x: Tensor, experts: list[int], weights: Tensor, gate_up: Tensor, down: Tensor, activation: Activation
 ) -> Tensor:
-    """x (1, H), weights (1, K) -> (1, H). For large matrices the row is there twice."""
-    columns = x.repeat(2, 1).t() if is_large(gate_up) else x.t()  # (H, 2) or (H, 1)
-    projected = torch.stack([torch.mm(gate_up[expert], columns) for expert in experts])  # (K, 2I, 2 or 1)
-    hidden = gated(activation, projected.transpose(1, 2)).contiguous()  # (K, 2 or 1, I)
+    """x (1, H), weights (1, K) -> (1, H). The row is there twice."""
+    columns = x.repeat(2, 1).t()  # (H, 2)
+    projected = torch.stack([torch.mm(gate_up[expert], columns) for expert in experts])  # (K, 2I, 2)
+    hidden = gated(activation, projected.transpose(1, 2)).contiguous()  # (K, 2, I)
     outputs = [torch.mm(down[expert], rows.t()) for expert, rows in zip(experts, hidden.unbind(), strict=True)]
     return weights @ torch.stack(outputs)[..., 0]
 

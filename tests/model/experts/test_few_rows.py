@@ -29,23 +29,24 @@ def test_the_loops_outputs(tokens, favourite, large, monkeypatch):
 
 
 def test_when_it_is_used(monkeypatch):
-    """In evaluation without gradients and adapters, in fp32: one token, or large matrices and few rows."""
+    """In evaluation without gradients, in fp32; large matrices with few rows, or small ones."""
     called = []
     real = autograd.few_rows
     monkeypatch.setattr(autograd, "few_rows", lambda x, *rest: called.append(len(x)) or real(x, *rest))
     model = ours()
-    five, fifty = torch.zeros(1, 5, dtype=torch.long), torch.zeros(1, 50, dtype=torch.long)
 
-    def calls(ids: torch.Tensor) -> int:
+    def calls(tokens: int) -> int:
         called.clear()
-        model(ids, use_cache=False)
+        model(torch.zeros(1, tokens, dtype=torch.long), use_cache=False)
         return len(called)
 
     with torch.no_grad():
-        assert (calls(five[:, :1]), calls(five)) == (3, 0)  # a layer each
+        # eight experts with 48 x 32 numbers: 12,288 multiplications a token, in each of three layers
+        monkeypatch.setattr(few_rows, "SMALL", 4 * 12_288)
+        assert (calls(1), calls(4), calls(5)) == (3, 3, 0)
         monkeypatch.setattr(few_rows, "WORTH_THREADS", 1)
         # eight experts with eight rows: 32 tokens with two each
-        assert (calls(five), calls(fifty[:, :32]), calls(fifty[:, :33])) == (3, 3, 0)
-        assert model.train() and calls(five) == 0
-        assert model.eval().to(torch.bfloat16) and calls(five) == 0
-    assert model.float() and calls(five) == 0
+        assert (calls(1), calls(32), calls(33)) == (3, 3, 0)
+        assert model.train() and calls(5) == 0
+        assert model.eval().to(torch.bfloat16) and calls(5) == 0
+    assert model.float() and calls(5) == 0
