@@ -234,7 +234,9 @@ def evaluate(
         str | None, typer.Option(help="olmoe: the columns of the OLMoE paper's table, and its values.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Questions of each task, from its start.", min=1)] = None,
-    batch_size: Annotated[int, typer.Option(help="Questions that each process answers at once.", min=1)] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Questions that each process answers at once.", min=1, show_default="64")
+    ] = None,
     chat: Annotated[
         bool | None,
         typer.Option("--chat/--no-chat", help="Use the chat template.", show_default="where the model brings one"),

@@ -143,7 +143,7 @@ def _train_and_finish(session: Session, guard: LaunchGuard) -> Summary:
         run.create()
     trainer = _trainer(session, start)
     trainer.add_callback(guard)
-    if (every := inputs.recipe.evaluation.every_steps) is not None and inputs.wanted:
+    if evaluations.due["training"] and (every := inputs.recipe.evaluation.every_steps) is not None:
         trainer.add_callback(BetweenSteps(evaluations, trainer, every))
     with without_code(trusted):
         if PartialState().is_main_process:
@@ -153,7 +153,7 @@ def _train_and_finish(session: Session, guard: LaunchGuard) -> Summary:
             evaluations.keep(before, tracking, recorded=resume is not None)
         trained = train(trainer, run, resume, evaluates=inputs.evaluation is not None)
     with whole_weights(session.arguments):
-        after = evaluations.evaluate(str(run.unfinished), "after", trained.steps)
+        after = evaluations.attempt(str(run.unfinished), "after", trained.steps)
     summary = _summary(session, start, trained, before, after)
     return _finish(run, trainer, summary, evaluations, after)
 

@@ -65,7 +65,7 @@ class Summary:
             others={name: value for name, value in values.items() if name not in known},
             before=Answered.read(values.get("before")),
             after=Answered.read(values.get("after")),
-            scores={when: [Score(**one) for one in ones] for when, ones in (values.get("scores") or {}).items()},
+            scores={when: [Score.read(one) for one in ones] for when, ones in (values.get("scores") or {}).items()},
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -4,13 +4,13 @@ Exact match of greedy answers, by skill, and the share of each style. It needs n
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from olmoe_ft.evaluation.answered import Answered, Mark
 from olmoe_ft.evaluation.questions import Question
 from olmoe_ft.evaluation.requests import Ask, Engine
-from olmoe_ft.evaluation.score import Outcome, Sample, Score
+from olmoe_ft.evaluation.score import Outcome, Sample, Score, digest
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import
     from transformers import PreTrainedTokenizerBase
@@ -25,19 +25,30 @@ class AnswersTask:
     name: str
     questions: list[Question]
     max_new_tokens: int
-    batch_size: int
+    batch_size: int | None = None
+    """Questions at once; None is the engine's."""
 
-    def put(self, engine: Engine, tokenizer: "PreTrainedTokenizerBase", limit: int | None = None) -> Outcome:
-        """Put the questions, through the chat template, and mark the answers.
+    def digest(self) -> str:
+        """Of all that is asked."""
+        return digest([[asdict(question) for question in self.questions], self.max_new_tokens])
+
+    def put(
+        self, engine: Engine, tokenizer: "PreTrainedTokenizerBase", chat: bool = True, limit: int | None = None
+    ) -> Outcome:
+        """Put the questions, and mark the answers.
 
         Args:
+            chat: whether they are put through the chat template; else what the user says is the prompt.
             limit: use only the first questions; None takes all.
         """
         from olmoe_ft.data.template import prompts, template_hash
 
         questions = self.questions[:limit]
-        texts = prompts([question.prompt for question in questions], tokenizer)
-        encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]  # the template has written them
+        if chat:
+            texts = prompts([question.prompt for question in questions], tokenizer)
+        else:
+            texts = ["\n".join(question.texts()) for question in questions]
+        encoded = tokenizer(texts, add_special_tokens=not chat)["input_ids"]  # the template has written them
         said = engine.generate([Ask(tuple(ids), self.max_new_tokens) for ids in encoded], self.batch_size)
         marks = [question.mark(one.text) for question, one in zip(questions, said, strict=True)]
         samples = [
@@ -51,13 +62,15 @@ class AnswersTask:
                 metrics={EXACT: float(mark.right)},
                 tokens=len(one.tokens),
                 experts=[list(expert) for expert in one.experts],
+                document=digest(asdict(question)),
             )
             for index, (question, text, one, mark) in enumerate(zip(questions, texts, said, marks, strict=True))
         ]
         documents = [{"prompt": question.texts()} for question in questions]
-        return Outcome(self._scores(questions, marks, template_hash(tokenizer)), samples, [*documents])
+        scores = self._scores(questions, marks, template_hash(tokenizer) if chat else None)
+        return Outcome(scores, samples, [*documents], headline=[self.name])
 
-    def _scores(self, questions: list[Question], marks: list[Mark], template: str) -> list[Score]:
+    def _scores(self, questions: list[Question], marks: list[Mark], template: str | None) -> list[Score]:
         styles = [style for question in questions for style in question.frames]
         answered = Answered.of([(one.skill, mark) for one, mark in zip(questions, marks, strict=True)], styles)
         counts = {skill: sum(one.skill == skill for one in questions) for skill in answered.skills}

@@ -25,7 +25,7 @@ from olmoe_ft.model.choices import busiest, choices, counted
 from olmoe_ft.model.generate import generate
 from olmoe_ft.model.sampling import Sampling
 
-TAIL = 2  # tokens beyond those of a text to stop at in which it is looked for, as other tokens may spell its start
+TAIL = 2  # tokens before those of a text to stop at: one may begin before it
 
 
 class Interrupted(Exception):
@@ -139,7 +139,7 @@ class OlmoeEngine:
         """Whether a row holds a text to stop at; None where there is no such text."""
         if not any(ask.until for ask in asks):
             return None
-        sizes = {text: len(self.tokenizer.encode(text, add_special_tokens=False)) for ask in asks for text in ask.until}
+        sizes = {text: len(text.encode()) for ask in asks for text in ask.until}  # a token has a byte at least
 
         def stopped(row: int, tokens: Sequence[int]) -> bool:
             until = asks[row].until

@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +19,7 @@ from olmoe_ft.data.tokenizer import has_chat_template, load_tokenizer
 from olmoe_ft.evaluation.contamination import Overlaps, without_seen
 from olmoe_ft.evaluation.engine import OlmoeEngine, end_tokens
 from olmoe_ft.evaluation.processes import start_processes
-from olmoe_ft.evaluation.put import load, put
+from olmoe_ft.evaluation.put import Loaded, load, put
 from olmoe_ft.evaluation.requests import Engine
 from olmoe_ft.evaluation.score import Evaluation, When
 from olmoe_ft.evaluation.vllm_engine import VllmEngine
@@ -51,61 +52,84 @@ def evaluate(
     """
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     how: dict[str, Any] = {"limit": limit, "batch_size": batch_size, "allow_code": allow_code}
-    return evaluate_checkpoint(model, wanted(names, suite, max_new_tokens=max_new_tokens, **how))
+    asked = wanted(names, suite, max_new_tokens=max_new_tokens, **how)
+    check_weights(folder := resolve_checkpoint(model))
+    start_processes()
+    return evaluate_checkpoint(folder, *load_questions_for(folder, asked), About(model))
+
+
+@dataclass(frozen=True)
+class About:
+    """What is said of an evaluation, and nothing of how it goes.
+
+    Attributes:
+        model: its name in the results.
+        label: of the progress bars.
+        overlaps: what is known of questions in the rows that the model was trained on.
+    """
+
+    model: str
+    when: When = "command"
+    step: int | None = None
+    label: str = "evaluating"
+    overlaps: Overlaps | None = None
+
+
+def load_questions_for(folder: str, asked: Wanted) -> tuple[Loaded, PreTrainedTokenizerBase]:
+    """The questions for a checkpoint folder, by its own tokenizer, which it comes with.
+
+    Raises:
+        UserError: the tokenizer cannot be used, or a task cannot be loaded.
+    """
+    tokenizer = load_tokenizer(folder, load_config(folder).vocab_size)
+    chat = has_chat_template(folder) if asked.chat is None else asked.chat
+    with random_state_kept():
+        return load(asked, chat), tokenizer
 
 
 def evaluate_checkpoint(
-    model: str,
-    asked: Wanted,
+    folder: str,
+    loaded: Loaded,
+    tokenizer: PreTrainedTokenizerBase,
+    about: About,
     *,
-    name: str | None = None,
     dtype: str = "auto",
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    when: When = "command",
-    step: int | None = None,
-    label: str = "evaluating",
     stop: Callable[[], object] = int,
-    overlaps: Overlaps | None = None,
     engine_name: EngineName = "olmoe_ft",
 ) -> Evaluation:
-    """Load a checkpoint whole in every process, and put the tasks to it.
+    """Load a checkpoint whole in every process, and put the questions to it.
 
     Args:
-        name: of the model in results; None takes `model`.
+        folder: of the checkpoint, or a Hub name.
         dtype: of its weights: "float32", "bfloat16", or "auto" for the checkpoint's own.
-        tokenizer: None takes the checkpoint's own.
-        label: of the progress bars.
         stop: whether this process is to give up.
         engine_name: what answers; vllm where it is installed.
-        overlaps: what is known of questions in the rows that the model was trained on.
     Raises:
         Interrupted: a process was to give up; in every process.
-        UserError: there is no such checkpoint, it is damaged, or a task asks for what cannot be had.
+        UserError: the weights cannot be used, or a task fails on an output.
     """
-    check_weights(folder := resolve_checkpoint(model))
     start_processes()
-    own = tokenizer or load_tokenizer(folder, load_config(folder).vocab_size)
-    chat = has_chat_template(folder) if asked.chat is None else asked.chat
+    wanted = loaded.wanted
     with random_state_kept():
-        loaded = load(asked, chat)
         if engine_name == "vllm":
-            engine: Engine = VllmEngine(folder, own, dtype, end_tokens(_generation_config(folder), own))
+            engine: Engine = VllmEngine(folder, tokenizer, dtype, end_tokens(_generation_config(folder), tokenizer))
         else:
             network = load_whole(folder, dtype).to(PartialState().device)
-            engine = OlmoeEngine(network, own, asked.batch_size, label, stop)
+            engine = OlmoeEngine(network, tokenizer, wanted.batch_size, about.label, stop)
         start = time.perf_counter()
-        outcome, fitted = put(engine, own, loaded)
-    if overlaps is not None:
-        outcome = without_seen(outcome, overlaps)
+        outcome, found = put(engine, tokenizer, loaded)
+    if about.overlaps is not None:
+        outcome = without_seen(outcome, about.overlaps)
     return Evaluation(
-        model=name or model,
-        step=step,
-        when=when,
+        model=about.model,
+        step=about.step,
+        when=about.when,
         scores=outcome.scores,
         samples=outcome.samples,
         settings={
-            **asked.settings(),
-            **fitted,
+            **found,
+            **loaded.settings(tokenizer),
+            "batch_size": wanted.batch_size,
             "dtype": engine.dtype,
             "engine": engine.name,
             "lm_eval": version("lm_eval") if loaded.tasks else None,
@@ -128,7 +152,9 @@ def random_state_kept() -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
     devices = [*range(torch.accelerator.device_count())] if torch.accelerator.is_available() else []
     kind = torch.accelerator.current_accelerator()
-    with torch.random.fork_rng(devices, device_type=kind.type if kind else "cuda"):
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)
+    try:
+        with torch.random.fork_rng(devices, device_type=kind.type if kind else "cuda"):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

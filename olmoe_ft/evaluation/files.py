@@ -4,7 +4,6 @@
 of a key that `evaluation.json` does not list do not count. They are of an evaluation that was cut off.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, BinaryIO
 
 from olmoe_ft.checkpoints.run_checkpoints import put_aside
 from olmoe_ft.data.terminal import say
-from olmoe_ft.evaluation.score import Evaluation, Sample, Score
+from olmoe_ft.evaluation.score import Evaluation, Sample, Score, digest
 from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.wording import nearest
 from olmoe_ft.training.files import to_json, write_text, write_whole
@@ -20,13 +19,13 @@ from olmoe_ft.training.files import to_json, write_text, write_whole
 EVALUATIONS = "evaluation.json"
 SAMPLES = "samples.jsonl"
 VERSION = 1
-NUMBERS = ("value", "stderr", "clean_value")  # of a score: JSON has no NaN, so they may be texts
 
 Listed = list[dict[str, Any]]  # the evaluations, as they are in the file
 
 
 def add(folder: Path, evaluation: Evaluation) -> None:
-    """Write an evaluation to a folder; it replaces the older one of the same time, step, tasks and limit.
+    """Write an evaluation to a folder; it replaces the older one of the same model, time, step and
+    questions.
 
     It takes time for its own samples only, unless it replaces others.
 
@@ -44,11 +43,11 @@ def add(folder: Path, evaluation: Evaluation) -> None:
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Remove the evaluations of later steps, as a run that continues from a checkpoint of this step makes them anew."""
+    """Remove the evaluations of later steps and of the end: a run that continues from this step makes them anew."""
     if not (folder / EVALUATIONS).exists():
         return
     listed, _ = _listed_or_aside(folder)
-    kept = [one for one in listed if one["step"] is None or one["step"] <= step]
+    kept = [one for one in listed if one["step"] is None or (one["step"] <= step and one["when"] != "after")]
     if len(kept) < len(listed):
         _write_samples(folder, (), kept, as_listed=False)
         _write_list(folder, kept)
@@ -82,13 +81,18 @@ def newest_evaluation(folder: Path, task: str | None = None, step: int | None = 
             allowed = ", ".join(map(str, steps)) or "none, as it is no run's"
             raise UserError(f"{folder}: no evaluation of step {step}; allowed: {allowed}")
     if task is not None:
-        names = sorted({score.task for one in found for score in one.scores})
-        found = [one for one in found if chosen(task, [score.task for score in one.scores])]
+        names = sorted({name for one in found for name in _tasks(one)})
+        found = [one for one in found if chosen(task, _tasks(one))]
         if not found:
             raise UserError(
                 f"{folder}: no evaluation has the task {task}{nearest(task, names)}; allowed: {', '.join(names)}"
             )
     return found[-1]
+
+
+def _tasks(evaluation: Evaluation) -> set[str]:
+    """Those with scores, and those that wait for a judge."""
+    return {score.task for score in evaluation.scores} | {*evaluation.settings.get("tasks", ())}
 
 
 def read_samples(folder: Path, task: str | None = None, step: int | None = None) -> list[Sample]:
@@ -111,9 +115,10 @@ def chosen(task: str, names: Iterable[str]) -> list[str]:
 
 
 def _key(values: Mapping[str, Any]) -> str:
-    """What tells an evaluation from others in its folder: when it was, its step, its tasks and how many questions."""
-    tasks, limit = sorted({score["task"] for score in values["scores"]}), values["settings"].get("limit")
-    return hashlib.sha256(json.dumps([values["when"], values["step"], tasks, limit]).encode()).hexdigest()[:12]
+    """What tells an evaluation from others in its folder: the model, when it was, its step, and all that was asked."""
+    settings = values["settings"]
+    asked = [settings.get(name) for name in ("tasks", "questions", "template", "limit", "engine")]
+    return digest([values["model"], values["when"], values["step"], asked])
 
 
 def _line(key: str, evaluation: Evaluation, sample: Sample) -> str:
@@ -184,17 +189,12 @@ def _evaluation(values: Mapping[str, Any]) -> Evaluation:
         model=values["model"],
         step=values["step"],
         when=values["when"],
-        scores=[_score(score) for score in values["scores"]],
+        scores=[Score.read(score) for score in values["scores"]],
         samples=[],
         settings=values["settings"],
         seconds=values["seconds"],
         new_tokens=values["new_tokens"],
     )
-
-
-def _score(values: Mapping[str, Any]) -> Score:
-    numbers: dict[str, Any] = {name: float(values[name]) for name in NUMBERS if values[name] is not None}
-    return Score(**{**values, **numbers})
 
 
 def _listed(folder: Path) -> tuple[Listed, int]:

@@ -10,11 +10,13 @@ It runs inside training too: it draws from no global generator, and starts no pr
 import hashlib
 import logging
 import os
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
+from itertools import pairwise
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -26,8 +28,9 @@ from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.template import prompts, template_hash
 from olmoe_ft.evaluation.requests import Ask, Engine, Expert, Pair
-from olmoe_ft.evaluation.score import Outcome, Sample, Score
+from olmoe_ft.evaluation.score import Outcome, Sample, Score, digest
 from olmoe_ft.ranks import is_first
+from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import UserError
 
 SHOTS_SEED = 1234  # lm-eval's own, for the worked examples that it draws
@@ -35,6 +38,7 @@ BOOTSTRAP = 1000  # resamples for the standard error of metrics that are no mean
 DEFAULT_NEW_TOKENS = 256  # of a task that does not say, as in lm-eval's own models
 NO_FILTER = "none"
 
+CODE_OF_TASKS = ("build_all_requests", "apply_filters", "process_results", "_process_results")
 Example = Mapping[str, Any]  # a line of lm-eval's samples
 
 
@@ -69,20 +73,36 @@ class Harness:
         Args:
             tasks: what lm-eval's `TaskManager.load` gives.
         Raises:
-            UserError: a task asks for what the engine does not have, or would run code.
+            UserError: what a task brings fails on a question or an output.
         """
-        for name, task in tasks["tasks"].items():
-            if getattr(task, "UNSAFE_CODE", False) and not self.allow_code:
-                raise UserError(
-                    f"{name}: found a task that runs code which the model has written; allow it with --allow-code "
-                    "(`evaluation.allow_code: true` in a recipe), in a container, or leave the task out"
-                )
+        for task in tasks["tasks"].values():
             if task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=0)
             task.set_fewshot_seed(seed=SHOTS_SEED)
         model = _EngineLM(self)
         with quietly(self.allow_code):
-            results = evaluate(
+            results = self._results(model, tasks)
+        samples, documents = [], []
+        for name, examples in results["samples"].items():
+            of_question = _by_question(examples)
+            samples += [_sample(name, number, ones, model.kept[name, number]) for number, ones in of_question.items()]
+            documents += [ones[0]["doc"] for ones in of_question.values()]
+        counts = Counter((sample.task, metric) for sample in samples for metric in sample.metrics)
+        shots = results["n-shot"]
+        template = template_hash(self.tokenizer) if self.chat else None
+        scores = [
+            score
+            for name, values in results["results"].items()
+            for score in _scores(name, values, counts, int(shots.get(name) or 0), template)
+        ]
+        for task in [task for task, count in self.cut.items() if not count]:
+            del self.cut[task]
+        children = results["group_subtasks"]
+        return Outcome(scores, samples, documents, _members(children), _headline(tasks["tasks"], children, scores))
+
+    def _results(self, model: "_EngineLM", tasks: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            results: Any = evaluate(
                 model,
                 tasks,
                 limit=self.limit,
@@ -92,22 +112,16 @@ class Harness:
                 fewshot_as_multiturn=self.chat and self.turns,
                 confirm_run_unsafe_code=self.allow_code,
             )
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            if (task := _whose_code(error)) is None:
+                raise
+            raise UserError(
+                f"{task}: the task fails with {type(error).__name__}: {one_line(error)}; correct it, or leave it out"
+            ) from error
         assert results is not None  # every process is the first one to lm-eval
-        shots = results["n-shot"]
-        template = template_hash(self.tokenizer) if self.chat else None
-        scores = [
-            score
-            for name, values in results["results"].items()
-            for score in _scores(name, values, int(shots.get(name) or 0), template)
-        ]
-        samples, documents = [], []
-        for name, examples in results["samples"].items():
-            of_question = _by_question(examples)
-            samples += [_sample(name, number, ones, model.kept[name, number]) for number, ones in of_question.items()]
-            documents += [ones[0]["doc"] for ones in of_question.values()]
-        for task in [task for task, count in self.cut.items() if not count]:
-            del self.cut[task]
-        return Outcome(scores, samples, documents, _members(results["group_subtasks"]))
+        return results
 
 
 @dataclass
@@ -165,6 +179,11 @@ class _EngineLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
+        if longest := next((pair for pair in requests if len(pair[2]) > self.engine.max_length), None):
+            raise UserError(
+                f"found a continuation of {len(longest[2]):,} tokens ({longest[0][1][:60]!r}), but the model has "
+                f"{self.engine.max_length:,} positions; leave its task out"
+            )
         self._lengths = [len(context) + len(rest) - 1 for _, context, rest in requests]
         weighed = self.engine.weigh([Pair(tuple(context), tuple(rest)) for _, context, rest in requests])
         self._weighed = [(len(rest), one.experts) for (_, _, rest), one in zip(requests, weighed, strict=True)]
@@ -204,14 +223,8 @@ class _EngineLM(TemplateLM):
         """The request for an output; a context that leaves no room for it loses its start, as in lm-eval."""
         context, wishes = request.args
         options = normalize_gen_kwargs(wishes, DEFAULT_NEW_TOKENS)
-        new, until, temperature = options.pop("max_gen_toks"), options.pop("until"), options.pop("temperature")
-        options.pop("do_sample", None)
-        top_p = options.pop("top_p", 1.0)
-        if options:
-            raise UserError(
-                f"{request.task_name}: generation_kwargs has {', '.join(sorted(options))}; allowed: until, "
-                "max_gen_toks, do_sample, temperature, top_p; remove it"
-            )
+        new, until = options["max_gen_toks"], options["until"]
+        temperature = options.get("temperature", 1.0 if options.get("do_sample") else 0.0)
         positions = self.engine.max_length
         if new >= positions:
             new = positions // 2
@@ -227,7 +240,7 @@ class _EngineLM(TemplateLM):
             max_new_tokens=new,
             until=tuple(until),
             temperature=temperature,
-            top_p=top_p,
+            top_p=options.get("top_p", 1.0),
             seed=int.from_bytes(drawn[:7]),
         )
 
@@ -257,19 +270,36 @@ def quietly(allow_code: bool) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _scores(task: str, values: Mapping[str, Any], shots: int, template: str | None) -> Iterator[Score]:
-    """lm-eval's results of a task or a group: `metric,filter` and `metric_stderr,filter`."""
+def _whose_code(error: BaseException) -> str | None:
+    """The task, and where it is known the question, whose prompts or marks have raised an error; None where something
+    else has. lm-eval does not say, so it is read from the frame of its `evaluate`."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame, called in pairwise(frames):
+        if frame.f_code.co_name == "evaluate" and called.f_code.co_name in CODE_OF_TASKS:
+            place = f", question {frame.f_locals['doc_id']}" if called.f_code.co_name == "process_results" else ""
+            return f"{frame.f_locals.get('task_name')}{place}"
+    return None
+
+
+def _scores(
+    task: str, values: Mapping[str, Any], counts: Mapping[tuple[str, str], int], shots: int, template: str | None
+) -> Iterator[Score]:
+    """lm-eval's results of a task or a group: `metric,filter` and `metric_stderr,filter`.
+
+    Args:
+        counts: questions that have a metric, by task and metric; lm-eval gives one number for all metrics of a task.
+    """
     for key, value in values.items():
         metric, comma, read_by = key.partition(",")
         if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
-        stderr = values.get(f"{metric}_stderr,{read_by}")
+        stderr, name = values.get(f"{metric}_stderr,{read_by}"), metric_name(metric, read_by)
         yield Score(
             task=task,
-            metric=metric_name(metric, read_by),
+            metric=name,
             value=float(value),
             stderr=float(stderr) if isinstance(stderr, int | float) else None,
-            n=int(values["sample_len"]),
+            n=counts.get((task, name), int(values["sample_len"])),
             shots=shots,
             template=template,
         )
@@ -291,6 +321,19 @@ def _members(children: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
         return set().union(*map(below, children[name])) if children.get(name) else {name}
 
     return {group: below(group) for group, ones in children.items() if ones}
+
+
+def _headline(tasks: Mapping[str, Any], children: Mapping[str, Sequence[str]], scores: Sequence[Score]) -> list[str]:
+    """The tasks and groups that answer what was asked: of a group without a score of its own, its members."""
+    scored, below = {score.task for score in scores}, {child for ones in children.values() for child in ones}
+
+    def answering(name: str) -> list[str]:
+        if name in scored or not children.get(name):
+            return [name]
+        return [one for child in children[name] for one in answering(child)]
+
+    roots = [name for name in (*children, *tasks) if name not in below]
+    return [one for root in dict.fromkeys(roots) for one in answering(root)]
 
 
 def _by_question(examples: Sequence[Example]) -> dict[int, list[Example]]:
@@ -320,6 +363,7 @@ def _sample(task: str, number: int, ones: Sequence[Example], kept: _Kept) -> Sam
         metrics=metrics,
         tokens=kept.tokens,
         experts=[list(expert) for expert in kept.experts],
+        document=digest(ones[0]["doc"]),
     )
 
 

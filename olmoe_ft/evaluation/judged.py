@@ -119,25 +119,27 @@ def _prompt(where: str, row: Any, wanted: _Set) -> JudgedPrompt:
 
 
 def judged_outputs(
-    name: JudgedName, asked: Sequence[JudgedPrompt], engine: Engine, tokenizer: PreTrainedTokenizerBase, positions: int
+    name: JudgedName, asked: Sequence[JudgedPrompt], engine: Engine, tokenizer: PreTrainedTokenizerBase, chat: bool
 ) -> list[tuple[str, Said]]:
-    """Greedy answers, each prompt as the first turn of a chat: prompts as rendered, and what is said behind them.
+    """Greedy answers, each prompt by itself: prompts as rendered, and what is said behind them.
 
     Args:
-        positions: those of the network, for prompt and answer together.
+        chat: whether each prompt is the first turn of a chat.
     Raises:
         UserError: a prompt leaves no room for an answer.
     """
     [longest] = [column.max_new_tokens for column in SUITE if column.task == name]
     assert longest is not None
-    texts = prompts([[{"role": "user", "content": one.text}] for one in asked], tokenizer)
+    texts = [one.text for one in asked]
+    if chat:
+        texts = prompts([[{"role": "user", "content": text}] for text in texts], tokenizer)
     asks = []
     for one, text in zip(asked, texts, strict=True):
-        tokens = tuple(tokenizer.encode(text, add_special_tokens=False))  # the template has written them
-        if (room := positions - len(tokens)) < 1:
+        tokens = tuple(tokenizer.encode(text, add_special_tokens=not chat))  # the template has written them
+        if (room := engine.max_length - len(tokens)) < 1:
             raise UserError(
-                f"{name}: the prompt {shown(one.text)} has {len(tokens):,} tokens with the chat template, but the "
-                f"model has {positions:,} positions; remove it from the file"
+                f"{name}: the prompt {shown(one.text)} has {len(tokens):,} tokens as it is put, but the model has "
+                f"{engine.max_length:,} positions; remove it from the file"
             )
         asks.append(Ask(tokens, max_new_tokens=min(longest, room)))
     return [*zip(texts, engine.generate(asks), strict=True)]

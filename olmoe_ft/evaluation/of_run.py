@@ -19,10 +19,11 @@ from olmoe_ft.data.terminal import say
 from olmoe_ft.evaluation import files
 from olmoe_ft.evaluation.contamination import overlapping_questions
 from olmoe_ft.evaluation.engine import Interrupted
-from olmoe_ft.evaluation.evaluate import evaluate_checkpoint
+from olmoe_ft.evaluation.evaluate import About, evaluate_checkpoint, random_state_kept
+from olmoe_ft.evaluation.put import load
 from olmoe_ft.evaluation.score import Evaluation, When
 from olmoe_ft.evaluation.wanted import Wanted
-from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.training.arguments import whole_weights
 from olmoe_ft.training.performance import PerformanceCallback
 from olmoe_ft.training.run_directory import RunDirectory
@@ -33,15 +34,26 @@ LABELS: dict[When, str] = {"before": "before training", "training": "between ste
 
 
 class RunEvaluations:
-    """What is evaluated in a run, and where the results go.
+    """What is evaluated in a run, and where the results go. All questions are loaded when it is made, through the chat
+    template that the run trains with.
 
     Args:
         wanted: the tasks.
         tokenizer: of the training.
+    Raises:
+        UserError: a task cannot be loaded.
     """
 
     def __init__(self, recipe: Recipe, run: RunDirectory, wanted: Wanted, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.recipe, self.run, self.wanted, self.tokenizer = recipe, run, wanted, tokenizer
+        self.recipe, self.run, self.tokenizer = recipe, run, tokenizer
+        section = recipe.evaluation
+        self.due: dict[When, bool] = {
+            "before": bool(wanted) and section.before,
+            "training": bool(wanted) and section.every_steps is not None,
+            "after": bool(wanted) and section.after,
+        }
+        with random_state_kept():
+            self.loaded = load(wanted, chat=True) if any(self.due.values()) else None
 
     def evaluate(self, checkpoint: str, when: When, step: int, stop: Callable[[], object] = int) -> Evaluation | None:
         """Evaluate a checkpoint, unless an earlier launch of the run has done so; the same in every process.
@@ -52,23 +64,30 @@ class RunEvaluations:
             None where the recipe asks for nothing then.
         Raises:
             Interrupted: a process has been asked to stop.
+            UserError: a task fails on an output.
         """
-        due = {"before": self.recipe.evaluation.before, "after": self.recipe.evaluation.after}.get(when, True)
-        if not (self.wanted and due):
+        if self.loaded is None or not self.due[when]:
             return None
         (known,) = broadcast_object_list([self._known(when, step) if PartialState().is_main_process else None])
-        return known or evaluate_checkpoint(
-            checkpoint,
-            self.wanted,
-            name=str(self.run.path),
-            dtype=self.recipe.model.dtype,
-            tokenizer=self.tokenizer,
-            when=when,
-            step=step,
-            label=LABELS[when],
-            stop=stop,
-            overlaps=overlapping_questions(trained) if (trained := self._trained(when)) is not None else None,
+        if known is not None:
+            return known
+        overlaps = overlapping_questions(trained) if (trained := self._trained(when)) is not None else None
+        about = About(str(self.run.path), when, step, LABELS[when], overlaps)
+        return evaluate_checkpoint(
+            checkpoint, self.loaded, self.tokenizer, about, dtype=self.recipe.model.dtype, stop=stop
         )
+
+    def attempt(self, checkpoint: str, when: When, step: int, stop: Callable[[], object] = int) -> Evaluation | None:
+        """The same once steps are trained, which are worth more than a score: a failure is said, the run continues."""
+        try:
+            return self.evaluate(checkpoint, when, step, stop)
+        except Interrupted:  # in every process
+            reason = "the run is to stop"
+        except UserError as error:
+            reason = str(error)
+        if PartialState().is_main_process:
+            say(f"check: step {step} is not evaluated: {reason}")
+        return None
 
     def _trained(self, when: When) -> Path | None:
         """The run whose rows the weights have learned: before training that of its start, if it is one."""
@@ -77,15 +96,12 @@ class RunEvaluations:
 
     def _known(self, when: When, step: int) -> Evaluation | None:
         """What an earlier launch has kept, without samples."""
-        same = self.wanted.settings().items()
-        return next(
-            (
-                one
-                for one in files.read_evaluations(self.run.path)
-                if (one.when, one.step) == (when, step) and same <= one.settings.items()
-            ),
-            None,
-        )
+        assert self.loaded is not None
+        same = self.loaded.settings(self.tokenizer)
+        for one in files.read_evaluations(self.run.path):
+            if (one.when, one.step) == (when, step) and all(one.settings.get(key) == same[key] for key in same):
+                return one
+        return None
 
     def keep(self, evaluation: Evaluation | None, tracking: Tracking, recorded: bool = False) -> None:
         """Write the results and record them. For the first process.
@@ -115,15 +131,11 @@ class BetweenSteps(TrainerCallback):
             self._of(PerformanceCallback).leave_out_time()
 
     def _evaluate(self, args: Any, step: int) -> None:
-        folder, state, evaluation = self.evaluations.run.evaluated, PartialState(), None
+        folder, state = self.evaluations.run.evaluated, PartialState()
         self.trainer.save_model(str(folder))
         state.wait_for_everyone()
-        try:
-            with whole_weights(args):
-                evaluation = self.evaluations.evaluate(str(folder), "training", step, stopping.asked)
-        except Interrupted:  # in every process
-            if state.is_main_process:
-                say(f"the evaluation of step {step} is left out, as the run is to stop")
+        with whole_weights(args):
+            evaluation = self.evaluations.attempt(str(folder), "training", step, stopping.asked)
         state.wait_for_everyone()
         if state.is_main_process:
             shutil.rmtree(folder)

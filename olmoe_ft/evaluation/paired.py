@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from olmoe_ft.evaluation.score import Sample
 
-Pair = tuple[Sample, Sample]  # the same question, by task and id
+Pair = tuple[Sample, Sample]  # the same question, by task, id and the row it was made of
 
 
 def pairs(first: Sequence[Sample], second: Sequence[Sample]) -> list[Pair]:
     """The questions that both have, in the order of the first; those with another verdict come before the others."""
-    by_question = {(sample.task, sample.id): sample for sample in second}
-    found = [(one, by_question[one.task, one.id]) for one in first if (one.task, one.id) in by_question]
+    by_question = {(sample.task, sample.id, sample.document): sample for sample in second}
+    matched = [(one, by_question.get((one.task, one.id, one.document))) for one in first]
+    found = [(one, other) for one, other in matched if other is not None]
     return sorted(found, key=lambda pair: pair[0].right == pair[1].right)
 
 

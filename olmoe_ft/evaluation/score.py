@@ -3,11 +3,22 @@
 They are what `evaluation.json` and `samples.jsonl` hold, in a run directory or beside a checkpoint.
 """
 
+import hashlib
+import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+PLACE = re.compile(" at 0x[0-9a-f]+")
+NUMBERS = ("value", "stderr", "clean_value")
 When = Literal["before", "training", "after", "command"]
+
+
+def digest(value: Any) -> str:
+    """The first 12 digits of the SHA-256 of a value as JSON; what JSON has not, as text without its place in memory."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(PLACE.sub("", text).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,16 @@ class Score:
     clean_value: float | None = None
     """The same without the questions that overlap the training rows; None where that is not known."""
     clean_n: int | None = None
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "Score":
+        """As it is in a file: JSON has no NaN, so numbers may be texts.
+
+        Raises:
+            TypeError, ValueError, KeyError: it is no score.
+        """
+        numbers: dict[str, Any] = {name: float(values[name]) for name in NUMBERS if values[name] is not None}
+        return cls(**{**values, **numbers})
 
     @property
     def name(self) -> str:
@@ -59,6 +80,8 @@ class Sample:
     """Generated, or scored where nothing is generated."""
     experts: list[list[float]] = field(default_factory=list)
     """The three busiest for these tokens: layer, expert, share of the layer's choices."""
+    document: str = ""
+    """A hash of the row that the question was made of: two evaluations asked the same where it is the same."""
     overlaps: bool = False
     """Whether the question is in the rows that the model was trained on, by their data report."""
 
@@ -90,6 +113,10 @@ class Outcome:
     """The row that each sample's question was made of."""
     members: Mapping[str, Collection[str]] = field(default_factory=dict)
     """The tasks of each group of tasks."""
+    headline: list[str] = field(default_factory=list)
+    """The tasks and groups whose scores answer what was asked; not the members of a group that has a score."""
+    judged: list[str] = field(default_factory=list)
+    """Tasks without scores, as another model has to judge their outputs."""
 
     def __add__(self, other: "Outcome") -> "Outcome":
         return Outcome(
@@ -97,6 +124,8 @@ class Outcome:
             self.samples + other.samples,
             self.documents + other.documents,
             {**self.members, **other.members},
+            self.headline + other.headline,
+            self.judged + other.judged,
         )
 
 
@@ -111,9 +140,10 @@ class Evaluation:
     scores: list[Score]
     samples: list[Sample] = field(repr=False)
     settings: dict[str, Any]
-    """What the scores depend on: tasks, limit, batch size, precision, engine, version of lm-eval. And by task what did
-    not fit into the network's positions: `cut_prompts`, prompts that lost their start, and `short_outputs`, the most
-    tokens of an output where the task wants more."""
+    """What the scores depend on: `tasks` (which answer what was asked), `asked` (as it was written), `questions` (a
+    hash of each task's rows and settings), limit, batch size, chat template, precision, engine, version of lm-eval.
+    And by task what did not fit into the network's positions: `cut_prompts`, prompts that lost their start, and
+    `short_outputs`, the most tokens of an output where the task wants more."""
     seconds: float
     new_tokens: int
     """Generated, all questions together."""

@@ -149,8 +149,8 @@ def _notes(rows: Sequence[SuiteRow]) -> list[str]:
             notes.append(f"{row.column.title}: {row.column.why_missing()}")
         if any(row.measured) and not row.column.departure.startswith("none"):
             notes.append(f"{row.column.title}: {row.column.departure}")
-    for column, templates in ((row.column, row.templates) for row in rows):
-        if column.chat and len(set(filter(None, templates))) > 1:
+    for row in (row for row in rows if row.column.chat):
+        if len({template for one, template in zip(row.measured, row.templates, strict=True) if one is not None}) > 1:
             notes.append("the models have different chat templates, which can move scores more than training does")
             break
     return notes

@@ -1,6 +1,7 @@
 """Scores as a person reads them: one table, a column for each model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.markup import escape
@@ -11,7 +12,7 @@ from olmoe_ft.evaluation.contamination import Overlaps
 from olmoe_ft.evaluation.score import Evaluation, Score
 from olmoe_ft.evaluation.suite_table import suite_table
 
-NOT_SHARES = ("perplexity", "bits_per_byte", "bleu", "chrf", "ter")
+NOT_SHARES = ("word_perplexity", "byte_perplexity", "perplexity", "bits_per_byte", "brier_score", "mcc", "likelihood")
 
 
 def print_evaluation(evaluation: Evaluation, folder: Path, overlaps: Overlaps | None = None) -> None:
@@ -52,12 +53,12 @@ def print_suite(evaluations: Sequence[Evaluation]) -> None:
 
 
 def side_by_side(evaluations: Sequence[Evaluation]) -> Table:
-    """A column for each model, and below what is known of questions in their training rows."""
+    """A column for each model, and below what is known of their questions."""
     names = [one.model for one in evaluations]
     if len(set(names)) < len(names):
         names = [f"{one.model} ({number})" for number, one in enumerate(evaluations, 1)]
     table = scores_table({name: one.headline for name, one in zip(names, evaluations, strict=True)})
-    table.caption = "\n".join(_looked_for(evaluations))
+    table.caption = escape(printable("\n".join(_notes(evaluations))))
     return table
 
 
@@ -90,26 +91,35 @@ def scores_table(columns: Mapping[str, Sequence[Score]]) -> Table:
     return table
 
 
-def _looked_for(evaluations: Sequence[Evaluation]) -> list[str]:
-    """What is known of questions in the training rows, of each model."""
+def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
+    """What makes values differ beside the models, and what is known of questions in the training rows."""
     lines = []
+    if len({one.settings["template"] for one in evaluations}) > 1:
+        lines.append("check: the models have different chat templates, which can move scores more than training does")
+    questions: dict[str, set[str]] = {}
+    for one in evaluations:
+        for task, asked in one.settings["questions"].items():
+            questions.setdefault(task, set()).add(asked)
+    if different := [task for task, asked in questions.items() if len(asked) > 1]:
+        lines.append(f"check: the models were not asked the same in {', '.join(different)}")
     for one in evaluations:
         known = {score.task: score for score in one.headline if score.clean_n is not None}
-        none = [task for task, score in known.items() if score.clean_n == score.n]
-        if none:
-            lines.append(escape(printable(f"{one.model}: no question of {', '.join(none)} is in its training rows")))
+        if none := [task for task, score in known.items() if score.clean_n == score.n]:
+            lines.append(f"{one.model}: no question of {', '.join(none)} is in its training rows")
     return lines
 
 
 def shown_value(score: Score) -> str:
     """`41.2% ± 1.3`; of what is no share, the number."""
-    percent = not any(name in score.metric for name in NOT_SHARES)
-    factor = 100 if percent else 1
+    share = score.metric.partition("/")[0] not in NOT_SHARES and 0 <= score.value <= 1
+    factor = 100 if share else 1
     error = "" if score.stderr is None else f" ± {factor * score.stderr:.1f}"
-    return f"{factor * score.value:.1f}{'%' if percent else ''}{error}"
+    return f"{factor * score.value:.1f}{'%' if share else ''}{error}"
 
 
 def _clean(score: Score) -> str:
-    if score.clean_value is None or score.clean_n is None:
+    if score.clean_n is None:
         return "not known"
-    return f"{100 * score.clean_value:.1f}% of {score.clean_n:,}"
+    if score.clean_value is None:
+        return "all are there"
+    return f"{shown_value(replace(score, value=score.clean_value, stderr=None))} of {score.clean_n:,}"

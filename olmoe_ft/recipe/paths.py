@@ -25,6 +25,7 @@ PATHS = (
     "data.decontaminate_against.*.path",
 )
 TASKS = "evaluation.tasks.*"
+FILES_OF_TASKS = (".yaml", ".yml", ".jsonl", ".json", ".csv", ".parquet", ".gz")
 
 # What was looked for beside the recipe that was loaded last, and was not there. The messages about files that cannot
 MISSED: dict[str, list[str]] = {}
@@ -60,7 +61,7 @@ def with_paths(values: Mapping[str, Any], change: Callable[[str, str], str]) -> 
 def _with_task_files(text: str, key: str, change: Callable[[str, str], str]) -> str:
     """A task by name, a task file or a file of rows, each with `=FILE` behind it or not."""
     name, equals, file = text.partition("=")
-    name = change(key, name) if Path(name).suffix else name  # names of tasks have no dot
+    name = change(key, name) if name.endswith(FILES_OF_TASKS) else name
     return name + equals + (change(key, file) if file else "")
 
 

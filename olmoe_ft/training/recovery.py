@@ -50,8 +50,8 @@ def recover(run: RunDirectory, found: Found) -> list[str]:
     elif found.resume is None and run.begun():
         said.append(f"no checkpoint {'is undamaged' if found.damaged else 'was saved'}: starting at step 0")
     run.checkpoints.tidy()
-    # left by a launch that was killed while it wrote base/, or evaluated
-    for leftover in filter(Path.exists, (*run.path.glob(".base.*/"), run.evaluated)):
+    half_written_bases = run.path.glob(".base.*/")  # of launches that were killed; so are weights being evaluated
+    for leftover in filter(Path.exists, (*half_written_bases, run.evaluated)):
         shutil.rmtree(leftover)
     return said + _restore_records(run, found.resume)
 

@@ -60,7 +60,11 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         lambda: ["train", SFT, "evaluation.suite=paper"],
         'evaluation.suite: found "paper"; allowed: olmoe',
     ),
-    ("never", lambda: ["train", SFT, "evaluation.every_steps=0"], "evaluation.every_steps: found 0; it must be at least 1"),
+    (
+        "never",
+        lambda: ["train", SFT, "evaluation.every_steps=0"],
+        "evaluation.every_steps: found 0; it must be at least 1",
+    ),
     ("a misspelt evaluation", lambda: ["train", SFT, "evaluation.task=[skills]"], "did you mean `tasks`"),
     # recipes as files
     ("no such recipe", lambda: ["train", "recipes/none.yaml"], "recipes/none.yaml: there is no such file"),

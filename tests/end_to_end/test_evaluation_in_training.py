@@ -127,7 +127,7 @@ def test_a_run_that_goes_on_evaluates_nothing_twice(workspace):
         if steps == 4:
             first = times
     assert list(first) == [("before", 0), ("training", 2), ("after", 4)]
-    assert list(times) == [*first, ("training", 4), ("after", 6)]
-    assert {key: times[key] for key in first} == first
+    assert list(times) == [("before", 0), ("training", 2), ("training", 4), ("after", 6)]
+    assert all(times[key] == first[key] for key in [("before", 0), ("training", 2)])
     records = [one for one in lines(workspace / "runs/longer/metrics.jsonl") if "eval/answers/exact_match" in one]
     assert [record["step"] for record in records] == [0, 2, 4, 6]

@@ -167,17 +167,48 @@ def test_outputs_longer_than_the_positions_get_half_of_them(networks, tokenizer,
     assert max(sample.tokens for sample in samples) == 48
 
 
-def test_what_the_engine_does_not_have_is_refused(networks, tokenizer, tasks):
+def test_a_metric_counts_the_questions_that_have_it(networks, tokenizer, tasks):
+    """lm-eval gives one number for all metrics of a task: here one metric is of 24 questions, the other of the 3 whose
+    number can be divided by 8."""
     loaded = tasks("texts")
-    loaded["tasks"]["texts"].set_config("generation_kwargs", {"num_beams": 4}, update=True)
-    with pytest.raises(UserError, match="generation_kwargs has num_beams; allowed: until"):
+    numbers = iter(range(24))
+
+    def marks(doc, results):
+        number = next(numbers)
+        return {"always": 1.0, **({"seldom": 0.5} if number % 8 == 0 else {})}
+
+    loaded["tasks"]["texts"].set_config("process_results", marks)
+    scores, _ = put(networks, tokenizer, loaded)
+    assert {score.metric: (score.n, score.value) for score in scores} == {"always": (24, 1.0), "seldom": (3, 0.5)}
+
+
+def test_a_mark_that_fails_is_one_sentence_with_its_question(networks, tokenizer, tasks):
+    def marks(doc, results):
+        if doc["answer"] == asked[5]["answer"]:
+            raise ValueError("no number in it")
+        return {"always": 1.0}
+
+    loaded = tasks("texts")
+    asked = loaded["tasks"]["texts"].eval_docs
+    loaded["tasks"]["texts"].set_config("process_results", marks)
+    message = "texts, question 5: the task fails with ValueError: no number in it; correct it, or leave it out"
+    with pytest.raises(UserError, match=message):
         put(networks, tokenizer, loaded)
 
 
-def test_code_that_the_model_wrote_is_not_run_unasked(networks, tokenizer, tasks):
-    loaded = tasks("texts")
-    loaded["tasks"]["texts"].UNSAFE_CODE = True
-    with pytest.raises(UserError, match="texts: found a task that runs code .* --allow-code"):
+def test_an_error_of_the_network_is_no_fault_of_a_task(networks, tokenizer, tasks, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("the kernel is gone")
+
+    monkeypatch.setattr(networks[1].model, "forward", fails)
+    with pytest.raises(RuntimeError, match="the kernel is gone"):
+        put(networks, tokenizer, tasks("texts"))
+
+
+def test_a_continuation_longer_than_the_positions_is_refused(networks, tokenizer, tasks):
+    loaded = tasks("choices")
+    loaded["tasks"]["choices"].doc_to_choice = lambda doc, *_: ["a b " * 60, "a"]
+    with pytest.raises(UserError, match="but the model has 96 positions"):
         put(networks, tokenizer, loaded)
 
 
