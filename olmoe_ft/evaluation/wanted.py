@@ -119,6 +119,7 @@ def wanted(
             f"evaluation.tasks: found {', '.join(judged)}, whose outputs another model has to judge; remove it, "
             "and ask for it after training: olmoe-ft evaluate RUN --tasks xstest"
         )
+    columns: tuple[Column, ...] = ()
     with gathered(messages):
         columns = _columns(names, suite is not None, bool(how.get("allow_code")))
     names = [
