@@ -8,18 +8,19 @@ it is imported where it is needed.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olmoe_ft.data.files import is_readable, kind_of
-from olmoe_ft.evaluation.suite import TASKS
-from olmoe_ft.evaluation.task_data import FILES, data_problems, has_own_rows
-from olmoe_ft.evaluation.task_keys import Problem, key_problems, with_functions
-from olmoe_ft.evaluation.task_rows import dataset
-from olmoe_ft.evaluation.task_yaml import read_task
+from olmoe_ft.data.files import is_readable
+from olmoe_ft.evaluation.suite import SUITE, TASKS
+from olmoe_ft.evaluation.task_data import FILES, data_problems
+from olmoe_ft.evaluation.task_keys import key_problems
+from olmoe_ft.evaluation.task_own_rows import has_own_rows, split_problems, with_reader, with_rows
+from olmoe_ft.evaluation.task_trial import refuse_failing
+from olmoe_ft.evaluation.task_yaml import Problem, read_task, with_functions
 from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.document import Document
 from olmoe_ft.recipe.errors import gathered
@@ -70,11 +71,15 @@ def load_tasks(names: Sequence[str]) -> "TaskDict":
     else:
         manager = _registry()
     try:
-        return manager.load([one.name if one.values is None else one.values for one in asked])
+        loaded = manager.load([one.name if one.values is None else one.values for one in asked])
     except ValueError as error:
         if "Duplicate task" in str(error):
             raise UserError(f"--tasks: {error}; leave one of them out") from None
         raise
+    for one in asked:
+        if one.values is not None:
+            refuse_failing(one.name, loaded["tasks"][one.name])
+    return loaded
 
 
 @cache
@@ -122,13 +127,18 @@ def _asked(spec: str) -> _Asked:
         task = read_task(path)
         wrong: list[Problem] = []
         values = with_functions(task.values, wrong)
-        values = _with_rows(values, file) if file else values
+        values = with_rows(values, file) if file else values
         wrong += key_problems(values)
         if isinstance(values.get("task"), str):
             asked.name = values["task"]
-            wrong += _taken(asked.name, path) if path == own else ()
-        asked.values = _checked_rows(values, wrong, path.parent)
-        asked.problems += [_message(task, path, spec if file else "", *problem) for problem in wrong]
+            if path == own and (taken := _taken(asked.name, path)):
+                wrong.append(("task", taken))
+        asked.values = with_reader(values, path.parent) if has_own_rows(values) else values
+        wrong += data_problems(asked.values, name)
+        asked.problems += [
+            _message(spec, *problem) if path != own or (file and problem[0] == FILES) else _placed(task, *problem)
+            for problem in wrong
+        ]
     return asked
 
 
@@ -154,76 +164,78 @@ def _of_registry(name: str, file: str) -> _Asked:
         )
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    values, wrong = _with_rows(load_yaml(path), file), list[Problem]()
-    values = _checked_rows(values, wrong, path.parent)
-    asked = _Asked(name, values)
-    asked.problems += [_message(Document({}, {}), path, f"{name}={file}", *problem) for problem in wrong]
-    return asked
+    values = with_reader(with_rows(load_yaml(path), file), path.parent)
+    spec = f"{name}={file}"
+    return _Asked(name, values, [_message(spec, *problem) for problem in data_problems(values, name)])
 
 
-def _with_rows(values: dict[str, Any], file: str) -> dict[str, Any]:
-    """A task with the rows of a file in the place of its questions; its other splits are gone."""
-    asked = "validation_split" if values.get("test_split") is None and values.get("validation_split") else "test_split"
-    split = values.get(asked) or "test"
-    gone = {"dataset_name", "training_split", "validation_split", "test_split"}
-    if not values.get("num_fewshot"):
-        gone.add("fewshot_split")
-    kind = kind_of(file)
-    return {
-        **{key: value for key, value in values.items() if key not in gone},
-        "dataset_path": "json" if kind == "jsonl" else kind,
-        "dataset_kwargs": {"data_files": {split: file}},
-        "custom_dataset": dataset,
-        asked: split,
-    }
+def takes_rows(name: str) -> bool:
+    """Whether `NAME=FILE` can be written: of a single task whose worked examples are not from another split of it."""
+    if name in shipped_tasks():
+        return True
+    if name.endswith((".yaml", ".yml")):
+        try:
+            values = read_task(Path(name)).values
+        except UserError:
+            return False
+    else:
+        entry = _registry().task_index.get(name)
+        if entry is None or entry.yaml_path is None or entry.kind.name != "TASK":
+            return False
+        from lm_eval.tasks._yaml_loader import load_yaml
+
+        values = load_yaml(entry.yaml_path, resolve_func=False)
+    values = with_rows(values, "rows.jsonl")
+    return not any(split_problems(values, values["dataset_kwargs"]["data_files"]))
 
 
-def _checked_rows(values: dict[str, Any], wrong: list[Problem], folder: Path) -> dict[str, Any]:
-    """Add what is wrong with a task's own rows; returns the task with the reader of such rows.
+def check_name(name: str, place: str) -> str | None:
+    """A problem if the rows of a user's file would look like another task in the results.
 
     Args:
-        folder: of the task file, where a file of rows may be that is not in the working folder.
+        name: of the task, as the stem of its file.
+        place: how the message begins, such as the path of the file.
     """
-    if not has_own_rows(values):
-        wrong += data_problems(values)
-        return values
-
-    def placed(files: Any) -> Any:
-        if isinstance(files, dict):
-            return {split: placed(names) for split, names in files.items()}
-        if isinstance(files, list):
-            return [placed(name) for name in files]
-        beside = os.path.join(folder, str(files))
-        return beside if not os.path.exists(str(files)) and os.path.isfile(beside) else files
-
-    options = values.get("dataset_kwargs") or {}
-    options = {**options, **({"data_files": placed(options["data_files"])} if "data_files" in options else {})}
-    values = {**values, "dataset_kwargs": options, "custom_dataset": dataset}
-    wrong += data_problems(values)
-    return values
+    return f"{place}: {taken}" if (taken := _taken(name)) else None
 
 
-def _taken(name: str, own: Path) -> Iterator[Problem]:
-    """A task of the user's must not look like a published one in the results."""
-    if name in shipped_tasks():
-        yield "task", f"`{name}` is a task of olmoe_ft; give yours another name"
-    elif (published := _published().get(name)) is not None and not published.samefile(own):
-        yield "task", f"`{name}` is a task of lm-eval; give yours another name"
+def _taken(name: str, own: Path | None = None) -> str:
+    """A message if a name is of another task than the one in the file `own`."""
+    from olmoe_ft.evaluation.wanted import ANSWERS
+
+    if name == ANSWERS:
+        whose = "the held-out prompts of a recipe"
+    elif name in [column.task for column in SUITE if column.judged]:
+        whose = "a set of prompts for a judge"
+    elif name in shipped_tasks() or name in [column.group for column in SUITE if not column.judged]:
+        whose = "a task of olmoe_ft"
+    elif (published := _published().get(name)) and not (own and published.samefile(own)):
+        whose = "a task of lm-eval"
+    else:
+        return ""
+    return f"`{name}` is {whose}; give yours another name"
 
 
 @cache
 def _published() -> dict[str, Path]:
-    """The files of lm-eval's tasks and groups by name, as their lines say: fifteen times as fast as its index."""
-    import lm_eval
+    """The files of lm-eval's tasks and groups by name, as their lines say: fifteen times as fast as its index.
 
+    Held-out prompts need no lm-eval, but their names are checked; without it there are no tasks to mistake them for.
+    """
+    try:
+        import lm_eval
+    except ImportError:
+        return {}
     line = re.compile(rb"^[\"']?(?:task|group)[\"']?[ ]*:[ ]*[\"']?([\w.-]+)", re.MULTILINE)
     files = (Path(lm_eval.__file__).parent / "tasks").rglob("*.yaml")
     return {name.decode(): file for file in files for name in line.findall(file.read_bytes())}
 
 
-def _message(task: Document, path: Path, spec: str, key: str, problem: str) -> str:
-    """A problem with its place: the line of the task file, or what was asked for where that names the rows."""
-    if spec and key == FILES:
-        return f"{spec}: {problem}"
-    place = task.place(key) if task.places else path
-    return f"{place}: {f'{key}: ' if key else ''}{problem}"
+def _message(place: object, key: str, problem: str) -> str:
+    """A problem with its place; a file of rows is named in the problem itself."""
+    return f"{place}: {f'{key}: ' if key and key != FILES else ''}{problem}"
+
+
+def _placed(task: Document, key: str, problem: str) -> str:
+    """A problem with its line of the task file."""
+    return f"{task.place(key)}: {f'{key}: ' if key else ''}{problem}"

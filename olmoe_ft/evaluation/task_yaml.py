@@ -17,6 +17,9 @@ from olmoe_ft.recipe.yaml_file import parse, read_text
 
 FUNCTION = "!function"
 
+Problem = tuple[str, str]
+"""A dotted key, and what is wrong with it."""
+
 
 class Function(NamedTuple):
     """A function as a task file names it: `utils.score` is in a `utils.py` beside the file, or in a package."""
@@ -105,3 +108,29 @@ def _over(upper: Document, lower: Document) -> Document:
     """Two files as lm-eval merges them: a key of the upper one replaces the lower one's, whole."""
     kept = lower.only(lower.values.keys() - upper.values.keys())
     return Document({**kept.values, **upper.values}, {**kept.places, **upper.places})
+
+
+def with_functions(value: Any, problems: list[Problem], key: str = "") -> Any:
+    """A value with each function loaded. One that cannot be is added to the problems, and replaced by `not_found`."""
+    if isinstance(value, Function):
+        try:
+            return value.load()
+        except ValueError as error:
+            problems.append(
+                (
+                    key,
+                    f"found `!function {value.name}`, which cannot be loaded ({error}); allowed: file.function of a "
+                    f"file.py in {value.folder}, or the full name of an installed function",
+                )
+            )
+            return not_found
+    if isinstance(value, dict):
+        return {name: with_functions(one, problems, f"{key}.{name}".lstrip(".")) for name, one in value.items()}
+    if isinstance(value, list):
+        return [with_functions(one, problems, f"{key}.{index}") for index, one in enumerate(value)]
+    return value
+
+
+def not_found(*arguments: Any, **named: Any) -> Any:
+    """In the place of a function that cannot be loaded, so that the other keys can be checked."""
+    raise AssertionError("a task with a missing function is refused before it is used")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from huggingface_hub import constants
 
+from olmoe_ft.evaluation.task_files import takes_rows
 from olmoe_ft.hub import refusal
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Unreachable, UserError
@@ -13,7 +14,8 @@ NAMED = re.compile(r"'([\w.-]+/[\w.-]+)'|[Dd]ataset '?([\w.-]+/[\w.-]+)")  # in 
 METRIC = re.compile(r"Module '(\w+)' doesn't exist on the Hugging Face Hub")  # in the errors of `evaluate`
 RESOURCE = re.compile(r"Resource \S*?(\w+)\S* not found")  # in the errors of `nltk`, which IFEval's checks use
 FETCH = "fetch it once where there is a network (the same command with --limit 1) and bring the cache here (HF_HOME)"
-LEAVE_OUT = "or leave the task out with --tasks"
+LEAVE_OUT = "or leave the task out"
+CONSENT = "HF_ALLOW_CODE_EVAL"  # in the error of `code_eval` of `evaluate`
 
 
 def refusal_of_task(task: str, error: BaseException, dataset: str | None = None, own_rows: bool = True) -> UserError:
@@ -22,11 +24,16 @@ def refusal_of_task(task: str, error: BaseException, dataset: str | None = None,
     Args:
         task: its name.
         error: what was raised when the task was loaded or run.
-        dataset: on the Hub; None reads it from the error.
-        own_rows: whether `TASK=FILE` can put other rows in their place.
+        dataset: on the Hub, of prompts for a judge; None reads it from the error.
+        own_rows: whether to advise `TASK=FILE`, where that can put other rows in their place.
     """
     found = [*_causes(error)]
     texts = [" ".join(str(one).split()) for one in found]
+    if any(CONSENT in text for text in texts):
+        return UserError(
+            f"{task}: it runs code which the model has written; allow it with --allow-code (`evaluation.allow_code: "
+            f"true` in a recipe), in a container, {LEAVE_OUT}"
+        )
     if metric := _first(METRIC, texts):
         return Unreachable(
             f"{task}: its metric {metric} cannot be loaded: no network, or not in the cache; {FETCH}, {LEAVE_OUT}"
@@ -36,6 +43,7 @@ def refusal_of_task(task: str, error: BaseException, dataset: str | None = None,
             f"{task}: its checks need {resource} of nltk, which is not on this machine; fetch it on a machine with a "
             f"network (python -m nltk.downloader {resource}), {LEAVE_OUT}"
         )
+    judged = dataset is not None
     if (dataset := dataset or _first(NAMED, texts)) is None:
         return UserError(f"{task}: its questions cannot be loaded ({one_line(error)[:300]}); {LEAVE_OUT[3:]}")
     refused = refusal(dataset, "dataset", error)
@@ -43,7 +51,7 @@ def refusal_of_task(task: str, error: BaseException, dataset: str | None = None,
         return type(refused)(f"{task}: {refused}; {LEAVE_OUT}")
     return Unreachable(
         f"{task}: its dataset {dataset} cannot be loaded: no network, or not in the cache; {FETCH}, "
-        + (f"give its rows in a file (--tasks {task}=FILE), " if own_rows else "")
+        + (f"give its rows in a file (--tasks {task}=FILE), " if own_rows and (judged or takes_rows(task)) else "")
         + LEAVE_OUT
     )
 

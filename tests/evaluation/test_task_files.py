@@ -8,63 +8,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 from support import REPOSITORY
+from support.task_folder import ROWS, TASK, changed, problems, write
 
-from olmoe_ft.evaluation.task_files import check_tasks, load_tasks, shipped_tasks
-from olmoe_ft.recipe import UserError
-
-ROWS = [{"question": "1+1?", "answer": "2"}, {"question": "2+2?", "answer": "4"}]
-TASK = """\
-task: mine
-dataset_path: json
-dataset_kwargs: {data_files: {test: rows.jsonl}}
-test_split: test
-output_type: generate_until
-doc_to_text: "Q: {{question}}"
-doc_to_target: answer
-generation_kwargs: {until: ["Q:"], max_gen_toks: 8}
-metric_list: [{metric: exact_match}]
-"""
-CODE = """\
-def score(doc, results):
-    return {"length": float(len(results[0]))}
-
-
-def upper(doc):
-    return doc["question"].upper()
-
-
-def broken(doc):
-    return doc["nothing"]
-
-
-def kept(docs):
-    return docs.filter(lambda doc: doc["answer"] == "4")
-"""
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    """A user's folder with a task, its rows and functions."""
-    monkeypatch.chdir(tmp_path)
-    Path("mine.yaml").write_text(TASK)
-    Path("code.py").write_text(CODE)
-    write("rows.jsonl", ROWS)
-    return tmp_path
-
-
-def write(name: str, rows: list) -> None:
-    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def changed(old: str, new: str) -> None:
-    assert old in TASK
-    Path("mine.yaml").write_text(TASK.replace(old, new))
-
-
-def problems(*names: str) -> list[str]:
-    with pytest.raises(UserError) as caught:
-        check_tasks(names)
-    return caught.value.messages
+from olmoe_ft.evaluation.task_files import check_name, check_tasks, load_tasks, takes_rows
 
 
 def test_a_users_task_is_loaded_with_its_rows(folder):
@@ -156,7 +102,7 @@ def test_files_are_found_beside_the_task_file_and_includes_are_merged(folder, mo
         ("test_split: test", "num_fewshot: two", "mine.yaml:4: num_fewshot: found 'two'; allowed: a whole number"),
         ("test_split: test", "test_split: [test]", "mine.yaml:4: test_split: found ['test']; allowed: text"),
         ("{until", "[until", "mine.yaml:8: not valid YAML"),
-        ('["Q:"]', "[3]", "mine.yaml:8: generation_kwargs.until: found [3]; allowed: a list of texts"),
+        ('["Q:"]', "[3]", "mine.yaml:8: generation_kwargs.until: found [3]; allowed: a text at which"),
         ("toks: 8", "toks: 0", "mine.yaml:8: generation_kwargs.max_gen_toks: found 0; allowed: a whole number"),
         ("generate_until", "generate", "mine.yaml:5: output_type: found 'generate'; allowed: loglikelihood,"),
         ("generate_until", "multiple_choice", "mine.yaml:1: doc_to_choice: is missing"),
@@ -201,6 +147,12 @@ def test_files_are_found_beside_the_task_file_and_includes_are_merged(folder, mo
             "mine.yaml:5: fewshot_config.smples: lm-eval has no such key (did you mean `samples`?)",
         ),
         # metrics, filters, functions
+        ("[{metric: exact_match}]", "[]", "mine.yaml:9: metric_list: found no metric; name one, or remove the key"),
+        (
+            "test_split: test",
+            "test_split: test\nfilter_list: []",
+            "mine.yaml:5: filter_list: found no filter, so that no output would be marked; name one, or remove the key",
+        ),
         (
             "exact_match}",
             "exactmatch}",
@@ -260,7 +212,7 @@ def test_files_are_found_beside_the_task_file_and_includes_are_merged(folder, mo
         (
             "{data_files: {test: rows.jsonl}}",
             "{}",
-            "mine.yaml:3: dataset_kwargs.data_files: the task has no file of ro",
+            "mine.yaml:3: dataset_kwargs.data_files: needs your file: --tasks mine.yaml=FILE",
         ),
         ("{data_files: {test: rows.jsonl}}", "rows", "mine.yaml:3: dataset_kwargs: found 'rows'; allowed: a mapping"),
         (
@@ -321,9 +273,9 @@ def test_all_that_is_wrong_is_said_at_once(folder):
     starts = [
         "mine.yaml:9: metric_list.0.metric",
         "no.yaml: there is no such file",
-        f"{shipped_tasks()['gsm8k_rows']}:2: dataset_kwargs.data_files: the task has no file of rows; name one: `",
-        f"{shipped_tasks()['json_rows']}:",
-        f"{shipped_tasks()['json_rows']}:",
+        "gsm8k_rows: needs your file: --tasks gsm8k_rows=FILE",
+        "json_rows: needs your file: --tasks json_rows=FILE",
+        "json_rows: needs your file: --tasks json_rows=FILE",
         "json_rows: found 2 tasks of this name; leave out or rename all but one",
     ]
     assert len(found) == len(starts)
@@ -336,7 +288,7 @@ def test_tasks_of_the_registry(folder):
     # in the order in which they were asked for
     assert gsm8k.startswith("gsm8k_ct: there is no such task (did you mean `gsm8k_cot`?); allowed: exact_rows,")
     assert unknown.startswith("mmlu=rows.jsonl: only a single task can have a file of rows")
-    assert "fewshot_split: found `train`, of which there is no file; allowed: test" in group
+    assert group.startswith("gsm8k=rows.jsonl: fewshot_split: found `train`, of which there is no file; allowed: test")
     assert few.startswith("skils: there is no such task (did you mean `skills`?)")
     write("other.jsonl", [{"question": "1+1?", "answer": "#### 2"}])
     loaded = load_tasks(["gsm8k_cot=other.jsonl", "skills"])["tasks"]
@@ -345,6 +297,47 @@ def test_tasks_of_the_registry(folder):
     assert "for questions in a file name a task with it, such as `exact_rows=other.jsonl`" in problems("other.jsonl")[0]
     assert problems("skills=") == ["skills=: found no file behind the task; write `skills=FILE`, or `skills` alone"]
     check_tasks(["mmlu"])  # a group, whose datasets are on the Hub
+
+
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [
+        ("answers", "the held-out prompts of a recipe"),
+        ("xstest", "a set of prompts for a judge"),
+        ("alpaca_eval", "a set of prompts for a judge"),
+        ("skills", "a task of olmoe_ft"),
+        ("olmoe_bbh", "a task of olmoe_ft"),
+        ("mmlu", "a task of lm-eval"),
+    ],
+)
+def test_a_name_of_another_task_is_refused(folder, name, whose):
+    changed("task: mine", f"task: {name}")
+    assert problems("mine.yaml") == [f"mine.yaml:1: task: `{name}` is {whose}; give yours another name"]
+    assert check_name(name, f"{name}.jsonl") == f"{name}.jsonl: `{name}` is {whose}; give yours another name"
+
+
+def test_other_names_are_free(folder):
+    assert check_name("mine", "mine.jsonl") is None
+
+
+def test_files_of_a_pattern_are_found_beside_the_task_file(folder, monkeypatch):
+    """Also in a folder whose own name looks like a pattern."""
+    (folder / "a[b]").mkdir()
+    for name in ("mine.yaml", "rows.jsonl"):
+        (folder / name).rename(folder / "a[b]" / name)
+    (folder / "a[b]" / "mine.yaml").write_text(TASK.replace("rows.jsonl", '"r*.jsonl"'))
+    write("a[b]/rest.jsonl", ROWS[:1])
+    task = load_tasks(["a[b]/mine.yaml"])["tasks"]["mine"]
+    assert [task.doc_to_target(doc) for doc in task.test_docs()] == ["2", "2", "4"]
+    write("rx.jsonl", ROWS[1:])  # the working folder comes first
+    assert len(load_tasks(["a[b]/mine.yaml"])["tasks"]["mine"].test_docs()) == 1
+
+
+def test_a_file_can_replace_the_rows_of_some_tasks(folder):
+    """GSM8K's examples are of its training split, those of `gsm8k_cot` are written out; `mmlu` is many tasks."""
+    Path("few.yaml").write_text("include: mine.yaml\ntask: few\nnum_fewshot: 1\nfewshot_split: more\n")
+    names = ["gsm8k_rows", "mine.yaml", "gsm8k_cot", "few.yaml", "no.yaml", "gsm8k", "mmlu", "a, b"]
+    assert [takes_rows(name) for name in names] == [True] * 3 + [False] * 5
 
 
 def test_no_task_and_no_lm_eval(folder, monkeypatch):
