@@ -154,6 +154,17 @@ class Evaluation:
         return self.new_tokens / self.seconds if self.seconds else 0.0
 
     @property
+    def exact_match(self) -> float:
+        """The share of right outputs in the first task that has it.
+
+        Raises:
+            LookupError: none has.
+        """
+        if (score := next((one for one in self.headline if one.metric == "exact_match"), None)) is None:
+            raise LookupError(f"no task has exact_match: {[one.name for one in self.headline]}")
+        return score.value
+
+    @property
     def headline(self) -> list[Score]:
         """The scores of the tasks that were asked for, without those of a group's members."""
         return [score for score in self.scores if score.task in self.settings["tasks"]]
