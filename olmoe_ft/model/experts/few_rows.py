@@ -50,10 +50,10 @@ def few_rows(
     x: Tensor, experts: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, activation: Activation
 ) -> Tensor:
     """x (T, H), experts and weights (T, K), gate_up (E, 2I, H), down (E, H, I) -> (T, H)."""
-    if not is_large(gate_up):
-        return all_experts(x, experts, weights, gate_up, down, activation)
     if len(x) == 1:
         return one_token(x, experts[0].tolist(), weights, gate_up, down, activation)
+    if not is_large(gate_up):
+        return all_experts(x, experts, weights, gate_up, down, activation)
     order, place, shares = by_expert(experts, len(gate_up))
     # one row more than R: the last expert's single row takes it along
     rows = x.index_select(0, F.pad(order // experts.shape[1], (0, 1)))  # (R + 1, H)
@@ -76,12 +76,17 @@ def all_experts(
 def one_token(
     x: Tensor, experts: list[int], weights: Tensor, gate_up: Tensor, down: Tensor, activation: Activation
 ) -> Tensor:
-    """x (1, H), weights (1, K) -> (1, H). The row is there twice."""
-    columns = x.repeat(2, 1).t()  # (H, 2)
-    projected = torch.stack([torch.mm(gate_up[expert], columns) for expert in experts])  # (K, 2I, 2)
-    hidden = gated(activation, projected.transpose(1, 2)).contiguous()  # (K, 2, I)
-    outputs = [torch.mm(down[expert], rows.t()) for expert, rows in zip(experts, hidden.unbind(), strict=True)]
-    return weights @ torch.stack(outputs)[..., 0]
+    """x (1, H), weights (1, K) -> (1, H)."""
+    times = large_times if is_large(gate_up) else torch.mv  # a small one is better off with one thread
+    projected = torch.stack([times(gate_up[expert], x[0]) for expert in experts])  # (K, 2I)
+    hidden = gated(activation, projected)  # (K, I)
+    outputs = [times(down[expert], row) for expert, row in zip(experts, hidden.unbind(), strict=True)]
+    return weights @ torch.stack(outputs)
+
+
+def large_times(matrix: Tensor, row: Tensor) -> Tensor:
+    """`matrix @ row`, with the row there twice. matrix (out, in), row (in,) -> (out,)."""
+    return torch.mm(matrix, row.repeat(2, 1).t())[:, 0]
 
 
 def by_expert(experts: Tensor, num_experts: int) -> tuple[Tensor, Tensor, list[Share]]:
