@@ -7,6 +7,7 @@ collective runs while a batch is answered: processes may take different times an
 Shapes: B rows of a batch, S tokens of a row, L layers, E experts, V vocabulary.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -61,7 +62,7 @@ class OlmoeEngine:
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.max_length: int = model.config.max_position_embeddings
         self.end_tokens = end_tokens(model.generation_config, tokenizer)
-        self.new_tokens = 0
+        self.new_tokens, self.generating = 0, 0.0
 
     def generate(self, asks: Sequence[Ask], batch_size: int | None = None) -> list[Said]:
         """What the model says behind each text, in order; the same in every process.
@@ -69,9 +70,10 @@ class OlmoeEngine:
         Args:
             batch_size: None takes the engine's.
         """
-        size = batch_size or self.batch_size
+        size, start = batch_size or self.batch_size, time.perf_counter()
         said = self._shared(asks, size, lambda ask: (len(ask.tokens), ask.max_new_tokens), self._generate)
         self.new_tokens += sum(len(one.tokens) for one in said)
+        self.generating += time.perf_counter() - start
         return said
 
     def weigh(self, pairs: Sequence[Pair]) -> list[Weighed]:

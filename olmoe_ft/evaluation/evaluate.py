@@ -136,6 +136,7 @@ def evaluate_checkpoint(
         },
         seconds=time.perf_counter() - start,
         new_tokens=engine.new_tokens,
+        generating=engine.generating,
     )
 
 

@@ -194,6 +194,7 @@ def _evaluation(values: Mapping[str, Any]) -> Evaluation:
         settings=values["settings"],
         seconds=values["seconds"],
         new_tokens=values["new_tokens"],
+        generating=values["generating"],
     )
 
 

@@ -230,7 +230,7 @@ class _EngineLM(TemplateLM):
             new = positions // 2
             self.harness.short[str(request.task_name)] = new
         room = positions - new
-        until = [until] if isinstance(until, str) else until or []
+        until = [text for text in ([until] if isinstance(until, str) else until or []) if text]
         tokens = self.tok_encode(context)
         if len(tokens) > room:
             self.harness.cut[str(request.task_name)] += 1

@@ -65,6 +65,8 @@ class Engine(Protocol):
     """The network's positions."""
     new_tokens: int
     """Generated so far."""
+    generating: float
+    """Seconds spent in `generate` so far."""
 
     def generate(self, asks: Sequence[Ask], batch_size: int | None = None) -> list[Said]: ...
 

@@ -147,11 +147,13 @@ class Evaluation:
     seconds: float
     new_tokens: int
     """Generated, all questions together."""
+    generating: float = 0.0
+    """Seconds of `seconds` in which text was generated."""
 
     @property
     def tokens_per_second(self) -> float:
-        """Generated tokens by the time of the whole evaluation."""
-        return self.new_tokens / self.seconds if self.seconds else 0.0
+        """Generated tokens by the time of generation, in all processes together."""
+        return self.new_tokens / self.generating if self.generating else 0.0
 
     @property
     def exact_match(self) -> float:
@@ -178,6 +180,7 @@ class Evaluation:
             "settings": self.settings,
             "seconds": self.seconds,
             "new_tokens": self.new_tokens,
+            "generating": self.generating,
             "tokens_per_second": self.tokens_per_second,
             "scores": [score.as_dict() for score in self.scores],
         }

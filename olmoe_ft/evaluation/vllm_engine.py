@@ -3,6 +3,7 @@ network, with other kernels, so scores are compared with our own on some questio
 """
 
 import os
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -46,7 +47,7 @@ class VllmEngine:
 
         self.max_length: int = load_config(folder).max_position_embeddings
         self.llm: Any = LLM(model=folder, tokenizer=str(tokenizer.name_or_path), dtype=dtype, seed=0)
-        self.dtype, self.ends, self.new_tokens = dtype, ends, 0
+        self.dtype, self.ends, self.new_tokens, self.generating = dtype, ends, 0, 0.0
 
     def generate(self, asks: Sequence[Ask], batch_size: int | None = None) -> list[Said]:
         """What the model says behind each text; vLLM chooses its own batches."""
@@ -63,7 +64,9 @@ class VllmEngine:
             )
             for ask in asks
         ]
+        start = time.perf_counter()
         outputs = self.llm.generate([{"prompt_token_ids": [*ask.tokens]} for ask in asks], wishes)
+        self.generating += time.perf_counter() - start
         said = [Said(one.outputs[0].text, tuple(one.outputs[0].token_ids), []) for one in outputs]
         self.new_tokens += sum(len(one.tokens) for one in said)
         return said

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.model.attention_plan import BOUNDS
 from olmoe_ft.model.choices import choices
+from olmoe_ft.model.experts.few_rows import generating
 from olmoe_ft.model.implementations import attention_implementation
 from olmoe_ft.model.olmoe import OlmoeForCausalLM
 from olmoe_ft.model.row_cache import RowCache
@@ -54,8 +55,12 @@ def generate(
         end_tokens: each of them ends a row.
         stopped: the number of a prompt and its new tokens so far -> whether they are enough; asked after each token.
         sampling: for each prompt; None, or None for a prompt, takes the likeliest token.
+    Raises:
+        ValueError: a prompt has no token.
     """
-    assert len(prompts) == len(max_new_tokens) and all(prompts)
+    if not all(prompts):
+        raise ValueError("each prompt must have at least one token")
+    assert len(prompts) == len(max_new_tokens) and len(sampling or prompts) == len(prompts)
     new: list[list[int]] = [[] for _ in prompts]
     asked = [number for number, most in enumerate(max_new_tokens) if most > 0]
     counts = torch.zeros(len(prompts), model.config.num_hidden_layers, model.config.num_experts, dtype=torch.int32)
@@ -68,7 +73,7 @@ def generate(
             ended = token in end_tokens or len(new[row]) == max_new_tokens[row]
             return not (ended or (stopped is not None and stopped(row, new[row])))
 
-        with evaluating(model):
+        with evaluating(model), generating():
             batch = Batch(model, [prompts[row] for row in asked])
             rows, logits = asked, batch.read_prompts()
             while True:
@@ -169,6 +174,8 @@ def complete(
     model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: list[str], max_new_tokens: int
 ) -> list[str]:
     """What the model says behind each text: greedy, up to EOS or `max_new_tokens`."""
+    if not prompts:
+        return []
     ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]  # the chat template has written special tokens
     ends = {tokenizer.eos_token_id} - {None}
     generated = generate(model, ids, max_new_tokens=[max_new_tokens] * len(ids), end_tokens=ends)

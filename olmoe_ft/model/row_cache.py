@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
 COLUMNS = 256  # that memory grows by
+ALIGNED = 8  # columns of a mask in 16 bit
 
 
 class RowCache(Cache):
@@ -52,7 +53,7 @@ class RowCache(Cache):
         self.places = None
         self.end += 1
         if self.end > self.memory.shape[-2]:
-            self.memory = pad(self.memory, (0, 0, 0, COLUMNS))
+            self.memory = pad(self.memory[:, :, : self.rows], (0, 0, 0, COLUMNS))
         if self.end > self.visible.shape[-1]:
             self.visible = pad(self.visible, (0, COLUMNS), value=True)
             self.hidden = pad(self.hidden, (0, COLUMNS))
@@ -71,7 +72,7 @@ class RowCache(Cache):
         assert self.memory is not None
         if self.places is not None:
             for stored, new in zip(self.memory[layer_idx], (key_states, value_states), strict=True):
-                stored.transpose(1, 2)[self.places] = new[0].transpose(0, 1)  # (T, M, D)
+                stored.transpose(1, 2)[self.places] = new[0].transpose(0, 1).to(stored.dtype)  # (T, M, D)
             return key_states, value_states
         place = 2 * layer_idx
         self.column[place].copy_(key_states)
@@ -107,7 +108,8 @@ class RowCache(Cache):
                 self.memory[:, :, place, :, used] = self.memory[:, :, len(was), :, used]
                 was[place] = last
         self.rows, self.first = len(was), [self.first[row] for row in was]
-        self.start = min(self.first, default=self.end)
+        # CUDA's attention wants masks at whole 16 bytes; the columns more are hidden
+        self.start = min(self.first, default=self.end) // ALIGNED * ALIGNED
         self.visible, self.hidden = self.visible[was], self.hidden[was]
         return was
 

@@ -5,6 +5,7 @@ from olmoe_ft.model.size import all_parameters
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.run_directory import BYTES
 
+GROWING = 2  # while a cache grows, the old and the new one are there
 TOKENS = 1024  # of a question and its answer, at most the network's positions; a benchmark with more needs more
 
 
@@ -17,5 +18,5 @@ def evaluation_bytes(recipe: Recipe, config: OlmoeConfig) -> int:
     tokens = section.batch_size * min(TOKENS, config.max_position_embeddings)
     assert config.num_key_value_heads is not None  # the configuration fills it in
     keys = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
-    cache = 2 * config.num_hidden_layers * keys * tokens
+    cache = 2 * config.num_hidden_layers * keys * tokens * GROWING
     return (all_parameters(config) + cache) * BYTES[recipe.model.dtype]

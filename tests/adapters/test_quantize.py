@@ -11,6 +11,7 @@ from support.networks import assert_close, ours
 from olmoe_ft.adapters import quantize
 from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.adapters.quantize import PackedStack, check_quantization, quantize_base
+from olmoe_ft.model.experts.few_rows import generating
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.recipe.schema import Lora
 
@@ -60,6 +61,21 @@ def test_logits_and_gradients_are_those_of_the_weights_that_the_packed_ones_stan
     assert (actual["logits"] - exact).abs().max() > 1e-2  # 4 bit is not 32
     packed_bytes = [value.nbytes for value in (*packed.buffers(), *packed.parameters()) if value.dtype == torch.uint8]
     assert sum(packed_bytes) == 3 * (8 * 3 + 4) * 64 * 64 // 2
+
+
+def test_evaluation_without_gradients_and_generation_too():
+    """Packed experts without adapters on them, as DPO's reference has them: the same logits with gradients and without,
+    and where text is generated. (bitsandbytes' own layers of attention add biases in place on a CPU: none here.)"""
+    lora = Lora(r=4, alpha=8.0, attention=True, experts=False, init_lora_weights=False)
+    model = peft.get_peft_model(ours(hidden_size=64, intermediate_size=64), lora_config(lora, "full"))
+    quantize_base(model)
+    experts = model.get_base_model().model.layers[0].mlp.experts.eval()
+    x, chosen, weights = torch.randn(3, 64), torch.tensor([[0, 1], [2, 3], [4, 5]]), torch.rand(3, 2)
+    expected = experts(x, chosen, weights).detach()
+    with torch.no_grad():
+        assert torch.equal(experts(x, chosen, weights), expected)
+        with generating():
+            assert torch.equal(experts(x, chosen, weights), expected)
 
 
 def test_nothing_unpacked_is_kept_for_the_backward_pass():

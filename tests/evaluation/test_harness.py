@@ -125,7 +125,7 @@ def test_the_template_is_applied_once_with_one_bos(tmp_path, tasks, tokenizer, n
     asked = []
 
     class Listening:
-        name, dtype, max_length, new_tokens = "listening", "float32", 4096, 0
+        name, dtype, max_length, new_tokens, generating = "listening", "float32", 4096, 0, 0.0
 
         def generate(self, asks, batch_size=None):
             asked.extend(asks)

@@ -9,7 +9,7 @@ from olmoe_ft.model import OlmoeForCausalLM
 from olmoe_ft.model.choices import busiest
 from olmoe_ft.model.experts import few_rows
 from olmoe_ft.model.generate import Generated, generate
-from olmoe_ft.model.row_cache import COLUMNS
+from olmoe_ft.model.row_cache import COLUMNS, RowCache
 from olmoe_ft.model.sampling import Sampling, draw
 
 PROMPTS = [[5, 17, 33, 4, 60], [7, 7, 12], [31, 2, 44, 3, 9, 21, 8, 90, 11], [88], list(range(40, 60)), [9, 3, 70, 6]]
@@ -221,3 +221,27 @@ def test_sampled_tokens_follow_the_distribution():
     drawn = torch.tensor(greedy(model, [PROMPTS[1]] * 4000, 1, sampling=how)).flatten()
     shares = drawn.bincount(minlength=97) / 4000
     assert ((shares - p).abs() <= 5 * (p * (1 - p) / 4000).sqrt() + 1e-3).all()
+
+
+def test_masks_begin_at_whole_16_bytes():
+    """CUDA's attention refuses others: prompts of 40, 37 and 10 tokens, of which the longest leaves first."""
+    cache = RowCache(1, [40, 37, 10], torch.device("cpu"))
+    keys = torch.zeros(1, 2, 87, 4)
+    cache.begin_prompts([0, 1, 2])
+    cache.update(keys, keys, 0)
+    for stays in ([1, 2], [1]):
+        cache.keep(stays)
+        cache.begin_step()
+        assert cache.mask(True).storage_offset() % 8 == 0
+        assert cache.mask(False).sum(-1).tolist()[-1] == cache.end - cache.first[-1]
+
+
+def test_rows_that_have_left_take_no_memory_when_it_grows():
+    cache = RowCache(1, [4] * 64, torch.device("cpu"))
+    keys = torch.zeros(1, 2, 256, 4)
+    cache.begin_prompts(range(64))
+    cache.update(keys, keys, 0)
+    cache.keep([0])
+    for _ in range(COLUMNS + 1):
+        cache.begin_step()
+    assert cache.memory.shape[2] == 1

@@ -24,5 +24,11 @@ def evaluation(when: When, step: int | None, samples: list[Sample], **others: An
         marks = [bool(one.right) for one in samples if one.task == task]
         scores.append(Score(task, "exact_match", sum(marks) / len(marks), 0.125, len(marks), 0, None))
     settings = {"seed": 1, "tasks": [score.task for score in scores]}
-    values: dict[str, Any] = {"model": "runs/here", "settings": settings, "seconds": 2.0, "new_tokens": 8}
+    values: dict[str, Any] = {
+        "model": "runs/here",
+        "settings": settings,
+        "seconds": 4.0,
+        "generating": 2.0,
+        "new_tokens": 8,
+    }
     return Evaluation(when=when, step=step, scores=scores, samples=samples, **(values | others))

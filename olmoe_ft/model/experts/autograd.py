@@ -52,7 +52,7 @@ def grouped_experts(module: Any, x: Tensor, experts: Tensor, weights: Tensor) ->
     gate_up, down = (stack.to(dtype) if isinstance(stack, Tensor) else stack for stack in (gate_up, down))
     tokens, token_weights = x.to(dtype), weights.to(dtype)
     forward_alone = not torch.is_grad_enabled()
-    if forward_alone and not module.training and not any(adapters) and are_few(experts, gate_up):
+    if forward_alone and not any(adapters) and not being_traced() and are_few(experts, gate_up):
         return few_rows(tokens, experts, token_weights, gate_up, down, module.act_fn).to(x.dtype)
     routes = Routes.of(experts, gate_up.shape[0])
     if being_traced():

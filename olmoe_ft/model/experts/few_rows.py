@@ -12,7 +12,10 @@ the time of `F.grouped_mm` for the default recipe's network, up to some 48 token
 Shapes: T tokens, H hidden, I intermediate, E experts, K experts per token, R = T·K rows (a token once per expert).
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,8 +36,24 @@ class Share(NamedTuple):
     end: int
 
 
-def are_few(experts: Tensor, weight: Tensor) -> bool:
-    """Whether this is the faster way for experts (T, K) and the stack (E, 2I, H)."""
+_generating = ContextVar("generating", default=False)
+
+
+@contextmanager
+def generating() -> Iterator[None]:
+    """In the block few rows go this way. It is asked for, and not taken wherever no gradient is needed: sums have other
+    last digits here, and what is compared with a training has to have the training's."""
+    before = _generating.set(True)
+    try:
+        yield
+    finally:
+        _generating.reset(before)
+
+
+def are_few(experts: Tensor, weight: Any) -> bool:
+    """Whether text is generated and this is the faster way for experts (T, K) and the stack (E, 2I, H)."""
+    if not (_generating.get() and isinstance(weight, Tensor)):  # a stack in 4 bits is none
+        return False
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return False
     if is_large(weight):
