@@ -4,7 +4,7 @@ Shapes: B rows, R rows that go on, T tokens of prompts, L layers, E experts, K e
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -35,7 +35,6 @@ class Generated:
     """(L, E): how often each expert was chosen in the passes that brought forth these tokens."""
 
 
-@torch.no_grad()
 def generate(
     model: OlmoeForCausalLM,
     prompts: Sequence[Sequence[int]],
@@ -73,7 +72,7 @@ def generate(
             ended = token in end_tokens or len(new[row]) == max_new_tokens[row]
             return not (ended or (stopped is not None and stopped(row, new[row])))
 
-        with evaluating(model), generating():
+        with without_gradients(model), evaluating(model), generating():
             batch = Batch(model, [prompts[row] for row in asked])
             rows, logits = asked, batch.read_prompts()
             while True:
@@ -87,6 +86,13 @@ def generate(
                 logits = batch.step(tokens)
         counts[asked] = batch.chosen.cpu()
     return [Generated(*each) for each in zip(new, counts, strict=True)]
+
+
+def without_gradients(model: nn.Module) -> AbstractContextManager:
+    """Inference mode, in which a small network is a sixth faster than under `no_grad`. A weight that DeepSpeed gathers
+    in it could not be trained afterwards: there `no_grad`."""
+    gathered = any(hasattr(weight, "ds_id") for weight in model.parameters())  # ZeRO-3
+    return torch.no_grad() if gathered else torch.inference_mode()
 
 
 @contextmanager
@@ -169,7 +175,6 @@ class Batch:
         return was
 
 
-@torch.no_grad()
 def complete(
     model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: list[str], max_new_tokens: int
 ) -> list[str]:

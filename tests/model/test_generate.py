@@ -174,6 +174,17 @@ def test_nothing_is_left_behind():
     assert all(module.training for module in model.modules())
 
 
+def test_inference_mode_is_left_to_weights_that_stay():
+    """What ZeRO-3 gathers in it could not be trained afterwards; its weights have a `ds_id`. Results are plain tensors."""
+    model, modes = ours(), []
+    model.lm_head.register_forward_hook(lambda *_: modes.append(torch.is_inference_mode_enabled()))
+    (result,) = generate(model, [[5]], max_new_tokens=[2], end_tokens=())
+    model.model.norm.weight.ds_id = 0
+    assert greedy(model, [[5]], 2) == [result.tokens] and modes == [True, True, False, False]
+    assert not result.experts.is_inference()
+    model(torch.tensor([[5]]), labels=torch.tensor([[5]])).logits.sum().backward()
+
+
 def test_bf16():
     """Logits are rounded to 8 bits, so that another order of sums can change a token: a row and its company agree with
     transformers on the first tokens, and all are of the vocabulary."""
