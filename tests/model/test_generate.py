@@ -175,7 +175,10 @@ def test_nothing_is_left_behind():
 
 
 def test_inference_mode_is_left_to_weights_that_stay():
-    """What ZeRO-3 gathers in it could not be trained afterwards; its weights have a `ds_id`. Results are plain tensors."""
+    """What ZeRO-3 gathers in it could not be trained afterwards; its weights have a `ds_id`.
+
+    The counts are usual tensors.
+    """
     model, modes = ours(), []
     model.lm_head.register_forward_hook(lambda *_: modes.append(torch.is_inference_mode_enabled()))
     (result,) = generate(model, [[5]], max_new_tokens=[2], end_tokens=())
