@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from rich.console import Console, ConsoleDimensions
 from support.evaluations import evaluation, sample
 
 from olmoe_ft.cli import main
@@ -30,7 +31,8 @@ def shown(monkeypatch, capsys):
     """`shown("runs/one", "--wrong", columns=60)` is what is printed; of a mistake the message."""
 
     def show(*arguments: str, columns: int = 100) -> str:
-        monkeypatch.setenv("COLUMNS", str(columns))
+        # not by COLUMNS: rich keeps the environment it was imported with, which `datasets` replaces by another one
+        monkeypatch.setattr(Console, "size", property(lambda _: ConsoleDimensions(columns, 25)))
         monkeypatch.setattr(sys, "argv", ["olmoe-ft", "samples", *arguments])
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit:
