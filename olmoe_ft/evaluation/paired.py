@@ -1,19 +1,30 @@
 """The same questions put to two models."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from olmoe_ft.evaluation.score import Sample
 
-Pair = tuple[Sample, Sample]  # the same question, by task, id and the row it was made of
+Pair = tuple[Sample, Sample]  # the same question, by task and the row it was made of
 
 
 def pairs(first: Sequence[Sample], second: Sequence[Sample]) -> list[Pair]:
     """The questions that both have, in the order of the first; those with another verdict come before the others."""
-    by_question = {(sample.task, sample.id, sample.document): sample for sample in second}
-    matched = [(one, by_question.get((one.task, one.id, one.document))) for one in first]
-    found = [(one, other) for one, other in matched if other is not None]
+    others = _by_question(second)
+    found = [(one, others[question]) for question, one in _by_question(first).items() if question in others]
     return sorted(found, key=lambda pair: pair[0].right == pair[1].right)
+
+
+def _by_question(samples: Sequence[Sample]) -> dict[tuple[str, str, int], Sample]:
+    """By task, row, and how often the row came before, which may be another place in another file of rows."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found = {}
+    for sample in samples:
+        question = sample.task, sample.document or str(sample.id)
+        found[*question, seen[question]] = sample
+        seen[question] += 1
+    return found
 
 
 @dataclass(frozen=True)

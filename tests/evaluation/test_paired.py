@@ -39,3 +39,10 @@ def test_many_changes_have_a_p_value():
     """As many as MMLU has questions. The normal approximation: z = (|7100 - 6900| - 1) / sqrt(14000) = 1.682."""
     assert Changes(7100, 6900).p_value() == pytest.approx(0.0926, abs=2e-4)
     assert 0 <= Changes(14_000, 0).p_value() < 1e-300
+
+
+def test_a_question_is_known_by_its_row_and_not_by_its_place():
+    """The second file has another question in front, and one twice; of two that are alike the first is the first."""
+    first = [sample(0, document="a"), sample(1, document="b"), sample(2, document="b")]
+    second = [sample(0, document="x"), sample(1, document="b"), sample(2, document="a"), sample(3, document="b")]
+    assert [(one.id, other.id) for one, other in pairs(first, second)] == [(0, 2), (1, 1), (2, 3)]
