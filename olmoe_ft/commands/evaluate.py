@@ -41,7 +41,7 @@ def evaluate_models(
     tasks: Sequence[str],
     suite: str | None,
     to: Path | None = None,
-    engine: EngineName = "olmoe_ft",
+    engine: str = "olmoe_ft",
     **how: Any,
 ) -> None:
     """Evaluate models one after the other, and print one table.
@@ -57,7 +57,7 @@ def evaluate_models(
     names = [name for text in tasks for name in text.split(",") if name]
     how = {name: value for name, value in how.items() if value is not None}
     places = [_place(model, names, suite, to, how) for model in models]
-    _check_engine(engine, places)
+    engine_name = _engine(engine, places)
     _check_folders(places)
     from olmoe_ft.evaluation.evaluate import load_questions_for
     from olmoe_ft.evaluation.processes import start_processes
@@ -65,7 +65,7 @@ def evaluate_models(
 
     start_processes()
     loaded = [load_questions_for(place.checkpoint, place.wanted) for place in places]
-    evaluations = [_evaluate(place, *one, engine) for place, one in zip(places, loaded, strict=True)]
+    evaluations = [_evaluate(place, *one, engine_name) for place, one in zip(places, loaded, strict=True)]
     if is_first():
         print_side_by_side(evaluations)
         if suite:
@@ -101,15 +101,17 @@ def _evaluate(place: Place, loaded: "Loaded", tokenizer: "PreTrainedTokenizerBas
     return evaluation
 
 
-def _check_engine(engine: EngineName, places: Sequence[Place]) -> None:
-    if engine not in get_args(EngineName):
-        allowed = ", ".join(get_args(EngineName))
-        raise UserError(f"--engine: found {engine}; allowed: {allowed}; choose one of them")
+def _engine(name: str, places: Sequence[Place]) -> EngineName:
+    """The engine of this name, once it is known that it can be used on the models."""
+    engines: tuple[EngineName, ...] = get_args(EngineName)
+    if (engine := next((one for one in engines if one == name), None)) is None:
+        raise UserError(f"--engine: found {name}; allowed: {', '.join(engines)}; choose one of them")
     if engine == "vllm":
         from olmoe_ft.evaluation.vllm_engine import check_vllm
 
         for place in places:
             check_vllm(place.checkpoint)
+    return engine
 
 
 def _check_folders(places: Sequence[Place]) -> None:

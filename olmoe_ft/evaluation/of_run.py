@@ -7,6 +7,7 @@ for another within a generation, and what is scored is what a user would load.
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from olmoe_ft.evaluation.engine import Interrupted
 from olmoe_ft.evaluation.evaluate import About, evaluate_checkpoint, random_state_kept
 from olmoe_ft.evaluation.put import load
 from olmoe_ft.evaluation.score import Evaluation, When
+from olmoe_ft.evaluation.table import print_checks
 from olmoe_ft.evaluation.wanted import Wanted
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.training.arguments import whole_weights
@@ -95,10 +97,13 @@ class RunEvaluations:
         return self.run.path if when != "before" else Path(path) if path is not None and Path(path).exists() else None
 
     def _known(self, when: When, step: int) -> Evaluation | None:
-        """What an earlier launch has kept, without samples."""
+        """What an earlier launch has kept, without samples; of a damaged file nothing, which `files.add` renames."""
         assert self.loaded is not None
         same = self.loaded.settings(self.tokenizer)
-        for one in files.read_evaluations(self.run.path):
+        kept: list[Evaluation] = []
+        with suppress(UserError):
+            kept = files.read_evaluations(self.run.path)
+        for one in kept:
             if (one.when, one.step) == (when, step) and all(one.settings.get(key) == same[key] for key in same):
                 return one
         return None
@@ -114,6 +119,8 @@ class RunEvaluations:
             return
         if evaluation.samples:  # it has not been read from there
             files.add(self.run.path, evaluation)
+            if evaluation.when != "training":  # it would be said again and again
+                print_checks(evaluation)
         if not recorded:
             tracking.record_evaluation(evaluation)
 

@@ -122,7 +122,7 @@ def put(engine: Engine, tokenizer: PreTrainedTokenizerBase, loaded: Loaded) -> t
     for task in wanted.answers:
         outcome += task.put(engine, tokenizer, loaded.chat, wanted.limit)
     for name, asked in loaded.judged.items():
-        outcome += _judged(name, asked, engine, tokenizer, loaded.chat)
+        outcome += _judged(name, asked[: wanted.limit], engine, tokenizer, loaded.chat)
     if loaded.tasks:
         from olmoe_ft.evaluation.harness import Harness
     for tasks in loaded.tasks:

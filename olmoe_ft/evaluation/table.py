@@ -22,12 +22,17 @@ def print_evaluation(evaluation: Evaluation, folder: Path, overlaps: Overlaps | 
         f"{evaluation.model}: {len(evaluation.samples):,} questions in {evaluation.seconds:.1f} s{speed}; "
         f"{folder}/evaluation.json, samples.jsonl"
     )
+    print_checks(evaluation)
+    for benchmark, reason in (overlaps.unknown if overlaps else {}).items():
+        say(f"check: {benchmark}: which of its questions the training rows contain is not known: {reason}")
+
+
+def print_checks(evaluation: Evaluation) -> None:
+    """What did not fit into the model's positions."""
     for task, most in evaluation.settings["short_outputs"].items():
         say(f"check: {task}: outputs end after {most:,} tokens, as the model has only {2 * most:,} positions")
     for task, count in evaluation.settings["cut_prompts"].items():
         say(f"check: {task}: {count:,} prompts did not fit into the model's positions and lost their start")
-    for benchmark, reason in (overlaps.unknown if overlaps else {}).items():
-        say(f"check: {benchmark}: which of its questions the training rows contain is not known: {reason}")
 
 
 def print_agreement(own: Evaluation, other: Evaluation) -> None:

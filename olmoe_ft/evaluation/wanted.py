@@ -102,12 +102,16 @@ def wanted(
     Raises:
         UserError: a task or a file is wrong; it says all that is.
     """
+    from olmoe_ft.evaluation.task_files import check_name
+
     messages: list[str] = []
     of_rows = [name for name in tasks if name.endswith(ROWS) and "=" not in name]
     read: list[AnswersTask] = []
     for name in of_rows:
         with gathered(messages):
             read.append(_task_of_rows(name, max_new_tokens))
+            if (problem := check_name(read[-1].name, name)) is not None:
+                messages.append(problem)
     if suite not in (None, "olmoe"):
         messages.append(f"evaluation: found the suite {suite}; allowed: olmoe; choose it, or name tasks")
     names = [name for name in tasks if name not in of_rows]

@@ -170,6 +170,7 @@ def test_judged_sets_are_written_for_their_judges(run, workspace):
         ([RUN, "--tasks", "answers"], "found the task answers, which is the held-out prompts"),
         ([RUN, "--tasks", "gsm8k_cot"], "gsm8k_cot: its dataset openai/gsm8k cannot be loaded"),
         ([RUN, "--tasks", "worked.jsonl"], "name the task that compares the number: gsm8k_rows=worked.jsonl"),
+        ([RUN, "--tasks", "mmlu.jsonl"], "mmlu.jsonl: `mmlu` is a task of lm-eval"),
         ([RUN, "--tasks", "olmoe_gsm8k=bench.jsonl"], "a column of the suite has its own questions"),
         ([RUN, "--tasks", "olmoe_humaneval"], "allow it with --allow-code"),
         ([RUN, RUN, "--tasks", "skills", "--to", "out"], "the results of both would be in"),
@@ -177,6 +178,7 @@ def test_judged_sets_are_written_for_their_judges(run, workspace):
 )
 def test_a_mistake_is_one_sentence(run, workspace, arguments, message):
     (workspace / "worked.jsonl").write_text(json.dumps({"question": "1+1?", "answer": "It is 2.\n#### 2"}) + "\n")
+    shutil.copy(workspace / "bench.jsonl", workspace / "mmlu.jsonl")
     before = {file: file.read_bytes() for file in run.glob("*.json*")}
     result = olmoe_ft(workspace, "evaluate", *arguments)
     assert result.returncode == 2 and message in result.stderr, result.stderr

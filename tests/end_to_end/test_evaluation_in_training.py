@@ -6,7 +6,7 @@ import shutil
 import pytest
 from support.launches import CONFIGS, LAUNCHER, SHORT, launch, olmoe_ft, run_python
 
-SHAPES = ("one", "zero2", "zero3")
+SHAPES = ("one", "ddp", "zero2", "zero3")
 TASKS = ("evaluation.tasks=[exact_rows=rows.jsonl]", "evaluation.every_steps=2", "evaluation.batch_size=5")
 ANSWERS = "data.answers={path: data/skills/heldout.jsonl, limit: 12, max_new_tokens: 6}"
 
@@ -27,8 +27,8 @@ def runs(workspace):
             common = (*SHORT, "training.max_steps=5", *start)
             for name, more in (("plain", ()), ("evaluated", (ANSWERS, *TASKS))):
                 launch(
-                    workspace, CONFIGS[shape], f"recipes/tiny/{recipe}.yaml", *common, *more,
-                    f"name={name}-{recipe}-{shape}",
+                    workspace, CONFIGS.get(shape, CONFIGS["one"]), f"recipes/tiny/{recipe}.yaml", *common, *more,
+                    f"name={name}-{recipe}-{shape}", processes=2 if shape == "ddp" else None,
                 )  # fmt: skip
             made[recipe, shape] = workspace / f"runs/evaluated-{recipe}-{shape}"
         return made[recipe, shape]
@@ -131,3 +131,15 @@ def test_a_run_that_goes_on_evaluates_nothing_twice(workspace):
     assert all(times[key] == first[key] for key in [("before", 0), ("training", 2)])
     records = [one for one in lines(workspace / "runs/longer/metrics.jsonl") if "eval/answers/exact_match" in one]
     assert [record["step"] for record in records] == [0, 2, 4, 6]
+
+
+def test_a_damaged_file_of_evaluations_is_put_aside_and_the_run_continues(workspace):
+    """On two processes, of which one reads the file: the other must not wait for it."""
+    common = (*SHORT, "training.save_strategy=steps", "training.save_steps=2", ANSWERS, "name=damaged")
+    for steps in (2, 4):
+        launch(workspace, CONFIGS["one"], "recipes/tiny/sft.yaml", *common, f"training.max_steps={steps}", processes=2)
+        kept = workspace / "runs/damaged/evaluation.json"
+        if steps == 2:
+            kept.write_text("{")
+    assert [one["step"] for one in json.loads(kept.read_text())["evaluations"]] == [0, 4]
+    assert list(kept.parent.glob("evaluation.json.*"))
