@@ -95,13 +95,15 @@ def _tasks(evaluation: Evaluation) -> set[str]:
     return {score.task for score in evaluation.scores} | {*evaluation.settings.get("tasks", ())}
 
 
-def read_samples(folder: Path, task: str | None = None, step: int | None = None) -> list[Sample]:
-    """The samples of `newest_evaluation`, in the order of their tasks and ids.
+def read_samples(
+    folder: Path, task: str | None = None, step: int | None = None, evaluation: Evaluation | None = None
+) -> list[Sample]:
+    """The samples of `newest_evaluation`, or of another one that was read here, in the order of their tasks and ids.
 
     Raises:
         UserError: there is no such evaluation, or a file is damaged.
     """
-    samples = _samples_of(folder, newest_evaluation(folder, task, step))
+    samples = _samples_of(folder, evaluation or newest_evaluation(folder, task, step))
     if task is not None:
         tasks = chosen(task, {sample.task for sample in samples})
         samples = [sample for sample in samples if sample.task in tasks]
