@@ -27,7 +27,7 @@ STARTS = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[sys.
     ],
 )
 def test_the_command_is_the_launchers(tmp_path, started, typed):
-    """The words of the process above, from the launcher's name on: what a person has typed, whatever the interpreter."""
+    """The words of the process above, from the launcher's name on: what a person typed, whatever the interpreter."""
     program = tmp_path / started[0]
     program.write_text(STARTS)
     (tmp_path / "child.py").write_text(PRINTS)
