@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from olmoe_ft.recipe import UserError
-from olmoe_ft.report.blocks import Cell
+from olmoe_ft.report.blocks import Cell, Tone
 from olmoe_ft.report.run_files import RunFiles, read_run, stages_of
-from olmoe_ft.training.lock import refuse_second
+from olmoe_ft.report.state import How, State, state_of
+
+TONES: dict[How, Tone] = {"finished": "good", "training": "", "failed": "bad", "killed": "warn", "stopped": "warn"}
 
 
 @dataclass(frozen=True)
@@ -20,24 +22,14 @@ class Compared:
     run: RunFiles
 
     @cached_property
+    def state(self) -> State:
+        """How it has ended, or that it has not."""
+        return state_of(self.run)
+
+    @property
     def status(self) -> Cell:
-        """Whether it has finished, still trains, or how its newest launch ended."""
-        run, step = self.run, f"step {self.run.metrics.last_step:,}"
-        if run.summary is not None:
-            return Cell("finished", step, "good")
-        if _trains(run.path):
-            return Cell("training", step)
-        ended = run.launch.get("ended")
-        how = str(ended.get("how", "")) if isinstance(ended, dict) else ""
-        return Cell(how or "not finished", step, "bad" if how == "failed" else "warn")
-
-
-def _trains(folder: Path) -> bool:
-    try:
-        refuse_second(folder)
-    except UserError:
-        return True
-    return False
+        """The same for people."""
+        return Cell(self.state.how, f"step {self.state.step:,}", TONES.get(self.state.how, ""))
 
 
 def labelled(runs: Sequence[RunFiles]) -> list[Compared]:

@@ -148,13 +148,13 @@ def _findings(scores: ComparedScores) -> list[Finding]:
     """After the sections were made, since files are found damaged where they are read."""
     found = []
     for one in scores.runs:
-        ended = one.run.launch.get("ended")
-        if one.status.tone == "bad":
-            reason = ended.get("reason") if isinstance(ended, dict) else None
-            found.append(Finding("bad", f"{one.label} failed" + (f": {reason}" if reason else ""), "summary"))
+        if one.state.how == "failed":
+            why = f": {one.state.reason}" if one.state.reason else ""
+            found.append(Finding("bad", f"{one.label} failed at {one.status.note}{why}", "summary"))
     for one in scores.runs:
-        if one.status.tone != "good" and one.status.tone != "bad":
-            found.append(Finding("warn", f"{one.label} is {one.status.text}: {one.status.note} so far", "summary"))
+        if one.state.how not in ("finished", "failed"):
+            text = f"{one.label} has not finished: {one.state.how}, {one.status.note} so far"
+            found.append(Finding("warn", text, "summary"))
     for text in dict.fromkeys([*scores.unreadable, *(text for one in scores.runs for text in one.run.unreadable)]):
         found.append(Finding("warn", text))
     return [*found, *_not_comparable(scores), *_significant(scores)]

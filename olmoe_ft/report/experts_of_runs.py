@@ -113,5 +113,5 @@ def _left_out(runs: Sequence[Compared], loads: dict[str, np.ndarray], alike: dic
             notes.append(f"{one.label} has no probe after training, so it is left out here.")
         elif one.label not in alike:
             layers, experts = loads[one.label].shape
-            notes.append(f"{one.label} has {layers} layers of {experts} experts, so it is left out here.")
+            notes.append(f"{one.label} has {layers} x {experts} experts, so it is left out here.")
     return notes

@@ -78,7 +78,9 @@ def asked(
     return Evaluation("runs/here", step, when, scores, list(samples), settings, 1.0, 8)
 
 
-def write_probe(folder: Path, start: Sequence[int], end: Sequence[int] | None, experts: int = 4, tokens: int = 1) -> None:
+def write_probe(
+    folder: Path, start: Sequence[int], end: Sequence[int] | None, experts: int = 4, tokens: int = 1
+) -> None:
     """A probe of one layer and one choice a token.
 
     Args:
