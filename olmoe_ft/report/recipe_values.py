@@ -51,7 +51,7 @@ def not_defaults(values: Values) -> list[tuple[str, Value]]:
 def differing(one: Values, other: Values) -> list[tuple[str, Any, Any]]:
     """The keys of two recipes with other values, and both. A value that is left out is its field's default."""
     keys = dict.fromkeys((*one, *other))
-    found = [(key, _value(key, one, other), _value(key, other, one)) for key in keys]
+    found = [(key, value_in(key, one, other), value_in(key, other, one)) for key in keys]
     return [(key, mine, theirs) for key, mine, theirs in found if mine != theirs]
 
 
@@ -103,8 +103,8 @@ def _of_trainer(stage: str, name: str) -> Any:
     return default_of(stage, name)
 
 
-def _value(key: str, own: Values, others: Values) -> Any:
-    """A recipe's value of a key that one of two recipes has."""
+def value_in(key: str, own: Values, others: Values) -> Any:
+    """A recipe's value of a key that it or another one has."""
     if key in own:
         return own[key].value
     section = key.rpartition(".")[0]

@@ -27,7 +27,7 @@ def test_student_in_closed_form_and_at_the_ends():
 
 
 def test_right_and_wrong_is_mcnemar():
-    """Four gained, none lost, of six: p = 2 / 2^4 = 0.125. Mean 4/6; variance of four 1 and two 0: (6/5) (4/6) (2/6)."""
+    """Four gained, none lost, of six: p = 2 / 2^4 = 0.125. Mean 4/6; variance 6/5 of (4/6) (2/6)."""
     found = paired_difference([0, 0, 0, 0, 1, 0], [1, 1, 1, 1, 1, 0])
     assert found is not None and found.method == MCNEMAR and found.questions == 6
     assert (found.changes.gained, found.changes.lost) == (4, 0)
