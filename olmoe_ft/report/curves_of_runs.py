@@ -39,11 +39,10 @@ def curve_blocks(runs: Sequence[Compared], begins: Sequence[int] | None = None) 
     """A chart for each metric of two runs or more; those that people rarely compare are in a fold.
 
     Args:
-        begins: the step at which each run begins in the charts, which then have the metrics of one run too; None: all
-            at 0.
+        begins: the step at which each run begins in the charts; None: all at 0.
     """
     counts = Counter(name for one in runs for name in one.run.metrics.of if not LAYER.fullmatch(name))
-    shared = {name: found for name, found in counts.items() if found > 1 or begins is not None}
+    shared = [name for name, found in counts.items() if found >= min(2, len(runs))]
     first = [one for one in _known() if one.metric in shared]
     others = [OneMetric(name, chart) for chart in unknown(shared) for name in _with_rows(chart) if name in shared]
     scores = sorted({name for one in runs for name in _score_names(one)})
