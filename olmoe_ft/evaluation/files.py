@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from olmoe_ft.checkpoints.run_checkpoints import put_aside
 from olmoe_ft.data.terminal import say
+from olmoe_ft.evaluation.listed import check_listed
 from olmoe_ft.evaluation.score import Evaluation, Sample, Score, digest
 from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.wording import nearest
@@ -215,7 +216,7 @@ def _listed(folder: Path) -> tuple[Listed, int]:
             raise ValueError(f"found version {found['version']!r}; allowed: {VERSION}")
         for one in found["evaluations"]:
             _evaluation(one)
-            int(one["samples"])
+            check_listed(one)
         return found["evaluations"], int(found["samples_bytes"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(

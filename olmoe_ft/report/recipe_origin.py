@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any, NamedTuple
 
 import yaml
 
-from olmoe_ft.recipe import Recipe, UserError, load_recipe
+from olmoe_ft.recipe import UserError, load_recipe
 from olmoe_ft.recipe.load import parse_override
-from olmoe_ft.report.recipe_values import differing, values_of
+from olmoe_ft.report.recipe_values import Values, differing, values_of
 from olmoe_ft.report.run_files import RunFiles
 from olmoe_ft.shipped import recipe_names, shipped_recipe
 
@@ -35,10 +36,10 @@ def origin(run: RunFiles) -> Origin | None:
     own = values_of(run.recipe)
     found: list[tuple[bool, bool, Origin]] = []
     for name in names:
-        for recipe in _stages(name, run.recipe):
-            theirs = values_of(yaml.safe_load(recipe.to_yaml()))
-            another, alone = recipe.name != run.name, ("/" in recipe.name) != ("/" in run.name)
-            found.append((another, alone, Origin(name, named, differing(own, theirs))))
+        for shipped in _stages(name):
+            if shipped.stage == run.recipe.get("stage"):
+                another, alone = shipped.run != run.name, ("/" in shipped.run) != ("/" in run.name)
+                found.append((another, alone, Origin(name, named, differing(own, shipped.values))))
     if not found:
         return None
     # the stages of a pipeline that was named differ by their names; else names, and whether
@@ -80,12 +81,23 @@ def _words(command: list[str]) -> list[str]:
     return [word for place, word in enumerate(words) if place not in values and not word.startswith("-")]
 
 
-def _stages(name: str, recipe: Mapping[str, Any]) -> list[Recipe]:
-    """The recipes of the same stage that a shipped one has; a pipeline may have several."""
+class _Shipped(NamedTuple):
+    """One stage of a shipped recipe."""
+
+    run: str
+    """The name of its run directory."""
+    stage: str
+    values: Values
+
+
+@cache
+def _stages(name: str) -> list[_Shipped]:
+    """All of a shipped recipe; none where it names a file that is not here."""
     try:
-        return [one for one in load_recipe(name).runs if one.stage == recipe.get("stage")]
-    except UserError:  # it names a file that is not here
+        recipes = load_recipe(name).runs
+    except UserError:
         return []
+    return [_Shipped(one.name, one.stage, values_of(yaml.safe_load(one.to_yaml()))) for one in recipes]
 
 
 def _at(values: Any, key: str) -> Any:

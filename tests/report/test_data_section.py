@@ -16,12 +16,15 @@ OTHER = SOURCE | {
     "path": "b.jsonl", "drawn": 180, "unread": {}, "tokens_max": 900, "truncated_rows": 5,
     "lengths": {"edges": [0, 20, 40, 60], "counts": [1, 1, 98]},
     "dropped": {"malformed": 3, "too long": 1},
-    "problems": [{"reason": "malformed", "problem": "found no answer", "rows": 3, "places": ["b.jsonl:7", "b.jsonl:9"]}],
+    "problems": [{"reason": "malformed", "problem": "no answer", "rows": 3, "places": ["b.jsonl:7", "b.jsonl:9"]}],
     "overlaps": {"held-out prompts": {"rows": 4, "kept": 2, "prompts": 3}},
 }  # fmt: skip
 REPORT = {
     "rows": 240, "sources": [SOURCE, OTHER], "groups": {"held-out prompts": 50}, "positions": 512, "findings": [],
-    "examples": [[["seen", "q"], ["learned", "a" * (PART + 10)]], [["seen", "q"], ["chosen", "yes"], ["rejected", "no"]]],
+    "examples": [
+        [["seen", "q"], ["learned", "a" * (PART + 10)]],
+        [["seen", "q"], ["chosen", "yes"], ["rejected", "no"]],
+    ],
 }  # fmt: skip
 
 
@@ -67,7 +70,7 @@ def test_max_length_is_trls_default_where_the_recipe_has_none(tmp_path, training
 def test_rows_that_were_dropped(section):
     """A reason without a problem of its own is there too."""
     assert table_of(section, "Rows that are not trained on") == [
-        ["b.jsonl", "malformed", "3", "found no answer", "b.jsonl:7, b.jsonl:9"],
+        ["b.jsonl", "malformed", "3", "no answer", "b.jsonl:7, b.jsonl:9"],
         ["b.jsonl", "too long", "1", "", ""],
     ]
 
