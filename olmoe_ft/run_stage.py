@@ -28,7 +28,6 @@ from olmoe_ft.recipe.precision import precision
 from olmoe_ft.stages import TrainerArguments
 from olmoe_ft.summary import Summary, print_finished, print_summary
 from olmoe_ft.training.arguments import training_arguments, whole_weights
-from olmoe_ft.training.batch_rows import BatchRows
 from olmoe_ft.training.circumstances import circumstances, compare, refuse_other_start
 from olmoe_ft.training.launch_guard import LaunchGuard
 from olmoe_ft.training.launch_record import Launch
@@ -197,7 +196,7 @@ def _trainer(session: Session, start: Start) -> OlmoeTrainer:
         inputs.tokenizer,
         inputs.train_rows,
         inputs.evaluation_rows,
-        BatchRows(inputs.train),
+        inputs.train,
     )
 
 

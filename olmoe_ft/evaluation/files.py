@@ -5,6 +5,7 @@ of a key that `evaluation.json` does not list do not count. They are of an evalu
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +21,8 @@ from olmoe_ft.training.files import to_json, write_text, write_whole
 EVALUATIONS = "evaluation.json"
 SAMPLES = "samples.jsonl"
 VERSION = 1
+
+NUMBERS = re.compile(r"\[\n[-+.,\deE\s]*\]")  # a list of numbers over several lines; no text in JSON has a line end
 
 Listed = list[dict[str, Any]]  # the evaluations, as they are in the file
 
@@ -198,7 +201,12 @@ def _evaluation(values: Mapping[str, Any]) -> Evaluation:
         seconds=values["seconds"],
         new_tokens=values["new_tokens"],
         generating=values["generating"],
+        loads=_loads(values.get("loads", {})),  # which older versions do not have
     )
+
+
+def _loads(values: Mapping[str, Any]) -> dict[str, list[list[float]]]:
+    return {task: [[*map(float, layer)] for layer in layers] for task, layers in values.items()}
 
 
 def _listed(folder: Path) -> tuple[Listed, int]:
@@ -242,4 +250,5 @@ def _size(folder: Path) -> int:
 
 def _write_list(folder: Path, listed: Listed) -> None:
     content = {"version": VERSION, "samples_bytes": _size(folder), "evaluations": listed}
-    write_text(folder / EVALUATIONS, to_json(content, indent=2) + "\n")
+    text = NUMBERS.sub(lambda found: " ".join(found[0].split()), to_json(content, indent=2))
+    write_text(folder / EVALUATIONS, text + "\n")
