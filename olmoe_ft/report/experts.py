@@ -20,7 +20,7 @@ DRAWN = 400  # points of a layer's drift: there may be 64 layers
 VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"})
 SPECIFIC = (
     "Of the probe's tokens those that chose the expert more often than a router without preference would, the clearest "
-    "first: how often they chose it, of how often they are there."
+    "first. ×24/45: 24 of its 45 occurrences chose it."
 )
 
 
@@ -67,7 +67,7 @@ def max_violation(load: np.ndarray) -> np.ndarray:
 
 
 def _lead(found: Atlas) -> str:
-    looked = f"{len(found.probe.tokens):,} tokens of {found.probe.rows} training rows"
+    looked = f"{len(found.probe.tokens):,} tokens of {found.probe.rows} training sequences"
     if (agreement := found.probe.agreement) is None:
         return f"{looked} were looked at before the first step; the look at the end is missing."
     unrelated = found.per_token / found.shape[1]
@@ -167,7 +167,7 @@ def favourites(probe: Probe, when: str, layer: int, expert: int, experts: int) -
     even = choices.shape[1] / experts
     excess = {token: count - even * there[token] for token, count in chose.items()}
     best = sorted((token for token in excess if excess[token] > 0), key=lambda token: (-excess[token], token))[:TOKENS]
-    return " · ".join(f"{visible(probe, token)} ×{chose[token]} of {there[token]}" for token in best) or "none clearly"
+    return " · ".join(f"{visible(probe, token)} ×{chose[token]}/{there[token]}" for token in best) or "none clearly"
 
 
 def visible(probe: Probe, token: int) -> str:

@@ -11,7 +11,7 @@ from olmoe_ft.recipe.changes import FREE, STEPS
 from olmoe_ft.report.blocks import Cell, Column, Table
 from olmoe_ft.report.compared import Compared
 from olmoe_ft.report.data_report import mapping
-from olmoe_ft.report.recipe_values import No, shown_value, value_in, values_of
+from olmoe_ft.report.recipe_values import No, Values, of_trainer, shown_value, value_in, values_of
 
 WIDE = 6  # more runs than that are the rows of a table rather than its columns
 NOT_SET = No.VALUE.value
@@ -34,7 +34,9 @@ def recipe_differences(runs: Sequence[Compared]) -> list[Differing]:
     recipes = [values_of(one.run.recipe) for one in runs]
     having = {key: recipe for recipe in reversed(recipes) for key in recipe}  # the first recipe that has it
     keys = sorted(dict.fromkeys(key for recipe in recipes for key in recipe), key=_changes_no_step)
-    values = {key: [value_in(key, recipe, having[key]) for recipe in recipes] for key in keys}
+    values = {
+        key: [_value(key, one, recipe, having[key]) for one, recipe in zip(runs, recipes, strict=True)] for key in keys
+    }
     found = [
         Differing(key, [_cell(value, key in recipe) for value, recipe in zip(values[key], recipes, strict=True)])
         for key in keys
@@ -42,6 +44,14 @@ def recipe_differences(runs: Sequence[Compared]) -> list[Differing]:
     ]
     stages = [str(one.run.recipe.get("stage", NOT_SET)) for one in runs]
     return found if _all_the_same(stages) else [Differing("stage", list(map(Cell, stages))), *found]
+
+
+def _value(key: str, one: Compared, own: Values, having: Values) -> Any:
+    """A run's value; of what its trainer has and the recipe leaves out the default of the run's own stage."""
+    if key in own or not key.startswith("training."):
+        return value_in(key, own, having)
+    default = of_trainer(str(one.run.recipe.get("stage")), key.removeprefix("training."))
+    return No.VALUE if default is No.FIELD else default
 
 
 def _cell(value: Any, given: bool) -> Cell:

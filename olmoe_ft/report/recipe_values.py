@@ -70,7 +70,7 @@ def _leaves(
         key, field = f"{prefix}{name}", section.model_fields.get(name)
         inner = _section_in(field.annotation) if field is not None else None
         if key == "training" and isinstance(value, Mapping):
-            yield from ((f"training.{of}", Value(one, _of_trainer(stage, of), False)) for of, one in value.items())
+            yield from ((f"training.{of}", Value(one, of_trainer(stage, of), False)) for of, one in value.items())
         elif inner is not None and isinstance(value, Mapping):
             may_lack = field is not None and type(None) in get_args(field.annotation)
             yield from _leaves(value, inner, stage, f"{key}.", optional or may_lack)
@@ -97,7 +97,8 @@ def _default(field: FieldInfo | None) -> Any:
     return list(found) if isinstance(found, tuple) else found  # as YAML has it
 
 
-def _of_trainer(stage: str, name: str) -> Any:
+def of_trainer(stage: str, name: str) -> Any:
+    """The default of a field of a stage's trainer; `No.FIELD` where it has no such field."""
     if stage not in STAGES or name not in training_fields(stage):
         return No.FIELD
     return default_of(stage, name)

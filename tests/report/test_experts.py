@@ -34,7 +34,7 @@ SOURCES = {
 EVEN = [[0.25] * 4] * 2
 
 
-def write_probe(folder: Path, end: bool = True, about: dict | None = None, **others: np.ndarray) -> None:
+def write_probe(folder: Path, finished: bool = True, about: dict | None = None, **others: np.ndarray) -> None:
     tensors = {
         "input_ids": np.array([[5, 5, 6, 7, 0]]),
         "counted": np.array([[True, True, True, True, False]]),
@@ -44,7 +44,7 @@ def write_probe(folder: Path, end: bool = True, about: dict | None = None, **oth
         **SOURCES,
         **others,
     }
-    kept = {name: np.array(value, order="C") for name, value in tensors.items() if end or "end" not in name}
+    kept = {name: np.array(value, order="C") for name, value in tensors.items() if finished or "end" not in name}
     about = {"texts": TEXTS, "sources": ["a.jsonl", "b.jsonl"]} if about is None else about
     metadata = {name: json.dumps(value) for name, value in about.items()}
     save_file(kept, folder / "routing_probe.safetensors", metadata=metadata)
@@ -156,8 +156,8 @@ def test_the_experts_that_changed_most_with_their_tokens_and_whom_they_serve(fol
     table = blocks(folder, Table)[1]
     assert len(table.rows) == 8  # there are no ten
     first, second = table.rows[:2]
-    assert first[:-1] == ["layer 0 expert 0", "2.00", "0.00", "-2.00", "␣the ×2 of 2", "none clearly"]
-    assert second[:-1] == ["layer 0 expert 3", "0.00", "2.00", "+2.00", "none clearly", "␣the ×2 of 2"]
+    assert first[:-1] == ["layer 0 expert 0", "2.00", "0.00", "-2.00", "␣the ×2/2", "none clearly"]
+    assert second[:-1] == ["layer 0 expert 3", "0.00", "2.00", "+2.00", "none clearly", "␣the ×2/2"]
     assert (first[-1].text, first[-1].note) == ("a.jsonl", "1.00 x")
     assert (second[-1].text, second[-1].note) == ("benchmark sums", "4.00 x")
 
@@ -167,20 +167,20 @@ def test_tokens_are_visible_and_the_clearest_come_first(folder):
     2 and 3 have the line end and the part of a character."""
     _, found = of(folder)
     assert [favourites(found.probe, BEFORE, 1, expert, 4) for expert in range(4)] == [
-        "␣the ×1 of 2", "␣the ×1 of 2", "↵ ×1 of 1", "token 7 ×1 of 1",
+        "␣the ×1/2", "␣the ×1/2", "↵ ×1/1", "token 7 ×1/1",
     ]  # fmt: skip
     tokens = np.array([1] * 8 + [2] * 4 + [3])
     choices = np.array([[0]] * 4 + [[1]] * 4 + [[0]] * 4 + [[0]])[None]
     probe = replace(found.probe, tokens=tokens, choices={BEFORE: choices}, texts={1: "a" * 30, 2: "\t", 3: ""})
     # 4 of 4 is 3 above a quarter, 4 of 8 is 2 above it, 1 of 1 is 0.75 above it
-    assert favourites(probe, BEFORE, 0, 0, 4) == f"⇥ ×4 of 4 · {'a' * 20}… ×4 of 8 · token 3 ×1 of 1"
+    assert favourites(probe, BEFORE, 0, 0, 4) == f"⇥ ×4/4 · {'a' * 20}… ×4/8 · token 3 ×1/1"
     # with two experts every other choice is even: 4 of 8 is none too many
     assert favourites(probe, BEFORE, 0, 1, 2) == "none clearly"
 
 
 def test_a_run_without_an_end_shows_its_start_and_its_last_records(folder):
     """The newest step of the table is 20; its loads are shown as they are."""
-    write_probe(folder, end=False)
+    write_probe(folder, finished=False)
     (folder / "summary.json").unlink()
     evaluations = json.loads((folder / "evaluation.json").read_text())
     evaluations["evaluations"] = evaluations["evaluations"][:1]
@@ -207,7 +207,7 @@ def test_runs_of_older_versions_have_no_sources_and_no_texts(folder):
     write_probe(folder, about={})
     _, found = of(folder)
     assert [*found.loads] == [PROBE, "benchmark sums"]
-    assert blocks(folder, Table)[1].rows[0][4] == "token 5 ×2 of 2"
+    assert blocks(folder, Table)[1].rows[0][4] == "token 5 ×2/2"
     (folder / "evaluation.json").unlink()
     assert blocks(folder, Table)[1].rows[0][-1] == "not known"
 

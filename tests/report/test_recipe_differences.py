@@ -43,6 +43,7 @@ def test_sources_are_compared_one_by_one_and_a_missing_section_is_not_set(tmp_pa
         "stage": "dpo",
         "data": {"train": [{"path": "rows.jsonl", "weight": 0.5}, {"path": "more.jsonl", "weight": 1.0}]},
         "lora": {"r": 8},
+        "training": {**RECIPE["training"], "loss_type": ["sigmoid", "sft"], "beta": 0.2},
     }
     runs = labelled([run_of(tmp_path / "a"), run_of(tmp_path / "b", recipe=other)])
     differing = recipe_differences(runs)
@@ -50,9 +51,12 @@ def test_sources_are_compared_one_by_one_and_a_missing_section_is_not_set(tmp_pa
     assert found["stage"] == [("sft", ""), ("dpo", "")]
     assert found["data.train.0.weight"] == [("1.0", ""), ("0.5", "")]
     assert found["data.train.1.path"] == [("not set", ""), ("more.jsonl", "")]
+    # each stage's trainer has its own default
+    assert found["training.loss_type"] == [("nll", "the default"), ('["sigmoid", "sft"]', "")]
+    assert found["training.beta"] == [("not set", ""), ("0.2", "")]
     assert found["lora.r"] == [("not set", ""), ("8", "")]
     # `weight` alone would be either source's
-    assert in_one_line(differing, 1) == "stage=dpo, train.0.weight=0.5, train.1.path=more.jsonl and 2 more"
+    assert in_one_line(differing, 1) == "stage=dpo, train.0.weight=0.5, train.1.path=more.jsonl and 4 more"
 
 
 def test_what_differs_beside_the_recipes(tmp_path):
