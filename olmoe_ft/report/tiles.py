@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from olmoe_ft.evaluation.score import Score
 from olmoe_ft.evaluation.table import NOT_SHARES
 from olmoe_ft.report.amounts import duration, hours
-from olmoe_ft.report.blocks import Cell
+from olmoe_ft.report.blocks import Cell, Tone
 from olmoe_ft.report.run_files import RunFiles
 from olmoe_ft.report.time_spent import device_hours, device_word, seconds_in_steps, tokens_trained
 
@@ -22,7 +22,7 @@ def _loss(run: RunFiles) -> Iterator[Tile]:
     name = "loss/task" if "loss/task" in run.metrics else "loss"
     if name in run.metrics:
         first, last = (float(run.metrics[name].values[place]) for place in (0, -1))
-        tone = "" if math.isfinite(last) else "bad"
+        tone: Tone = "" if math.isfinite(last) else "bad"
         yield "task loss" if name == "loss/task" else name, Cell(f"{last:.4g}", f"at first {first:.4g}", tone)
     if (held := run.metrics.last("eval_loss")) is not None:
         yield "evaluation loss", Cell(f"{held:.4g}", f"best {float(run.metrics['eval_loss'].values.min()):.4g}")
@@ -50,7 +50,8 @@ def _figure(score: Score, value: float) -> str:
 def _routers(run: RunFiles) -> Iterator[Tile]:
     if (violation := run.metrics.last("router/max_violation")) is not None:
         dead = run.metrics.last("router/dead_experts") or 0
-        yield "busiest expert", Cell(f"{1 + violation:.2f}x", f"of the mean load; {dead:.0f} dead", "bad" if dead else "")
+        tone: Tone = "bad" if dead else ""
+        yield "busiest expert", Cell(f"{1 + violation:.2f}x", f"of the mean load; {dead:.0f} dead", tone)
     if (agreement := run.metrics.last("router/drift_agreement")) is not None:
         yield "choices as at the start", Cell(f"{agreement:.0%}", "of the routers' top-k", bar=agreement)
 
@@ -61,4 +62,5 @@ def _spent(run: RunFiles) -> Iterator[Tile]:
         speed = f"{tokens / seconds:,.0f} a second" if seconds else ""
         yield "tokens trained", Cell(f"{tokens:,.0f}", speed)
     if seconds is not None:
-        yield "time in steps", Cell(duration(seconds), "" if used is None else f"{hours(used)} {device_word(run)}-hours")
+        of_devices = "" if used is None else f"{hours(used)} {device_word(run)}-hours"
+        yield "time in steps", Cell(duration(seconds), of_devices)
