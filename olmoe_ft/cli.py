@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from olmoe_ft.commands.evaluation import evaluate, samples
+from olmoe_ft.commands.push import push
 from olmoe_ft.commands.recipes import recipes_app
 from olmoe_ft.ending import exit_with_reason, let_no_text_fail
 from olmoe_ft.ranks import is_first
@@ -221,6 +222,7 @@ def chat(
 
 app.command()(evaluate)
 app.command()(samples)
+app.command()(push)
 
 
 @app.command()

@@ -218,5 +218,6 @@ def versions(run: RunFiles, md: Markdown) -> str:
     found = {"python": run.launch.get("python"), **section(run.launch, "libraries")}
     texts = [f"{name} {version}" for name, version in found.items() if version]
     if revision := run.launch.get("git_revision"):
-        texts.append(f"olmoe_ft at {revision}")
+        commit, dash, dirty = str(revision).partition("-")
+        texts.append(f"olmoe_ft at {commit[:12]}{dash}{dirty}")  # 40 digits would look like a key of W&B
     return ", ".join(map(md.plain, texts))

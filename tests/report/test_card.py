@@ -123,7 +123,7 @@ def test_its_numbers_are_those_of_the_run(tmp_path):
         "/some-mixture) contain questions of `gsm8k`.",
         "nats), at most 2.08 | 2 | 1 |",
         "| `router/dead_experts` | experts without a token | 0 | 3 |",
-        "python 3.11.7, torch 2.13.0, olmoe\\_ft at " + "a" * 40,
+        "python 3.11.7, torch 2.13.0, olmoe\\_ft at aaaaaaaaaaaa-dirty",
         "arXiv:2409.02060",
     ):
         assert line in text

@@ -36,7 +36,7 @@ def make_run(path: Path, adapter: bool = False, base: str = HUB_BASE, **recipe: 
         "training": {"learning_rate": 2e-5, "max_steps": 20},
     }
     (path / "recipe.yaml").write_text(yaml.safe_dump(values | recipe, sort_keys=False))
-    launch = {"python": "3.11.7", "libraries": {"torch": "2.13.0"}, "git_revision": "a" * 40, "processes": 8}
+    launch = {"python": "3.11.7", "libraries": {"torch": "2.13.0"}, "git_revision": "a" * 40 + "-dirty", "processes": 8}
     write_json(path / "run.json", {"launches": [launch | {"device": "cuda:0"}]})
     records = [
         {"step": 10, "loss": 2.0, "loss/task": 1.9, "router/entropy": 2.0, "router/dead_experts": 0, "num_tokens": 500},
