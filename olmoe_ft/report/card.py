@@ -169,12 +169,14 @@ def _summary(run: RunFiles, folder: Path, origin: Origin, network: Mapping[str, 
         what = "an OLMoE mixture of experts"
     adapter = is_adapter(str(folder))
     kind = "LoRA adapters for" if adapter else "The weights of"
-    trained = (
-        "adapters, folded in," if "lora" in run.recipe and not adapter else "adapters" if adapter else "all weights"
-    )
-    stages = [*origin.stages, run.recipe]
-    path = "; then ".join(f"{_title(one)} ({md.code(str(one.get('name', '?')))})" for one in stages)
-    return f"{kind} {what}. Trained with olmoe_ft: {trained} by {path}. {_start(origin, md)}"
+    path = "; then ".join(_step(one, md) for one in (*origin.stages, run.recipe))
+    folded = " The adapters are folded in." if "lora" in run.recipe and not adapter else ""
+    return f"{kind} {what}. Trained with olmoe_ft: {path}.{folded} {_start(origin, md)}"
+
+
+def _step(recipe: Mapping[str, Any], md: Markdown) -> str:
+    trained = "adapters" if "lora" in recipe else "all weights"
+    return f"{trained} by {_title(recipe)} ({md.code(str(recipe.get('name', '?')))})"
 
 
 def _title(recipe: Mapping[str, Any]) -> str:

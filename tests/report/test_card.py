@@ -68,7 +68,7 @@ def test_the_same_merged_is_a_fine_tuned_model(tmp_path):
     card = card_of(run, merged, "alice/one")
     assert (card.data.library_name, card.data.to_dict()["base_model_relation"]) == ("transformers", "finetune")
     assert 'name = "alice/one"\n' in card.text and 'LLM("alice/one")' in card.text
-    assert "adapters, folded in, by supervised fine-tuning" in card.text
+    assert "adapters by supervised fine-tuning (`one`). The adapters are folded in." in card.text
 
 
 def test_local_bases_are_no_metadata(tmp_path):
@@ -83,8 +83,9 @@ def test_local_bases_are_no_metadata(tmp_path):
         "The base of this adapter is a local folder" in card.text
         and "PeftModel.from_pretrained(base, name)" in card.text
     )
-    for one in (full, adapter):
-        path = "supervised fine-tuning (`first`); then direct preference optimisation"
+    for one, trained in ((full, "all weights"), (adapter, "adapters")):
+        first = "all weights by supervised fine-tuning (`first`)"
+        path = f"{first}; then {trained} by direct preference optimisation (`{one.name}`)."
         assert path in card_of(one).text
 
 

@@ -87,5 +87,5 @@ def test_a_merged_run_has_its_card(adapter, tmp_path, monkeypatch):
     assert not write_card(adapter)
     merge_checkpoint(str(adapter), tmp_path / "merged")
     card = (tmp_path / "merged/README.md").read_text()
-    assert "\nlibrary_name: transformers\n" in card and "adapters, folded in," in card
+    assert "\nlibrary_name: transformers\n" in card and "The adapters are folded in." in card
     assert isinstance(run_code(example(card, "transformers", tmp_path / "merged")), transformers.OlmoeForCausalLM)
