@@ -10,6 +10,7 @@ import typer
 
 from olmoe_ft.commands.compare import compare
 from olmoe_ft.commands.evaluation import evaluate, samples
+from olmoe_ft.commands.push import push
 from olmoe_ft.commands.recipes import recipes_app
 from olmoe_ft.commands.report import report
 from olmoe_ft.ending import exit_with_reason, let_no_text_fail
@@ -225,6 +226,7 @@ app.command()(evaluate)
 app.command()(samples)
 app.command()(report)
 app.command()(compare)
+app.command()(push)
 
 
 @app.command()
