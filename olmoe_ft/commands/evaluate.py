@@ -67,9 +67,21 @@ def evaluate_models(
     loaded = [load_questions_for(place.checkpoint, place.wanted) for place in places]
     evaluations = [_evaluate(place, *one, engine_name) for place, one in zip(places, loaded, strict=True)]
     if is_first():
+        _show_anew(places)
         print_side_by_side(evaluations)
         if suite:
             print_suite(evaluations)
+
+
+def _show_anew(places: Sequence[Place]) -> None:
+    """The page and the card of each run that has them, with the new scores."""
+    from olmoe_ft.data.terminal import say
+    from olmoe_ft.report.written import NAME, write_all
+
+    for run in dict.fromkeys(place.run for place in places if place.run is not None):
+        if (run / NAME).exists():
+            for line in write_all(run):
+                say(line)
 
 
 def _evaluate(place: Place, loaded: "Loaded", tokenizer: "PreTrainedTokenizerBase", engine: EngineName) -> "Evaluation":

@@ -14,10 +14,10 @@ def report(
     """Write report.html into a run's folder: what was asked, the data, curves, experts, samples, scores, cost.
 
     At any time: while it trains, after it was killed, or again after an evaluation. Open the file in a browser; it
-    needs no network.
+    needs no network. Of a finished run the model card, final/README.md, is written again too.
     """
     from olmoe_ft.data.terminal import say
-    from olmoe_ft.report.written import write_reports
+    from olmoe_ft.report.written import write_all
 
-    for file in write_reports(run):
-        say(f"wrote {file}")
+    for line in write_all(run):
+        say(line)

@@ -14,6 +14,7 @@ from olmoe_ft.planning.of_launch import LaunchPlan
 from olmoe_ft.ranks import is_first
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RunError, UserError
+from olmoe_ft.report.card import write_card
 from olmoe_ft.report.run_files import stages_of
 from olmoe_ft.report.written import write_report
 from olmoe_ft.stopping import Stopped, asked, name_of, undisturbed
@@ -60,6 +61,8 @@ class LaunchReport:
         attempt("run.json", lambda: self.run.record_end(Ended(*how, self.step(), seconds, joules)))
         if how[0] != "stopped":  # then there may be seconds left
             attempt("plan.json", self._complete_plan)
+        if how[0] == "finished":
+            attempt("its card", lambda: write_card(self.run.path))
         if attempt("its page", lambda: write_report(self.run.path)):
             say(f"the run to look at: {self.run.report}")
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from olmoe_ft.report.card import CARD, write_card
 from olmoe_ft.report.page import write_page
 from olmoe_ft.report.pipeline_page import pipeline_page
 from olmoe_ft.report.private import private_here
@@ -25,7 +26,18 @@ def write_report(folder: Path) -> Path:
     return file
 
 
-def write_reports(folder: Path) -> Iterator[Path]:
-    """Write the page of a run; of a pipeline those of its stages too, before its own, which links to them."""
-    for place in (*stages_of(folder), folder):
-        yield write_report(place)
+def write_all(folder: Path) -> Iterator[str]:
+    """Write the page of a run and, where it has finished, its card; of a pipeline those of its stages before its own
+    page, which leads to them.
+
+    Returns:
+        a line for each file: what became of it.
+    """
+    stages = stages_of(folder)
+    for run in stages or [folder]:
+        yield f"wrote {write_report(run)}"
+        if (final := run / "final").is_dir():
+            changed = not write_card(run)
+            yield f"kept {final / CARD}, which was changed by hand" if changed else f"wrote {final / CARD}"
+    if stages:
+        yield f"wrote {write_report(folder)}"

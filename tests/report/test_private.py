@@ -13,7 +13,7 @@ from olmoe_ft.report.private import Private, private_here
 
 PRIVATE = Private(
     keys=frozenset({"correct-horse-battery"}),
-    hosts=frozenset({"gpu17", "gpu17.example.edu", "frontier", "train", "nid["}),
+    hosts=frozenset({"gpu17", "gpu17.example.edu", "frontier", "train", "nid[", "vm"}),
     folders=(("/work/project", ""), ("/home/alice", "~"), ("/disk/sft-1", "…/sft-1")),
     users=frozenset({"alice"}),
     paths=frozenset({"/mnt/My Drive/rows.jsonl"}),
@@ -105,6 +105,12 @@ def test_paths_to_elsewhere_keep_their_last_part(text, cleaned):
         ("db.cluster.internal", "[host]"),
         ("tcp://train:29500, alice@train", "tcp://[host]:29500, [user]@[host]"),
         ("http://mybox:8080/x", "http://[host]:8080/x"),
+        ("vm:29500 alice@vm", "[host]:29500 [user]@[host]"),
+        (
+            "accelerate launch --main_process_ip node7 --num_machines 2",
+            "accelerate launch --main_process_ip [host] --num_machines 2",
+        ),
+        ("torchrun --rdzv_endpoint=head:29500 -m olmoe_ft", "torchrun --rdzv_endpoint=[host] -m olmoe_ft"),
         ("10.1.2.3:80, fe80::1ff:fe23:4567:890a", "[host]:80, [host]"),
     ],
 )
@@ -122,6 +128,7 @@ def test_hosts_and_addresses_are_removed_from_fields(text, cleaned):
         "router/z_loss",
         "data.train.0.path",
         "train",
+        "a vm",
         "12,345 tokens/s",
         "2026-11-28T08:00:00Z",
         "12:34:56",
