@@ -204,6 +204,7 @@ class CurvesChart {
 
   rangeY(low, high) {
     if (low === null || low === undefined) return this.log ? [1, 10] : [0, 1];
+    if (low === 0 && high === 0) return [0, 1];
     return this.log ? uPlot.rangeLog(low, high, 10, false) : uPlot.rangeNum(low, high, 0.08, true);
   }
 
