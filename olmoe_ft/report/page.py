@@ -20,7 +20,7 @@ from olmoe_ft.training.files import write_text
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 STYLES = ("uplot/uPlot.min.css", "page.css", "blocks.css", "charts.css")
-SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js", "curves.js", "histogram.js", "heat_maps.js", "start.js")
+SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js", "series.js", "curves.js", "histogram.js", "heat_maps.js", "start.js")
 SIDE_BY_SIDE = (Curves, Histogram, Facts)
 
 

@@ -1,12 +1,14 @@
 """Pages for tests of how a page is drawn: one with every block, one with hostile texts in all of them, a large one."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from olmoe_ft.report.blocks import (
     Answer,
+    Block,
     Cell,
     Code,
     Column,
@@ -26,6 +28,8 @@ from olmoe_ft.report.blocks import (
     Table,
     TrainingRow,
 )
+from olmoe_ft.report.page import write_page
+from olmoe_ft.report.private import private_here
 
 HOSTILE = (
     "<script>window.pwned = 1</script>",
@@ -148,6 +152,13 @@ def large_page() -> Page:
     page = every_block()
     sections = [Section("maps", "Maps", [HeatMaps("Load", maps)]), Section("charts", "Charts", charts)]
     return dataclasses.replace(page, findings=[], sections=sections)
+
+
+def one_section(folder: Path, *blocks: Block) -> Path:
+    """The file of a page that has one section, "part", with these blocks."""
+    page = Page("a", "run", Cell("finished"), [], [], [Section("part", "Part", blocks)])
+    write_page(page, folder / "page.html", private_here([]))
+    return folder / "page.html"
 
 
 CHOSEN = {"tone", "id", "section"}
