@@ -263,12 +263,28 @@ def test_the_file_can_be_named(runs, shown):
 
 
 def test_a_pipeline_is_its_last_stage(runs, shown):
-    run_of(runs / "p" / "sft")
-    run_of(runs / "p" / "dpo")
+    for stage in ("sft", "dpo"):
+        run_of(runs / "p" / stage, recipe={**RECIPE, "name": f"p/{stage}"})
     text = shown("runs/a", "runs/p")
     assert "runs/p is a pipeline; its last stage is compared, runs/p/dpo" in " ".join(text.split())
     assert [line.split()[0] for line in text.splitlines()[:3]] == ["run", "a", "p/dpo"]
     assert "the page: runs/p/compare.html" in shown("runs/p/sft", "runs/p/dpo")
+
+
+def test_a_sweep_is_its_points(runs, shown):
+    """One of them is a pipeline, and one was never begun."""
+    for point in ("lr=1", "lr=2/sft", "lr=2/dpo"):
+        run_of(runs / "s" / point, recipe={**RECIPE, "name": f"s/{point}"})
+    (runs / "s" / "lr=3").mkdir()
+    (runs / "s" / "sweep.json").write_text("{}")
+    text = shown("runs/s")
+    assert "runs/s is a sweep; its points are compared: lr=1, lr=2" in text
+    assert [line.split()[0] for line in text.splitlines()[:3]] == ["run", "lr=1", "lr=2/dpo"]
+    assert "the page: runs/s/compare.html" in text
+
+
+def test_a_folder_of_runs_is_none(runs, shown):
+    assert "runs: found neither recipe.yaml nor metrics.jsonl" in shown("runs", "runs/a")
 
 
 def test_mistakes_are_one_sentence(runs, shown):
