@@ -14,6 +14,9 @@ from olmoe_ft.recipe import UserError
 from olmoe_ft.report.blocks import Curves, Fold, HeatMaps, Page, Prose, Table
 from olmoe_ft.report.comparison import comparison, summary_of
 from olmoe_ft.report.curves_of_runs import LEAST, POINTS
+from olmoe_ft.report.page import render
+from olmoe_ft.report.private import private_here
+from olmoe_ft.report.run_files import read_run
 
 
 def section(page: Page, id: str):
@@ -195,8 +198,6 @@ def test_damaged_and_empty_runs_are_compared_as_far_as_they_are(tmp_path):
     (tmp_path / "b" / "evaluation.json").write_text("[]")
     with (tmp_path / "b" / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 30, "lo')
-    from olmoe_ft.report.run_files import read_run
-
     page = comparison([read_run(one.path) for one in runs])
     texts = " ".join(one.text for one in page.findings)
     assert "run.json cannot be read" in texts and "evaluation.json" in texts
@@ -204,7 +205,7 @@ def test_damaged_and_empty_runs_are_compared_as_far_as_they_are(tmp_path):
 
 
 def test_fifty_runs_fit_into_a_page(tmp_path):
-    """The points of all curves together stay below the limit: two numbers each of about eight characters."""
+    """The points of all curves together stay below the limit, and so does the page: 3 MB."""
     records = 400
     metrics = {f"m{number}": np.linspace(0.0, 1.0, records).tolist() for number in range(12)}
     runs = [run_of(tmp_path / f"run-{at:02d}", [1.0] * records, **metrics) for at in range(50)]
@@ -216,6 +217,7 @@ def test_fifty_runs_fit_into_a_page(tmp_path):
     points = sum(len(one.x) for chart in charts for one in chart.series)
     assert 50 * 15 * LEAST <= points <= POINTS
     assert page.title == "run-00, run-01, run-02, run-03 …"
+    assert len(render(page, private_here([one.path for one in runs]))) < 3_000_000
 
 
 @pytest.fixture
