@@ -82,6 +82,8 @@ def test_sorted_by_a_score_the_highest_first(tmp_path):
     # one change: p = 1
     assert [row["p against a"] for row in table_of(page, 1)] == ["1", ""]
     assert [row["sums exact_match"] for row in table_of(page, 1)] == ["83.3%", "66.7%"]
+    tiles = {name: (cell.text, cell.note) for name, cell in page.tiles}
+    assert tiles["sums exact_match, of 2 runs"] == ("66.7% to 83.3%", "highest: b")
 
 
 def test_a_metric_that_no_run_has(tmp_path):
