@@ -15,7 +15,7 @@ from olmoe_ft.report.curves import LAYER, OF_ROWS, unknown
 from olmoe_ft.report.metrics import Values
 from olmoe_ft.report.thin import thinned
 
-POINTS = 120_000  # of all curves together, so that a page of fifty runs is no larger than one of two
+POINTS = 60_000  # of all curves together, so that a page of fifty runs is no larger than one of two
 MOST, LEAST = 1_000, 40  # of one curve
 OTHER_PACE = 1.05  # tokens a step of one run over those of another that are worth a note
 DRIFT = "router/drift_agreement"

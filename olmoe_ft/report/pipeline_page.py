@@ -51,7 +51,7 @@ def pipeline_page(path: Path) -> Page:
         Section("cost", "Cost", [cost_table(stages)]),
     ]
     return Page(
-        title=path.name,
+        title=path.resolve().name,
         kind=f"pipeline: {', then '.join(one.run.stage or one.label for one in stages)}",
         status=_status(stages),
         tiles=_tiles(stages),

@@ -116,3 +116,12 @@ def test_what_heat_maps_say():
 
 def test_other_blocks_are_no_charts():
     assert chart_of(Prose("a")) is None
+
+
+@pytest.mark.parametrize("points", [False, True])
+@pytest.mark.parametrize("count", [50, 400])
+def test_the_table_of_many_series_has_fewer_rows(count, points):
+    """A thousand cells for fifty series are twenty rows; there are never fewer than four."""
+    series = [Series(f"run {at}", range(100), [1.0] * 100, points=points) for at in range(count)]
+    rows = chart_of(Curves("loss", series)).rows
+    assert {50: 10, 400: 2}[count] <= len(rows) <= {50: 20, 400: 4}[count]

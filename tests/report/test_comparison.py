@@ -14,6 +14,9 @@ from olmoe_ft.recipe import UserError
 from olmoe_ft.report.blocks import Curves, Fold, HeatMaps, Page, Prose, Table
 from olmoe_ft.report.comparison import comparison, summary_of
 from olmoe_ft.report.curves_of_runs import LEAST, POINTS
+from olmoe_ft.report.page import render
+from olmoe_ft.report.private import private_here
+from olmoe_ft.report.run_files import read_run
 
 
 def section(page: Page, id: str):
@@ -79,6 +82,8 @@ def test_sorted_by_a_score_the_highest_first(tmp_path):
     # one change: p = 1
     assert [row["p against a"] for row in table_of(page, 1)] == ["1", ""]
     assert [row["sums exact_match"] for row in table_of(page, 1)] == ["83.3%", "66.7%"]
+    tiles = {name: (cell.text, cell.note) for name, cell in page.tiles}
+    assert tiles["sums exact_match, of 2 runs"] == ("66.7% to 83.3%", "highest: b")
 
 
 def test_a_metric_that_no_run_has(tmp_path):
@@ -195,8 +200,6 @@ def test_damaged_and_empty_runs_are_compared_as_far_as_they_are(tmp_path):
     (tmp_path / "b" / "evaluation.json").write_text("[]")
     with (tmp_path / "b" / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 30, "lo')
-    from olmoe_ft.report.run_files import read_run
-
     page = comparison([read_run(one.path) for one in runs])
     texts = " ".join(one.text for one in page.findings)
     assert "run.json cannot be read" in texts and "evaluation.json" in texts
@@ -204,7 +207,7 @@ def test_damaged_and_empty_runs_are_compared_as_far_as_they_are(tmp_path):
 
 
 def test_fifty_runs_fit_into_a_page(tmp_path):
-    """The points of all curves together stay below the limit: two numbers each of about eight characters."""
+    """The points of all curves together stay below the limit, and so does the page: 3 MB."""
     records = 400
     metrics = {f"m{number}": np.linspace(0.0, 1.0, records).tolist() for number in range(12)}
     runs = [run_of(tmp_path / f"run-{at:02d}", [1.0] * records, **metrics) for at in range(50)]
@@ -216,6 +219,7 @@ def test_fifty_runs_fit_into_a_page(tmp_path):
     points = sum(len(one.x) for chart in charts for one in chart.series)
     assert 50 * 15 * LEAST <= points <= POINTS
     assert page.title == "run-00, run-01, run-02, run-03 …"
+    assert len(render(page, private_here([one.path for one in runs]))) < 3_000_000
 
 
 @pytest.fixture
@@ -263,12 +267,28 @@ def test_the_file_can_be_named(runs, shown):
 
 
 def test_a_pipeline_is_its_last_stage(runs, shown):
-    run_of(runs / "p" / "sft")
-    run_of(runs / "p" / "dpo")
+    for stage in ("sft", "dpo"):
+        run_of(runs / "p" / stage, recipe={**RECIPE, "name": f"p/{stage}"})
     text = shown("runs/a", "runs/p")
     assert "runs/p is a pipeline; its last stage is compared, runs/p/dpo" in " ".join(text.split())
     assert [line.split()[0] for line in text.splitlines()[:3]] == ["run", "a", "p/dpo"]
     assert "the page: runs/p/compare.html" in shown("runs/p/sft", "runs/p/dpo")
+
+
+def test_a_sweep_is_its_points(runs, shown):
+    """One of them is a pipeline, and one was never begun."""
+    for point in ("lr=1", "lr=2/sft", "lr=2/dpo"):
+        run_of(runs / "s" / point, recipe={**RECIPE, "name": f"s/{point}"})
+    (runs / "s" / "lr=3").mkdir()
+    (runs / "s" / "sweep.json").write_text("{}")
+    text = shown("runs/s")
+    assert "runs/s is a sweep; its points are compared: lr=1, lr=2" in text
+    assert [line.split()[0] for line in text.splitlines()[:3]] == ["run", "lr=1", "lr=2/dpo"]
+    assert "the page: runs/s/compare.html" in text
+
+
+def test_a_folder_of_runs_is_none(runs, shown):
+    assert "runs: found neither recipe.yaml nor metrics.jsonl" in shown("runs", "runs/a")
 
 
 def test_mistakes_are_one_sentence(runs, shown):

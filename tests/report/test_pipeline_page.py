@@ -4,7 +4,7 @@ import os
 
 import pytest
 from support.evaluations import sample
-from support.side_by_side import asked, run_of, write_probe
+from support.side_by_side import RECIPE, asked, run_of, write_probe
 
 from olmoe_ft.recipe import UserError
 from olmoe_ft.report.blocks import Curves, HeatMaps, Prose
@@ -16,8 +16,9 @@ def pipeline(tmp_path):
     """SFT of 20 steps, then DPO of 30, which failed."""
     failed = {"ended": {"how": "failed", "reason": "out of memory", "step": 30, "seconds": 1800}}
     right = [asked([sample(at, right=at >= wrong) for at in range(8)], step) for wrong, step in ((8, 20), (0, 30))]
-    run_of(tmp_path / "p" / "sft", [3.0, 2.0], evaluations=right[:1])
-    run_of(tmp_path / "p" / "dpo", [0.9, 0.8, 0.7], launch=failed, finished=False, evaluations=right[1:])
+    sft, dpo = ({**RECIPE, "name": f"p/{stage}", "stage": stage} for stage in ("sft", "dpo"))
+    run_of(tmp_path / "p" / "sft", [3.0, 2.0], sft, evaluations=right[:1])
+    run_of(tmp_path / "p" / "dpo", [0.9, 0.8, 0.7], dpo, failed, right[1:], finished=False)
     for number, name in enumerate(("sft", "dpo")):  # in the order in which they were trained
         os.utime(tmp_path / "p" / name / "recipe.yaml", (number, number))
     write_probe(tmp_path / "p" / "sft", [0, 0, 0, 0], [0, 1, 2, 3])
@@ -38,7 +39,7 @@ def test_stages_lead_to_their_own_pages(pipeline):
         ("dpo", "dpo/report.html", "failed"),
     ]
     assert [row[2] for row in table.rows] == ["20", "30"]
-    assert page.title == "p" and page.kind == "pipeline: SFT, then SFT"
+    assert page.title == "p" and page.kind == "pipeline: SFT, then DPO"
     assert (page.status.text, page.status.note, page.status.tone) == ("failed", "dpo, step 30", "bad")
     tiles = {name: cell.text for name, cell in page.tiles}
     assert tiles == {
@@ -85,12 +86,18 @@ def test_findings_of_all_stages_the_worst_first(pipeline):
 
 
 def test_one_stage_so_far(tmp_path):
-    run_of(tmp_path / "p" / "sft", finished=False)
+    run_of(tmp_path / "p" / "sft", recipe={**RECIPE, "name": "p/sft"}, finished=False)
     page = pipeline_page(tmp_path / "p")
     assert [one.id for one in page.sections] == ["stages", "curves", "cost"]
     assert [block.title for block in section(page, "curves").blocks[1:3]] == ["Loss", "Loss: loss/task"]
 
 
-def test_no_pipeline(tmp_path):
+@pytest.mark.parametrize("kind", ["nothing", "runs of their own", "a sweep"])
+def test_no_pipeline(tmp_path, kind):
+    if kind == "runs of their own":
+        run_of(tmp_path / "sft")
+    if kind == "a sweep":
+        run_of(tmp_path / "lr=1", recipe={**RECIPE, "name": "s/lr=1"})
+        (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(UserError, match="found no stage of a pipeline"):
         pipeline_page(tmp_path)

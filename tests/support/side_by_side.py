@@ -37,7 +37,7 @@ def run_of(
         metrics: others, by name with `__` for each slash.
     """
     folder.mkdir(parents=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": folder.name, **recipe}))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": folder.name, **recipe}), encoding="utf-8")
     records = []
     for index, loss in enumerate(losses):
         step = 10 * (index + 1)

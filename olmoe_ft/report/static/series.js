@@ -34,6 +34,8 @@ function smoothingOf(section, points) {
   return shared;
 }
 
+const groups = []; // of all charts of the page, so that one has the same colour in each of them
+
 /** How each series looks: one colour a group, a pattern for further lines in the same colour. */
 function looks(all) {
   const keys = [];
@@ -41,8 +43,9 @@ function looks(all) {
   return all.map((series, place) => {
     const key = series.group ? `group ${series.group}` : `series ${place}`;
     if (series.dashed && !series.group) return { name: "--quiet", dash: [7, 5], swatch: "dashed" };
-    if (!keys.includes(key)) keys.push(key);
-    const number = keys.indexOf(key);
+    const known = series.group ? groups : keys;
+    if (!known.includes(key)) known.push(key);
+    const number = known.indexOf(key);
     const name = SERIES_COLOURS[number % SERIES_COLOURS.length];
     if (series.points) return { name, dash: null, swatch: "points" };
     if (series.dashed) return { name, dash: [7, 5], swatch: "dashed" };
