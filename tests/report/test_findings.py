@@ -1,6 +1,7 @@
 """What a person should know of a run first."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from support.run_folders import make_run, recipe_of
 from olmoe_ft.constants import GIB
 from olmoe_ft.report.findings import ORDER, findings
 from olmoe_ft.report.findings_of_results import SENTENCES
+from olmoe_ft.report.run_files import read_run
 
 SECTIONS = {"asked", "data", "curves", "experts", "samples", "scores", "planned", "cost", "machine", ""}
 FINISHED = {"ended": {"how": "finished", "reason": None, "step": 20, "seconds": 1.0, "energy_joules": None}}
@@ -66,18 +68,16 @@ def test_a_killed_run_and_its_half_line(tmp_path):
     run = make_run(tmp_path / "x", records=records(loss=[3.0]), launches=[{}])
     file = run.path / "metrics.jsonl"
     file.write_text(file.read_text() + '{"step": 20, "lo')
-    [killed] = texts(make_again(run), "bad")
+    [killed] = texts(read_again(run), "bad")
     assert killed.startswith("The run was killed after step 10: it recorded no end, and nobody trains here")
-    assert texts(make_again(run), "") == [
+    assert texts(read_again(run), "") == [
         "1 of 2 lines of metrics.jsonl are no records; a launch that is killed leaves one"
     ]
     file.write_text("nonsense\n" + file.read_text())
-    assert texts(make_again(run), "warn") == ["2 of 3 lines of metrics.jsonl are no records"]
+    assert texts(read_again(run), "warn") == ["2 of 3 lines of metrics.jsonl are no records"]
 
 
-def make_again(run):
-    from olmoe_ft.report.run_files import read_run
-
+def read_again(run):
     return read_run(run.path)
 
 
@@ -192,8 +192,6 @@ def test_scores_that_changed_beyond_chance(tmp_path):
 
 
 def test_what_scores_do_not_cover(tmp_path):
-    from dataclasses import replace
-
     one = evaluation("after", 9, [sample(number) for number in range(4)])
     one.settings.update(cut_prompts={"sums": 2}, short_outputs={})
     one = replace(one, scores=[replace(score, clean_value=1.0, clean_n=3) for score in one.scores])
@@ -238,7 +236,7 @@ def test_what_was_accepted_and_changed_when_it_continued(tmp_path):
 def test_files_that_cannot_be_read(tmp_path):
     run = make_run(tmp_path / "x", launches=[FINISHED], data_report={"sources": 3})
     (run.path / "summary.json").write_text("{")
-    run = make_again(run)
+    run = read_again(run)
     assert texts(run, "warn") == [
         f"{run.path}/summary.json cannot be read",
         f"{run.path}/data_report.json cannot be read: sources is not what it should be",

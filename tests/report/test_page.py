@@ -84,10 +84,10 @@ def test_every_text_is_cleaned():
 
 
 def test_rows_and_fields_are_cleaned_each_in_its_way():
-    """Texts of the data and of models are rows, all others fields; a block's own title goes with the block."""
+    """Texts of the data and of models are rows, all others fields, such as a title that names a row's file."""
     row = TrainingRow("Row 1", [("seen", "a\x07")])
     questions = Questions("Samples", [Question("sums", "1", "2", [Answer("after", "3")])], note="few")
-    assert cleaned(row, Marking()) == TrainingRow("row(Row 1)", [["row(seen)", "row(a\\x07)"]])
+    assert cleaned(row, Marking()) == TrainingRow("field(Row 1)", [["row(seen)", "row(a\\x07)"]])
     (question,) = cleaned(questions, Marking()).questions
     assert (question.prompt, question.expected, question.answers[0].text) == ("row(1)", "row(2)", "row(3)")
     assert cleaned(questions, Marking()).note == "field(few)"
