@@ -189,7 +189,7 @@ def test_what_must_not_be_sent_is_refused(run, monkeypatch, act, said):
 def test_what_is_no_end_of_a_run_is_refused(run, model, said):
     for time, stage in enumerate(("sft", "dpo"), 1):
         recipe = make_run(Path("runs/both") / stage) / "recipe.yaml"
-        recipe.write_text(recipe.read_text().replace(f"name: {stage}", f"name: both/{stage}"))
+        recipe.write_text(re.sub("^name: .*", f"name: both/{stage}", recipe.read_text(), flags=re.MULTILINE))
         os.utime(recipe, (time, time))
     for name in ("base", "checkpoints/checkpoint-20"):
         (run / name).mkdir(parents=True)
