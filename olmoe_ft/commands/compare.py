@@ -32,11 +32,11 @@ def compare(
     Is it better? olmoe-ft compare runs/tiny-sft runs/tiny-dpo --by eval/answers/exact_match
     """
     from olmoe_ft.data.terminal import Console, say
-    from olmoe_ft.report.compared import runs_at
-    from olmoe_ft.report.comparison import comparison, summary_of
-    from olmoe_ft.report.page import write_page
-    from olmoe_ft.report.printed import print_table
-    from olmoe_ft.report.private import private_here
+    from olmoe_ft.report.comparison.compared import runs_at
+    from olmoe_ft.report.comparison.comparison import comparison, summary_of
+    from olmoe_ft.report.comparison.printed import print_table
+    from olmoe_ft.report.page.render import write_page
+    from olmoe_ft.report.private.private import private_here
 
     found, notes = runs_at(runs)
     page = comparison(found, by)
@@ -52,7 +52,7 @@ def compare(
 
 def _common_folder(runs: Sequence[Path]) -> Path:
     """The innermost folder that holds all runs; the working folder where they have nothing but the disk in common."""
-    from olmoe_ft.report.compared import common_folder
+    from olmoe_ft.report.comparison.compared import common_folder
 
     common, here = common_folder(runs), Path.cwd()
     if common == Path(common.anchor):

@@ -34,6 +34,6 @@ def merge_checkpoint(checkpoint: str, to: Path, dtype: str = "auto") -> None:
     merge(folder, load_tokenizer(folder, config.vocab_size), to, dtype)
     run = Path(folder).parent
     if Path(folder).name == "final" and (run / "recipe.yaml").exists():
-        from olmoe_ft.report.card import write_card
+        from olmoe_ft.report.card.card import write_card
 
         write_card(run, to)

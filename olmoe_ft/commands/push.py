@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from olmoe_ft.report.to_send import ToSend
+    from olmoe_ft.report.card.to_send import ToSend
 
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
@@ -30,12 +30,12 @@ def push(
     --public is given.
     """
     from olmoe_ft.data.terminal import say
-    from olmoe_ft.report.to_send import collect
+    from olmoe_ft.report.card.to_send import collect
 
     sent = collect(run, repository)
     message = message or f"Upload {repository.rpartition('/')[2]} with olmoe_ft"
     if not dry_run:
-        from olmoe_ft.report.hub_upload import check_reachable, upload
+        from olmoe_ft.report.card.hub_upload import check_reachable, upload
 
         check_reachable(repository)
     branch = f", branch {revision}" if revision else ""

@@ -14,8 +14,8 @@ from olmoe_ft.planning.of_launch import LaunchPlan
 from olmoe_ft.ranks import is_first
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RunError, UserError
-from olmoe_ft.report.card import write_card
-from olmoe_ft.report.run_files import stages_of
+from olmoe_ft.report.card.card import write_card
+from olmoe_ft.report.files.run_files import stages_of
 from olmoe_ft.report.written import write_report
 from olmoe_ft.stopping import Stopped, asked, name_of, undisturbed
 from olmoe_ft.training.hardware import Energy

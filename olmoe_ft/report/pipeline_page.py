@@ -9,19 +9,19 @@ import numpy as np
 from olmoe_ft.evaluation.table import shown_value
 from olmoe_ft.recipe import UserError
 from olmoe_ft.report.amounts import duration, hours
-from olmoe_ft.report.atlas import AFTER, BEFORE, PROBE, atlas
-from olmoe_ft.report.blocks import Block, Cell, Column, Finding, HeatMap, HeatMaps, Page, Prose, Section, Table
-from olmoe_ft.report.compared import Compared
-from olmoe_ft.report.compared_scores import ComparedScores
-from olmoe_ft.report.comparison import cost_table, foot
-from olmoe_ft.report.curves_of_runs import curve_blocks
-from olmoe_ft.report.experts_of_runs import experts_table, rounded, tokens_differ
-from olmoe_ft.report.figures import LOSSES, ROUTERS, hours_of
-from olmoe_ft.report.findings import ORDER, findings
-from olmoe_ft.report.recipe_differences import keys_by_run, recipe_differences
-from olmoe_ft.report.run_files import read_run, stages_of
-from olmoe_ft.report.scores_side_by_side import scores_section
-from olmoe_ft.report.time_spent import device_hours, seconds_in_steps, tokens_trained
+from olmoe_ft.report.comparison.compared import Compared
+from olmoe_ft.report.comparison.compared_scores import ComparedScores
+from olmoe_ft.report.comparison.comparison import cost_table, foot
+from olmoe_ft.report.comparison.curves_of_runs import curve_blocks
+from olmoe_ft.report.comparison.experts_of_runs import experts_table, rounded, tokens_differ
+from olmoe_ft.report.comparison.figures import LOSSES, ROUTERS, hours_of
+from olmoe_ft.report.comparison.recipe_differences import keys_by_run, recipe_differences
+from olmoe_ft.report.comparison.scores_side_by_side import scores_section
+from olmoe_ft.report.files.atlas import AFTER, BEFORE, PROBE, atlas
+from olmoe_ft.report.files.run_files import read_run, stages_of
+from olmoe_ft.report.files.time_spent import device_hours, seconds_in_steps, tokens_trained
+from olmoe_ft.report.findings.findings import ORDER, findings
+from olmoe_ft.report.page.blocks import Block, Cell, Column, Finding, HeatMap, HeatMaps, Page, Prose, Section, Table
 
 REPORT = "report.html"  # of each stage, in its run directory
 

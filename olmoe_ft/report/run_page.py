@@ -4,19 +4,19 @@ from dataclasses import replace
 from datetime import datetime
 
 from olmoe_ft import __version__
-from olmoe_ft.report.answers import samples
-from olmoe_ft.report.asked import asked
-from olmoe_ft.report.blocks import Cell, Page, Tone
-from olmoe_ft.report.cost import cost
-from olmoe_ft.report.curves import curves
-from olmoe_ft.report.data import data
-from olmoe_ft.report.experts import experts
-from olmoe_ft.report.findings import findings
-from olmoe_ft.report.machine import machine
-from olmoe_ft.report.planned import planned
-from olmoe_ft.report.run_files import RunFiles
-from olmoe_ft.report.scores import scores
-from olmoe_ft.report.state import How, state_of
+from olmoe_ft.report.files.run_files import RunFiles
+from olmoe_ft.report.files.state import How, state_of
+from olmoe_ft.report.findings.findings import findings
+from olmoe_ft.report.page.blocks import Cell, Page, Tone
+from olmoe_ft.report.sections.answers import samples
+from olmoe_ft.report.sections.asked import asked
+from olmoe_ft.report.sections.cost import cost
+from olmoe_ft.report.sections.curves import curves
+from olmoe_ft.report.sections.data import data
+from olmoe_ft.report.sections.experts import experts
+from olmoe_ft.report.sections.machine import machine
+from olmoe_ft.report.sections.planned import planned
+from olmoe_ft.report.sections.scores import scores
 from olmoe_ft.report.tiles import tiles
 
 SECTIONS = (asked, data, curves, experts, scores, samples, planned, cost, machine)

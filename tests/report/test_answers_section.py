@@ -4,7 +4,7 @@ import pytest
 from support.evaluations import evaluation, sample
 from support.run_folders import make_run
 
-from olmoe_ft.report.answers import CUT, SHOWN, samples
+from olmoe_ft.report.sections.answers import CUT, SHOWN, samples
 
 # verdicts before and after: 10 gained, 2 lost, 40 still wrong, 8 still right
 VERDICTS = [(False, True)] * 10 + [(True, False)] * 2 + [(False, False)] * 40 + [(True, True)] * 8

@@ -15,8 +15,8 @@ from support.card_runs import HUB_BASE, make_run, write_json, write_weights
 
 from olmoe_ft.checkpoints.manifest import damage, write_manifest
 from olmoe_ft.recipe import UserError
-from olmoe_ft.report.card import may_be_replaced, model_card, write_card
-from olmoe_ft.report.run_files import read_run
+from olmoe_ft.report.card.card import may_be_replaced, model_card, write_card
+from olmoe_ft.report.files.run_files import read_run
 
 
 def card_of(path: Path, *arguments) -> ModelCard:

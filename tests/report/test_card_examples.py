@@ -17,9 +17,9 @@ from olmoe_ft.checkpoints.weights import save_whole
 from olmoe_ft.commands.merge import merge_checkpoint
 from olmoe_ft.data.tokenizer import load_tokenizer
 from olmoe_ft.recipe.schema import Lora, Router
-from olmoe_ft.report.card import model_card, write_card
-from olmoe_ft.report.card_usage import CHAT, PEFT, TRANSFORMERS
-from olmoe_ft.report.run_files import read_run
+from olmoe_ft.report.card.card import model_card, write_card
+from olmoe_ft.report.card.card_usage import CHAT, PEFT, TRANSFORMERS
+from olmoe_ft.report.files.run_files import read_run
 
 ROUTER = Router(load_balancing_coef=0.0, z_loss_coef=0.0, train="full")
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from olmoe_ft.report.blocks import Curves, HeatMap, HeatMaps, Histogram, Prose, Series
-from olmoe_ft.report.charts import TABLE_ROWS, chart_of
-from olmoe_ft.report.numbers import number, rounded
+from olmoe_ft.report.page.blocks import Curves, HeatMap, HeatMaps, Histogram, Prose, Series
+from olmoe_ft.report.page.charts import TABLE_ROWS, chart_of
+from olmoe_ft.report.page.numbers import number, rounded
 
 
 def test_a_number_for_people():

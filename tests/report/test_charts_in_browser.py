@@ -6,8 +6,8 @@ import json
 from support.browser import open_page, undrawn
 from support.report_pages import curves, heat_maps, one_section, two_histograms
 
-from olmoe_ft.report.blocks import Curves, Series
-from olmoe_ft.report.numbers import number
+from olmoe_ft.report.page.blocks import Curves, Series
+from olmoe_ft.report.page.numbers import number
 
 
 def test_values_under_the_pointer(tmp_path, browser):

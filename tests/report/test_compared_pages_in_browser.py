@@ -5,11 +5,11 @@ from support.browser import check_page, open_page, undrawn
 from support.evaluations import sample
 from support.side_by_side import RECIPE, asked, run_of, write_probe
 
-from olmoe_ft.report.comparison import comparison
-from olmoe_ft.report.page import write_page
+from olmoe_ft.report.comparison.comparison import comparison
+from olmoe_ft.report.files.run_files import read_run
+from olmoe_ft.report.page.render import write_page
 from olmoe_ft.report.pipeline_page import pipeline_page
-from olmoe_ft.report.private import private_here
-from olmoe_ft.report.run_files import read_run
+from olmoe_ft.report.private.private import private_here
 
 HOSTILE = "</script><img src=x onerror='window.pwned=1'>{{7*7}}\x1b[2J"
 

@@ -4,11 +4,11 @@ import pytest
 from support.evaluations import sample
 from support.side_by_side import asked, run_of
 
-from olmoe_ft.report.blocks import Fold, Table
-from olmoe_ft.report.compared import labelled
-from olmoe_ft.report.compared_scores import ComparedScores
-from olmoe_ft.report.samples_side_by_side import ALIKE, SHOWN, samples_section, select
-from olmoe_ft.report.scores_side_by_side import scores_section
+from olmoe_ft.report.comparison.compared import labelled
+from olmoe_ft.report.comparison.compared_scores import ComparedScores
+from olmoe_ft.report.comparison.samples_side_by_side import ALIKE, SHOWN, samples_section, select
+from olmoe_ft.report.comparison.scores_side_by_side import scores_section
+from olmoe_ft.report.page.blocks import Fold, Table
 
 SUMS, POEMS = ("sums", "exact_match"), ("poems", "chrf")
 

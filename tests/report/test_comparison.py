@@ -11,12 +11,12 @@ from support.side_by_side import RECIPE, asked, run_of, write_probe
 
 from olmoe_ft.cli import main
 from olmoe_ft.recipe import UserError
-from olmoe_ft.report.blocks import Curves, Fold, HeatMaps, Page, Prose, Table
-from olmoe_ft.report.comparison import comparison, summary_of
-from olmoe_ft.report.curves_of_runs import LEAST, POINTS
-from olmoe_ft.report.page import render
-from olmoe_ft.report.private import private_here
-from olmoe_ft.report.run_files import read_run
+from olmoe_ft.report.comparison.comparison import comparison, summary_of
+from olmoe_ft.report.comparison.curves_of_runs import LEAST, POINTS
+from olmoe_ft.report.files.run_files import read_run
+from olmoe_ft.report.page.blocks import Curves, Fold, HeatMaps, Page, Prose, Table
+from olmoe_ft.report.page.render import render
+from olmoe_ft.report.private.private import private_here
 
 
 def section(page: Page, id: str):

@@ -4,9 +4,9 @@ import pytest
 from support.small_runs import small_run
 
 from olmoe_ft.report.amounts import duration, size
-from olmoe_ft.report.blocks import Cell, Code
-from olmoe_ft.report.cost import cost, device_hours, seconds_in_steps, tokens_trained
-from olmoe_ft.report.machine import machine
+from olmoe_ft.report.page.blocks import Cell, Code
+from olmoe_ft.report.sections.cost import cost, device_hours, seconds_in_steps, tokens_trained
+from olmoe_ft.report.sections.machine import machine
 
 
 def record(step: int, tokens: object, speed: object) -> dict:

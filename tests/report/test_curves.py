@@ -8,9 +8,9 @@ import pytest
 from support.small_runs import small_run
 
 from olmoe_ft.constants import GIB
-from olmoe_ft.report.blocks import Curves, Facts, Fold
-from olmoe_ft.report.charts_known import TOTALS
-from olmoe_ft.report.curves import curves
+from olmoe_ft.report.page.blocks import Curves, Facts, Fold
+from olmoe_ft.report.sections.charts_known import TOTALS
+from olmoe_ft.report.sections.curves import curves
 
 SFT = {
     "loss": 2.5,

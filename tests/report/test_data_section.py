@@ -3,8 +3,8 @@
 import pytest
 from support.run_folders import blocks_of, make_run, recipe_of, table_of, titles_of
 
-from olmoe_ft.report.blocks import Fold, Histogram, TrainingRow
-from olmoe_ft.report.data import PART, data, max_length
+from olmoe_ft.report.page.blocks import Fold, Histogram, TrainingRow
+from olmoe_ft.report.sections.data import PART, data, max_length
 
 SOURCE = {
     "path": "a.jsonl", "rows": 100, "drawn": 60, "unread": {"id": 100}, "doubtful": {}, "dropped": {}, "problems": [],

@@ -18,10 +18,10 @@ from safetensors.numpy import load_file, save_file
 from support.evaluations import evaluation, sample
 
 from olmoe_ft.evaluation.files import add
-from olmoe_ft.report.atlas import AFTER, BEFORE, PROBE, TRAINED, Atlas, Probe, atlas
-from olmoe_ft.report.blocks import Curves, HeatMaps, Prose, Table
-from olmoe_ft.report.experts import entropy, experts, favourites, max_violation
-from olmoe_ft.report.run_files import RunFiles, read_run
+from olmoe_ft.report.files.atlas import AFTER, BEFORE, PROBE, TRAINED, Atlas, Probe, atlas
+from olmoe_ft.report.files.run_files import RunFiles, read_run
+from olmoe_ft.report.page.blocks import Curves, HeatMaps, Prose, Table
+from olmoe_ft.report.sections.experts import entropy, experts, favourites, max_violation
 
 START = np.array([[[0], [0], [1], [2]], [[0], [1], [2], [3]]], dtype=np.int16)
 END = np.array([[[3], [3], [1], [2]], [[0], [1], [2], [3]]], dtype=np.int16)

@@ -10,9 +10,9 @@ from support.evaluations import evaluation, sample
 from support.run_folders import make_run, recipe_of
 
 from olmoe_ft.constants import GIB
-from olmoe_ft.report.findings import ORDER, findings
-from olmoe_ft.report.findings_of_results import SENTENCES
-from olmoe_ft.report.run_files import read_run
+from olmoe_ft.report.files.run_files import read_run
+from olmoe_ft.report.findings.findings import ORDER, findings
+from olmoe_ft.report.findings.of_results import SENTENCES
 
 SECTIONS = {"asked", "data", "curves", "experts", "samples", "scores", "planned", "cost", "machine", ""}
 FINISHED = {"ended": {"how": "finished", "reason": None, "step": 20, "seconds": 1.0, "energy_joules": None}}

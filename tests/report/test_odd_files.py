@@ -11,12 +11,12 @@ import yaml
 from support.evaluations import evaluation, sample
 from support.run_folders import make_run, recipe_of
 
-from olmoe_ft.report.answers import samples
-from olmoe_ft.report.asked import asked
-from olmoe_ft.report.data import data
-from olmoe_ft.report.findings import findings
-from olmoe_ft.report.run_files import read_run
-from olmoe_ft.report.scores import scores
+from olmoe_ft.report.files.run_files import read_run
+from olmoe_ft.report.findings.findings import findings
+from olmoe_ft.report.sections.answers import samples
+from olmoe_ft.report.sections.asked import asked
+from olmoe_ft.report.sections.data import data
+from olmoe_ft.report.sections.scores import scores
 
 ODD: tuple[Any, ...] = (None, "x", -1, 2.5, [], [None], {}, {"x": []}, True)
 SOURCE = {

@@ -12,10 +12,21 @@ from support.report_pages import HOSTILE, every_block, hostile_page, large_page,
 
 from olmoe_ft.data.terminal import printable
 from olmoe_ft.report import page as report_page
-from olmoe_ft.report.blocks import Answer, Code, Curves, Facts, Histogram, Page, Prose, Question, Questions, TrainingRow
-from olmoe_ft.report.clean import cleaned
-from olmoe_ft.report.page import anchor, placed, render, write_page
-from olmoe_ft.report.private import private_here
+from olmoe_ft.report.page.blocks import (
+    Answer,
+    Code,
+    Curves,
+    Facts,
+    Histogram,
+    Page,
+    Prose,
+    Question,
+    Questions,
+    TrainingRow,
+)
+from olmoe_ft.report.page.clean import cleaned
+from olmoe_ft.report.page.render import anchor, placed, render, write_page
+from olmoe_ft.report.private.private import private_here
 
 PACKAGE = Path(report_page.__file__).parent
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from support.report_pages import every_block, large_page
 
-from olmoe_ft.report.page import render
-from olmoe_ft.report.private import Private, private_here
+from olmoe_ft.report.page.render import render
+from olmoe_ft.report.private.private import Private, private_here
 
 HERE = "/disk/people/carol/project"
 PLANTED = {

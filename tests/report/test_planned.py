@@ -4,8 +4,8 @@ import pytest
 from support.small_runs import small_run
 
 from olmoe_ft.constants import GIB
-from olmoe_ft.report.blocks import Cell
-from olmoe_ft.report.planned import planned
+from olmoe_ft.report.page.blocks import Cell
+from olmoe_ft.report.sections.planned import planned
 
 PLAN = {
     "gpu": True,

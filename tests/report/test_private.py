@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmoe_ft.report.hosts import of_list
-from olmoe_ft.report.private import Private, private_here
+from olmoe_ft.report.private.hosts import of_list
+from olmoe_ft.report.private.private import Private, private_here
 
 PRIVATE = Private(
     keys=frozenset({"correct-horse-battery"}),

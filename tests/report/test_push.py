@@ -15,8 +15,8 @@ from support.servers import answering, closed
 
 from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.recipe import UserError
-from olmoe_ft.report.card import write_card
-from olmoe_ft.report.to_send import ToSend, collect
+from olmoe_ft.report.card.card import write_card
+from olmoe_ft.report.card.to_send import ToSend, collect
 
 TOKEN = "hf_of_the_test"
 KEY = "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"

@@ -2,8 +2,8 @@
 
 from support.side_by_side import RECIPE, run_of
 
-from olmoe_ft.report.compared import labelled
-from olmoe_ft.report.recipe_differences import (
+from olmoe_ft.report.comparison.compared import labelled
+from olmoe_ft.report.comparison.recipe_differences import (
     WIDE,
     in_one_line,
     keys_by_run,

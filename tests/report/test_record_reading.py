@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmoe_ft.report.metrics import read_metrics
+from olmoe_ft.report.files.metrics import read_metrics
 
 LAYERS = re.compile(r"router/(load|entropy|max_violation|dead_experts)/layer_\d+")
 TEXTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

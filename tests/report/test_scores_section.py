@@ -8,8 +8,8 @@ from support.evaluations import evaluation, sample
 from support.run_folders import make_run, table_of, titles_of
 
 from olmoe_ft.evaluation.score import Score
-from olmoe_ft.report.score_changes import changes
-from olmoe_ft.report.scores import NOTE, scores
+from olmoe_ft.report.sections.score_changes import changes
+from olmoe_ft.report.sections.scores import NOTE, scores
 
 
 def of(when, step, values, **settings):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from olmoe_ft.report.significance import MCNEMAR, STUDENT, holm, paired_difference, shown_p, student_p_value
+from olmoe_ft.report.comparison.significance import MCNEMAR, STUDENT, holm, paired_difference, shown_p, student_p_value
 
 
 @pytest.mark.parametrize(

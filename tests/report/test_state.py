@@ -5,7 +5,7 @@ import os
 import pytest
 from support.run_folders import make_run
 
-from olmoe_ft.report.state import State, state_of
+from olmoe_ft.report.files.state import State, state_of
 from olmoe_ft.training.lock import Holder, held, only_launch
 
 RECORDS = [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]

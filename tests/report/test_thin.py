@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from olmoe_ft.report.metrics import Values
-from olmoe_ft.report.thin import POINTS, kept, thinned
+from olmoe_ft.report.files.metrics import Values
+from olmoe_ft.report.sections.thin import POINTS, kept, thinned
 
 NUMBERS = st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf, -math.inf])
 SERIES = st.integers(1, 400).flatmap(lambda count: arrays(np.float64, count, elements=NUMBERS))

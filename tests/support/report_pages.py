@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from olmoe_ft.report.blocks import (
+from olmoe_ft.report.page.blocks import (
     Answer,
     Block,
     Cell,
@@ -28,8 +28,8 @@ from olmoe_ft.report.blocks import (
     Table,
     TrainingRow,
 )
-from olmoe_ft.report.page import write_page
-from olmoe_ft.report.private import private_here
+from olmoe_ft.report.page.render import write_page
+from olmoe_ft.report.private.private import private_here
 
 HOSTILE = (
     "<script>window.pwned = 1</script>",

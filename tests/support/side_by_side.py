@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from olmoe_ft.evaluation.files import add
 from olmoe_ft.evaluation.score import Evaluation, Sample, Score
-from olmoe_ft.report.run_files import RunFiles, read_run
+from olmoe_ft.report.files.run_files import RunFiles, read_run
 
 RECIPE: dict[str, Any] = {
     "stage": "sft",

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from olmoe_ft.report.run_files import RunFiles, read_run
+from olmoe_ft.report.files.run_files import RunFiles, read_run
 
 
 def small_run(

@@ -1,0 +1,1 @@
+"""The model card, and what goes to the Hub with it."""

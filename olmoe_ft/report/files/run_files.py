@@ -1,0 +1,133 @@
+"""What a run has left so far. Whatever is missing or damaged is left out and named; nothing here fails for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from olmoe_ft.checkpoints.run_checkpoints import read_object
+from olmoe_ft.evaluation.files import read_evaluations, read_samples
+from olmoe_ft.evaluation.score import Evaluation, Sample
+from olmoe_ft.recipe import UserError
+from olmoe_ft.report.files.metrics import Metrics, read_metrics
+from olmoe_ft.training.files import read_yaml
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of `runs/<name>/` that a page is made of."""
+
+    path: Path
+    recipe: dict[str, Any]
+    """`recipe.yaml`, resolved; empty where it cannot be read."""
+    launches: list[dict[str, Any]]
+    """`run.json`, the newest last (`olmoe_ft.training.launch_record`)."""
+    metrics: Metrics
+    summary: dict[str, Any] | None
+    """`summary.json`; None of a run that has not finished."""
+    data_report: dict[str, Any] | None
+    plan: dict[str, Any] | None
+    """`plan.json`: what was planned for the newest launch."""
+    evaluations: list[Evaluation]
+    """`evaluation.json`, without samples; the newest last."""
+    unreadable: list[str] = field(default_factory=list)
+    """Files that are damaged; a sentence each."""
+
+    @property
+    def name(self) -> str:
+        return str(self.recipe.get("name", self.path.name))
+
+    @property
+    def stage(self) -> str:
+        """The recipe's stage in capitals, as people write it."""
+        return str(self.recipe.get("stage", "")).upper()
+
+    @property
+    def launch(self) -> dict[str, Any]:
+        """The newest; empty where none was recorded."""
+        return self.launches[-1] if self.launches else {}
+
+    def evaluation(self, when: str) -> Evaluation | None:
+        """The newest evaluation of that time: "before" or "after" training.
+
+        A finished run that was evaluated by hand alone has that one as its "after".
+        """
+        found = [one for one in self.evaluations if one.when == when]
+        if not found and when == "after" and self.summary is not None:
+            found = [one for one in self.evaluations if one.when == "command" and one.step == self.summary.get("steps")]
+        return found[-1] if found else None
+
+    @cached_property
+    def samples(self) -> dict[str, list[Sample]]:
+        """The samples "before" and "after" training, where they can be read."""
+        found = {}
+        for when in ("before", "after"):
+            if (evaluation := self.evaluation(when)) is not None:
+                try:
+                    found[when] = read_samples(self.path, evaluation=evaluation)
+                except UserError as error:
+                    self.unreadable.append(str(error))
+        return found
+
+
+def read_run(path: Path) -> RunFiles:
+    """The files of a run directory.
+
+    Raises:
+        UserError: it is no run directory.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such run directory; runs are in runs/, each with a recipe.yaml")
+    recipe = read_yaml(path / "recipe.yaml")
+    metrics = path / "metrics.jsonl"
+    if recipe is None and not metrics.is_file():
+        raise UserError(f"{path}: found neither recipe.yaml nor metrics.jsonl, so it is no run directory")
+    unreadable: list[str] = []
+    objects = {name: _object(path / f"{name}.json", unreadable) for name in ("run", "summary", "data_report", "plan")}
+    if recipe is None:
+        unreadable.append(f"{path / 'recipe.yaml'} cannot be read")
+    launches = (objects["run"] or {}).get("launches")
+    return RunFiles(
+        path=path,
+        recipe=recipe or {},
+        launches=[one for one in launches if isinstance(one, dict)] if isinstance(launches, list) else [],
+        metrics=read_metrics(metrics),
+        summary=objects["summary"],
+        data_report=objects["data_report"],
+        plan=objects["plan"],
+        evaluations=_evaluations(path, unreadable),
+        unreadable=unreadable,
+    )
+
+
+def stages_of(path: Path) -> list[Path]:
+    """The run directories of a pipeline's stages in the order they were trained; empty of anything else.
+
+    A stage is named `<pipeline>/<stage>`, and its folder by the last part of that. The runs of a sweep are named alike,
+    and are no stages; neither are runs that a folder such as `runs/` just holds.
+    """
+    if (path / "recipe.yaml").exists() or (path / "sweep.json").exists():
+        return []
+    found: Sequence[Path] = [file.parent for file in path.glob("*/recipe.yaml") if _is_stage(file)]
+    return sorted(found, key=lambda folder: (folder / "recipe.yaml").stat().st_mtime_ns)
+
+
+def _is_stage(file: Path) -> bool:
+    pipeline, _, stage = str((read_yaml(file) or {}).get("name", "")).rpartition("/")
+    return bool(pipeline) and stage == file.parent.name
+
+
+def _object(file: Path, unreadable: list[str]) -> dict[str, Any] | None:
+    found = read_object(file)
+    if found is None and file.exists():
+        unreadable.append(f"{file} cannot be read")
+    return found
+
+
+def _evaluations(path: Path, unreadable: list[str]) -> list[Evaluation]:
+    try:
+        return read_evaluations(path)
+    except UserError as error:
+        unreadable.append(str(error))
+        return []

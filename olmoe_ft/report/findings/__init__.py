@@ -1,0 +1,1 @@
+"""What a person should know of a run before anything else, as sentences."""

@@ -1,0 +1,1 @@
+"""What must not leave this machine, taken out of every text."""
