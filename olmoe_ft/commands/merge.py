@@ -35,5 +35,6 @@ def merge_checkpoint(checkpoint: str, to: Path, dtype: str = "auto") -> None:
     run = Path(folder).parent
     if Path(folder).name == "final" and (run / "recipe.yaml").exists():
         from olmoe_ft.report.card.card import write_card
+        from olmoe_ft.report.files.run_files import read_run
 
-        write_card(run, to)
+        write_card(read_run(run), to)

@@ -14,15 +14,14 @@ from olmoe_ft.planning.of_launch import LaunchPlan
 from olmoe_ft.ranks import is_first
 from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import Recipe, RunError, UserError
-from olmoe_ft.report.card.card import write_card
 from olmoe_ft.report.files.run_files import stages_of
-from olmoe_ft.report.written import write_report
+from olmoe_ft.report.written import write_all, write_report
 from olmoe_ft.stopping import Stopped, asked, name_of, undisturbed
 from olmoe_ft.training.hardware import Energy
 from olmoe_ft.training.launch_record import Ended
 from olmoe_ft.training.run_directory import RunDirectory
 
-FIRST = 60.0  # seconds of training before the first page
+FIRST = 300.0  # seconds of training before the first page, which takes one, and between two
 SHARE = 400  # a page may take one of so many seconds: 0.25% of the time
 
 
@@ -61,9 +60,7 @@ class LaunchReport:
         attempt("run.json", lambda: self.run.record_end(Ended(*how, self.step(), seconds, joules)))
         if how[0] != "stopped":  # then there may be seconds left
             attempt("plan.json", self._complete_plan)
-        if how[0] == "finished":
-            attempt("its card", lambda: write_card(self.run.path))
-        if attempt("its page", lambda: write_report(self.run.path)):
+        if attempt("its page", lambda: write_all(self.run.path)):
             say(f"the run to look at: {self.run.report}")
 
     def _complete_plan(self) -> None:

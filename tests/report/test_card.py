@@ -169,22 +169,22 @@ def test_scores_that_are_not_finite_are_no_metadata(tmp_path):
 def test_a_card_is_no_damage_and_is_written_again(tmp_path):
     run = make_run(tmp_path / "one")
     for _ in range(2):
-        assert write_card(run)
+        assert write_card(read_run(run))
         assert damage(run / "final") is None
     assert may_be_replaced(run / "final/README.md")
 
 
 def test_a_card_that_a_person_has_changed_is_kept(tmp_path):
     run = make_run(tmp_path / "one")
-    write_card(run)
+    write_card(read_run(run))
     file = run / "final/README.md"
     file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))  # an editor on Windows
-    assert write_card(run)
+    assert write_card(read_run(run))
     for change in (lambda text: text.replace("apache-2.0", "mit"), lambda text: text + "More.", lambda text: "Mine."):
-        write_card(run)
+        write_card(read_run(run))
         changed = change(file.read_text())
         file.write_text(changed)
-        assert not write_card(run)
+        assert not write_card(read_run(run))
         assert file.read_text() == changed
         file.unlink()
 
@@ -200,7 +200,7 @@ def test_the_empty_form_of_peft_is_replaced(tmp_path):
     file.write_text(file.read_text().replace("Model Card for Model ID", "My adapter"))
     assert not may_be_replaced(file)
     file.unlink()
-    write_card(run)
+    write_card(read_run(run))
     assert "/srv/base" not in file.read_text()
 
 
@@ -208,7 +208,7 @@ def test_a_run_without_weights_is_refused(tmp_path):
     run = make_run(tmp_path / "one")
     shutil.rmtree(run / "final")
     with pytest.raises(UserError, match="has not finished"):
-        write_card(run)
+        write_card(read_run(run))
 
 
 # ---- nothing private, nothing that acts ----
@@ -312,5 +312,5 @@ def test_a_merged_folder_has_a_manifest_of_its_own(tmp_path):
     merged.mkdir()
     write_weights(merged, adapter=False, base="")
     write_manifest(merged)
-    assert write_card(run, merged)
+    assert write_card(read_run(run), merged)
     assert damage(merged) is None

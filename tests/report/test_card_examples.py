@@ -84,7 +84,7 @@ def test_an_adapter_that_names_its_base(adapter, form):
 def test_a_merged_run_has_its_card(adapter, tmp_path, monkeypatch):
     """The card of the adapter may have been changed; the folder it is merged into has its own."""
     (adapter / "final/README.md").write_text("Mine.")
-    assert not write_card(adapter)
+    assert not write_card(read_run(adapter))
     merge_checkpoint(str(adapter), tmp_path / "merged")
     card = (tmp_path / "merged/README.md").read_text()
     assert "\nlibrary_name: transformers\n" in card and "The adapters are folded in." in card

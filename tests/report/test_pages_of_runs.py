@@ -90,7 +90,7 @@ def test_the_plan_lies_beside_the_run(workspace):
 def test_a_page_that_cannot_be_written_ends_no_run(workspace):
     """A folder lies where the page goes, and cannot be moved away since its parent is what a run writes into."""
     broken = "import olmoe_ft.report.of_run as of_run\ndef no(folder): raise OSError(28, 'No space left on device')\n"
-    program = broken + "of_run.write_report = no\nfrom olmoe_ft.ending import program\nprogram()\n"
+    program = broken + "of_run.write_all = no\nfrom olmoe_ft.ending import program\nprogram()\n"
     (workspace / "no_page.py").write_text(program)
     result = run_python(workspace, "no_page.py", "train", *SFT, "name=without", "data.answers=null")
     assert result.returncode == 0, result.stderr[-2000:]

@@ -17,6 +17,7 @@ from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.recipe import UserError
 from olmoe_ft.report.card.card import write_card
 from olmoe_ft.report.card.to_send import ToSend, collect
+from olmoe_ft.report.files.run_files import read_run
 
 TOKEN = "hf_of_the_test"
 KEY = "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"
@@ -73,7 +74,7 @@ def test_weights_card_and_page_are_sent_and_nothing_else(run):
 
 def test_the_card_that_is_sent_names_the_repository(run):
     """The one beside the weights stays as it is: it is for whoever has the folder."""
-    write_card(run)
+    write_card(read_run(run))
     before = (run / "final/README.md").read_text()
     assert 'name = "alice/one"' in text_of(collect("runs/one", "alice/one"), "README.md")
     assert (run / "final/README.md").read_text() == before
@@ -111,7 +112,7 @@ def test_a_merged_folder_is_sent_with_the_card_of_its_run(run):
     sent = collect("merged", "alice/one")
     assert names(sent) == ["config.json", "model.safetensors", "tokenizer.json"]
     assert sent.checks == ["there is no README.md, so the repository gets no model card"]
-    write_card(run, merged)
+    write_card(read_run(run), merged)
     assert "README.md" in names(collect("merged", "alice/one"))
 
 

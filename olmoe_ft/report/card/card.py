@@ -18,7 +18,7 @@ from olmoe_ft.report.card import card_sections as sections
 from olmoe_ft.report.card.card_usage import usage
 from olmoe_ft.report.card.markdown import Markdown
 from olmoe_ft.report.card.origin import Origin, base_on_hub, network_of, origin_of
-from olmoe_ft.report.files.run_files import RunFiles, read_run
+from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.private.private import private_here
 from olmoe_ft.stages import STAGES
 from olmoe_ft.training.files import write_text
@@ -62,7 +62,7 @@ def model_card(run: RunFiles, folder: Path | None = None, repository: str | None
     return ModelCard(f"{str(card).rstrip()}\n\n<!-- olmoe_ft card: {_digest(str(card))} -->\n")
 
 
-def write_card(run: Path, folder: Path | None = None) -> bool:
+def write_card(run: RunFiles, folder: Path | None = None) -> bool:
     """Write `README.md` beside the weights of a run, unless a person has written one.
 
     Args:
@@ -70,14 +70,14 @@ def write_card(run: Path, folder: Path | None = None) -> bool:
     Returns:
         whether it was written.
     Raises:
-        UserError: there is no such run, or it has not finished.
+        UserError: it has not finished.
     """
-    folder = folder or run / "final"
+    folder = folder or run.path / "final"
     if not folder.is_dir():
-        raise UserError(f"{run}: there is no {folder}, so that run has not finished; start it again to finish it")
+        raise UserError(f"{run.path}: there is no {folder}, so that run has not finished; start it again to finish it")
     if not may_be_replaced(folder / CARD):
         return False
-    write_text(folder / CARD, str(model_card(read_run(run), folder)))
+    write_text(folder / CARD, str(model_card(run, folder)))
     return True
 
 
