@@ -34,6 +34,22 @@ KEYS = [
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
     "-----BEGIN RSA PRIVATE KEY-----\nMIIabc\n-----END RSA PRIVATE KEY-----",
     "correct-horse-battery",
+    f"gsk_{LETTERS}",
+    f"nvapi-{LETTERS}",
+    f"r8_{LETTERS}",
+    f"npm_{LETTERS}",
+    f"sk_live_{LETTERS}",
+    f"rk_live_{LETTERS}",
+    f"GOCSPX-{LETTERS}",
+    f"ya29.a0Af_{LETTERS}",
+    f"pypi-AgEIcHlwaS5vcmc{LETTERS}",
+    f"xai-{LETTERS}",
+    "lsv2_pt_0123456789abcdef0123456789abcdef_0123456789",
+    f"dckr_pat_{LETTERS}",
+    f"SG.{LETTERS[:22]}.{LETTERS}",
+    f"hooks.slack.com/services/T00000000/B00000000/{LETTERS}",
+    f"discord.com/api/webhooks/123456789012345678/{LETTERS}",
+    "ABCDEF0123456789ABCDEF0123456789ABCDEF01",
 ]
 
 
@@ -58,6 +74,11 @@ def test_keys_are_removed_from_both_kinds_of_text(key, around):
         ("--api-key hunter22 --to x", "--api-key [key removed] --to x"),
         ("Authorization: Bearer abcdefgh12345678", "Authorization: Bearer [key removed]"),
         ("https://alice:hunter2@example.org/x", "https://[key removed]@example.org/x"),
+        ("https://0123456789abcdefTOKEN@example.org/x", "https://[key removed]@example.org/x"),
+        ("Bearer abcdefghijklmnopqrstuvwx", "Bearer [key removed]"),
+        ('{"Authorization": "Bearer abcdefghij"}', '{"Authorization": "Bearer [key removed]"}'),
+        ("pwd=hunter22", "pwd=[key removed]"),
+        ("found hf_abcDE12…", "found [key removed]…"),
     ],
 )
 def test_what_follows_the_name_of_a_key_is_removed_from_fields(text, cleaned):
@@ -67,6 +88,7 @@ def test_what_follows_the_name_of_a_key_is_removed_from_fields(text, cleaned):
 def test_in_a_row_only_what_looks_like_a_key_follows_such_a_name():
     assert PRIVATE.row("password: swordfish") == "password: swordfish"
     assert PRIVATE.row("my api_key = 9f8e7d6c5b4a3f2e") == "my api_key = [key removed]"
+    assert PRIVATE.row("pwd=9f8e7d6c5b4a3f2e, PWD=/home/user1/x") == "pwd=[key removed], PWD=/home/user1/x"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +112,9 @@ def test_in_a_row_only_what_looks_like_a_key_follows_such_a_name():
         ("runs/alice/x", "runs/[user]/x"),
         ("/usr/bin/python -m olmoe_ft train recipes/tiny/sft.yaml", "…/python -m olmoe_ft train recipes/tiny/sft.yaml"),
         ("['/a/b/x', '/c/d/y']", "['…/x', '…/y']"),
+        ("[rank0]/scratch/bob/x.py", "[rank0]…/x.py"),
+        ("gcc -I/scratch/bob/include", "gcc -I…/include"),
+        ("路径/home/bob/rows.jsonl", "路径…/rows.jsonl"),
     ],
 )
 def test_paths_to_elsewhere_keep_their_last_part(text, cleaned):
@@ -106,6 +131,11 @@ def test_paths_to_elsewhere_keep_their_last_part(text, cleaned):
         ("tcp://train:29500, alice@train", "tcp://[host]:29500, [user]@[host]"),
         ("http://mybox:8080/x", "http://[host]:8080/x"),
         ("vm:29500 alice@vm", "[host]:29500 [user]@[host]"),
+        ("GPU17.Example.EDU and Gpu17", "[host] and [host]"),
+        (
+            "ssh://bob@mybox/x tcp://mybox, wss://mybox?a nfs://mybox.",
+            "ssh://bob@[host]/x tcp://[host], wss://[host]?a nfs://[host].",
+        ),
         (
             "accelerate launch --main_process_ip node7 --num_machines 2",
             "accelerate launch --main_process_ip [host] --num_machines 2",
@@ -143,6 +173,19 @@ def test_hosts_and_addresses_are_removed_from_fields(text, cleaned):
         "a" * 40,  # a revision that the run has recorded
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         "gpu170",
+        "hf://datasets/owner/name",
+        "s3://bucket/x gs://bucket/a/b",
+        "ssh://git@github.com/o/n git@github.com:o/n.git",
+        "https://medium.com/@bob/post",
+        "foo[0]/bar [host]/a/b",
+        "runs/café/tiny/x",
+        "OLMoE-B/a/b",
+        "basic responsibilities of bearer internationalisation",
+        "Basic understanding of sk-learn and xai-explainability-methods-of-today",
+        "npm_config_registry hf_transfer... hf_hub_download… rpa_automation_workflow_example",
+        "nvapi-reference-documentation pypi-publish-action-of-github",
+        "Authorization: Bearer YOUR_API_KEY",
+        "3.1415926535897932384626433832795028841971693993751",
     ],
 )
 def test_what_is_not_private_is_kept(text):
@@ -214,7 +257,19 @@ def test_a_cleaned_text_stays_as_it_is(pieces):
 
 @pytest.mark.parametrize(
     "text",
-    ["a" * 200_000, "/a" * 100_000, "token=" * 30_000, "sk-" * 60_000, "eyJ-" * 50_000, "-" * 200_000, "1:" * 100_000],
+    [
+        "hf_A-" * 50_000,
+        "SG." * 60_000,
+        "https://" * 30_000,
+        "bearer " * 30_000,
+        "a" * 200_000,
+        "/a" * 100_000,
+        "token=" * 30_000,
+        "sk-" * 60_000,
+        "eyJ-" * 50_000,
+        "-" * 200_000,
+        "1:" * 100_000,
+    ],
 )
 def test_no_text_takes_longer_than_its_length(text):
     """What backtracks from every place of these would take minutes."""
@@ -235,7 +290,9 @@ def run(tmp_path, monkeypatch):
     (run / "wandb" / "run-1" / "files").mkdir(parents=True)
     home.mkdir(parents=True)
     (run / "recipe.yaml").write_text("model: {path: /srv/some models/base}\n")
-    (run / "run.json").write_text(json.dumps({"launches": [{"git_revision": f"{'b' * 40}-dirty"}]}))
+    launch = {"git_revision": f"{'b' * 40}-dirty", "command": ["train", "data.path=/mnt/two words/x"]}
+    launch["ended"] = {"reason": "/srv/some models/x.jsonl is missing; see docs/data.md"}
+    (run / "run.json").write_text(json.dumps({"launches": [launch]}))
     (run / "lock").write_text(json.dumps({"host": "olddesk9"}))
     metadata = {"host": "cloudbox-3", "username": "carol2"}
     (run / "wandb" / "run-1" / "files" / "wandb-metadata.json").write_text(json.dumps(metadata))
@@ -261,6 +318,9 @@ def test_what_is_private_here_is_found(run):
         f"{Path.home()}/x/y": "…/y",
         f"{run}/final": "…/sft-1/final",
         "/srv/some models/base": "…/base",
+        "/srv/some models/base is missing": "…/base is missing",
+        "/srv/some models/x.jsonl is missing; see docs/data.md": "…/x.jsonl is missing; see docs/data.md",
+        "/mnt/two words/x and /mnt/two words/y/z": "…/x and …/y/z",
         "rack3 cloudbox-3 olddesk9": "[host] [host] [host]",
         "runs/carol/x runs/carol2/x": "runs/[user]/x runs/[user]/x",
         f"{'b' * 40}-dirty": f"{'b' * 40}-dirty",

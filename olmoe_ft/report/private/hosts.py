@@ -13,9 +13,15 @@ ORDINARY = frozenset(
     "sample samples server step stage task test tiny token tokens train training worker".split()
 )
 OF_INSIDE = r"(?<![\w.-])(?:[\w-]+\.)+(?:local|internal|lan|corp|intranet|localdomain|cluster)(?![\w.-]*\w)"
-IN_URL = r"(?<=://)(?!localhost\b)[\w-]+(?=:\d|/)"  # one label, so it is in nobody's public DNS
+WITH_HOSTS = "https?|wss?|tcp|udp|grpc|ssh|s?ftp|ftps|rsync|nfs|smb|redis|mongodb|mysql|postgres(?:ql)?|amqp"
+# One label, so it is in nobody's public DNS. Behind `hf://`, `s3://` and the like is no host.
+IN_URL = re.compile(
+    rf"(\b(?:{WITH_HOSTS})://(?:(?:\[key removed\]|[\w.~%+-]+)@)?)(?!localhost\b)[\w-]+"
+    r"(?=[:/?]|\.?(?:[\s\"'`,;)>\]]|\Z))",
+    re.IGNORECASE,
+)
 OF_LAUNCHERS = "|".join(rf"(?<={name}[ =])[\w.:-]+" for name in ("main_process_ip", "master_addr", "rdzv_endpoint"))
-FIXED = re.compile(f"{OF_INSIDE}|{IN_URL}|{OF_LAUNCHERS}")
+FIXED = re.compile(f"{OF_INSIDE}|{OF_LAUNCHERS}")
 ADDRESS = re.compile(
     r"(?<![\w.=-])(?<!ersion )(?<!NN )(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\w)"  # no version of a library
     r"|(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:.])"
@@ -24,7 +30,7 @@ PUBLIC = ("127.0.0.1", "0.0.0.0", "::1", "::")  # every computer's
 
 
 def pattern_of(names: Collection[str], everywhere: bool) -> re.Pattern[str] | None:
-    """What finds host names as whole words.
+    """What finds host names as whole words, in capitals or not: names of computers have no case.
 
     Args:
         names: of hosts; `gpu[01-04]` is a list of SLURM.
@@ -33,12 +39,12 @@ def pattern_of(names: Collection[str], everywhere: bool) -> re.Pattern[str] | No
     alternatives = []
     for name in sorted(names, key=lambda name: (-len(name), name)):
         word = _word(name)
-        if name in ORDINARY or len(name) < SHORTEST:
+        if name.lower() in ORDINARY or len(name) < SHORTEST:
             if everywhere:  # alice@main, main:29500, //main/
                 alternatives.append(rf"(?<=@){word}|(?<=//){word}|{word}(?=:\d)")
         elif everywhere or re.search(r"[\d[-]", name):
             alternatives.append(word)
-    return re.compile("|".join(alternatives)) if alternatives else None
+    return re.compile("|".join(alternatives), re.IGNORECASE) if alternatives else None
 
 
 def _word(name: str) -> str:
@@ -55,6 +61,7 @@ def without_addresses(text: str) -> str:
     """A text without addresses of the internet, and without hosts that their form gives away."""
     if not any(sign in text for sign in (".", ":", "_")):
         return text
+    text = IN_URL.sub(rf"\1{HOST}", text) if "://" in text else text
     return ADDRESS.sub(_replaced, FIXED.sub(HOST, text))
 
 

@@ -11,13 +11,20 @@ ELSEWHERE = "…"
 PART = r"[^\s/\\\"'`<>|;,()\[\]{}*?:]+"
 WINDOWS_PART = r"[^\\/:*?\"<>|\r\n\t]+"
 WINDOWS_END = r"[^\\/:*?\"<>|\s,;'`)\]}]+"
-BEFORE = r"(?<![\w.~…/\]])"  # no part of a URL, of a relative path, of a fraction, or of what is cut already
+# No part of a URL, of a relative path, of a fraction, or of what is cut already.
+BEFORE = r"(?<![\w.~…/])(?<!\[host\])(?<!\[user\])(?<!removed\])"
+OPTION = r"(?<=-[A-Za-z])(?<!\w-[A-Za-z])"  # -I/usr/include
+ROOTS = (
+    "home|Users|root|scratch|work|workspace|data|datasets|mnt|media|srv|tmp|var|opt|etc|usr|gpfs|lustre|nfs|net|"
+    "projects?|shared|share|storage|global|cluster|export|private|Volumes|content|dev/shm"
+)
+LETTER = rf"(?<=[^\W\d_A-Za-zÀ-ɏ])(?=/(?:{ROOTS})/)"  # a sentence of a script without spaces
 FORMS = (
     r"file:/+[^\s\"'`<>|]+",
     rf"(?<!\w)[A-Za-z]:[\\/]+(?:{WINDOWS_PART}[\\/]+)+(?:{WINDOWS_END})?",
     rf"(?<![\w\\:])\\\\+[\w.$-]+\\+(?:{WINDOWS_PART}\\+)*{WINDOWS_END}",  # \\server\share\name
     r"(?<=[\"'`])/(?!/)(?:[^\"'`\n/]+/)+[^\"'`\n/]+(?=[\"'`])",  # in quotes, so spaces belong to it
-    rf"{BEFORE}/(?!/)(?:{PART}/+)+(?:{PART})?",
+    rf"(?:{BEFORE}|{OPTION}|{LETTER})/(?!/)(?:{PART}/+)+(?:{PART})?",
     rf"(?<![\w/])~(?:[A-Za-z_][\w-]*)?/+(?:{PART}/+)*{PART}",
     rf"(?<![\w./…])(?:\.\./+)+(?:{PART}/+)*{PART}",
 )

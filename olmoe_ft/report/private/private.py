@@ -5,7 +5,7 @@ import netrc
 import os
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from olmoe_ft.training.files import read_yaml
 SHORTEST_KEY = 8  # characters of a value that is looked for everywhere
 HOLD_KEYS = re.compile(r"TOKEN(?!IZERS)|API_?KEY|SECRET|PASSW|PASSPHRASE|CREDENTIAL|ACCESS_?KEY|PRIVATE_?KEY")
 OF_NODES = ("SLURMD_NODENAME", "SLURM_JOB_NODELIST", "SLURM_NODELIST", "SLURM_SUBMIT_HOST", "HOSTNAME", "MASTER_ADDR")
+SENTENCES = ("reason", "problem")  # keys of what may begin with a path and goes on
 OF_EVERYONE = frozenset({"root", "user", "admin", "ubuntu", "runner", "docker", "localhost"})
 
 
@@ -108,15 +109,16 @@ def private_here(runs: Sequence[Path]) -> Private:
     """What is private of this machine, its user, and these runs."""
     here, home = Path.cwd(), Path.home()
     facts = [*map(_of_run, runs)]
-    named = {value for one in facts for value in one["paths"] if value.startswith("/")}
+    named = {Path(value) for one in facts for value in one["paths"]}
+    elsewhere = {path for path in named if not path.is_relative_to(here) and len(path.parts) > 2}
     return Private(
         keys=frozenset(_keys()),
         hosts=frozenset(
             name for name in (*_hosts(), *(name for one in facts for name in one["hosts"])) if _tells(name)
         ),
-        folders=tuple(_folders(runs, here, home)),
+        folders=(*_folders(runs, here, home), *_with_spaces(elsewhere)),
         users=frozenset({home.name, *_login(), *(name for one in facts for name in one["users"])} - OF_EVERYONE - {""}),
-        paths=frozenset(path for path in named if not Path(path).is_relative_to(here) and path.count("/") > 1),
+        paths=frozenset(map(str, elsewhere)),
         revisions=frozenset(revision for one in facts for revision in one["revisions"]),
     )
 
@@ -136,6 +138,12 @@ def _folders(runs: Sequence[Path], here: Path, home: Path) -> Iterator[tuple[str
     for folder in {home, home.resolve()}:
         if len(folder.parts) > 1 and folder != here:
             yield str(folder), "~"
+
+
+def _with_spaces(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """The folders of paths whose end in a message nobody could tell, since a space may end a path too."""
+    for folder in {parent for path in paths for parent in path.parents if " " in str(parent)}:
+        yield str(folder), ELSEWHERE
 
 
 def _keys() -> Iterator[str]:
@@ -179,11 +187,17 @@ def _of_run(run: Path) -> dict[str, list[str]]:
     texts = [*_texts("", [recipe, launches, adapter, read_object(run / "data_report.json") or {}])]
     holder = read_object(run / "lock") or {}
     return {
-        "paths": [text for _, text in texts if "\n" not in text],
+        "paths": [path for key, text in texts if key not in SENTENCES and (path := _path_in(text))],
         "hosts": [name for one in (holder, *wandb) for name in hosts.of_list(str(one.get("host", "")))],
         "users": [str(one["username"]) for one in wandb if len(str(one.get("username", ""))) > 2],
         "revisions": [text.removesuffix("-dirty") for key, text in texts if key in ("revision", "git_revision")],
     }
+
+
+def _path_in(text: str) -> str:
+    """The path that a value is, or that a word of a command sets; "" where it is none."""
+    path = text if text.startswith("/") else text.partition("=")[2]
+    return path if path.startswith("/") and "\n" not in path and "\0" not in path else ""
 
 
 def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
