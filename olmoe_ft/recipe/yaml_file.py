@@ -109,9 +109,13 @@ def parse_value(text: str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def dump_yaml(values: dict[str, Any]) -> str:
-    """YAML text that this module reads back to the same values."""
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+def dump_yaml(values: dict[str, Any], width: float = 120) -> str:
+    """YAML text that this module reads back to the same values.
+
+    Args:
+        width: of a line; a longer text is folded.
+    """
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
 
 
 def inline_yaml(value: Any) -> str:

@@ -4,6 +4,8 @@ import pytest
 from support.evaluations import evaluation, sample
 from support.run_folders import make_run
 
+from olmoe_ft.report.page.clean import cleaned
+from olmoe_ft.report.private.private import Private
 from olmoe_ft.report.sections.answers import CUT, SHOWN, samples
 
 # verdicts before and after: 10 gained, 2 lost, 40 still wrong, 8 still right
@@ -75,6 +77,8 @@ def test_long_texts_and_questions_in_the_training_rows(tmp_path):
     [question] = samples(run).blocks[0].questions
     assert question.note == "in the training rows" and question.expected == "2"
     half = "x" * (CUT // 2)
+    assert question.answers[0].text == "x" * (CUT + 1000)  # half a key would not look like one
+    [question] = cleaned(samples(run), Private()).blocks[0].questions
     assert question.answers[0].text == f"{half}\n[… 1,000 characters are left out …]\n{half}"
 
 

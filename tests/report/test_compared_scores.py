@@ -9,6 +9,8 @@ from olmoe_ft.report.comparison.compared_scores import ComparedScores
 from olmoe_ft.report.comparison.samples_side_by_side import ALIKE, SHOWN, samples_section, select
 from olmoe_ft.report.comparison.scores_side_by_side import scores_section
 from olmoe_ft.report.page.blocks import Fold, Table
+from olmoe_ft.report.page.clean import cleaned
+from olmoe_ft.report.private.private import Private
 
 SUMS, POEMS = ("sums", "exact_match"), ("poems", "chrf")
 
@@ -163,9 +165,23 @@ def test_some_questions_on_which_all_agree_are_always_shown(tmp_path):
     assert len(shown) == SHOWN and [one.answers[0].right for one in shown] == [False] * (SHOWN - ALIKE) + [True] * ALIKE
 
 
-def test_long_answers_are_cut(tmp_path):
-    long = [sample(0, output="x" * 5000, prompt="y" * 50_000)]
+def test_long_texts_are_cut(tmp_path):
+    """1,500 characters of an answer are shown, 6,000 of a prompt; a book among them is not even kept whole."""
+    long = [sample(0, output="x" * 5000, prompt="y y " * 50_000)]
     [block] = samples_section(scores_of(tmp_path, [asked(long)], [asked(long)])).blocks
     [question] = block.questions
-    assert len(question.answers[0].text) < 1600 and "3,500 characters are left out" in question.answers[0].text
-    assert len(question.prompt) < 6100
+    assert len(question.prompt) < 25_000
+    shown = cleaned(question, Private())
+    assert len(shown.answers[0].text) < 1600 and "3,500 characters are left out" in shown.answers[0].text
+    assert len(shown.prompt) < 6100 and "[… 194,000 characters are left out …]" in shown.prompt
+
+
+def test_no_edge_of_a_cut_splits_a_key(tmp_path):
+    """Keys of 37 characters, one behind the other, at every place of a prompt and of an answer."""
+    key = "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"
+    for length in (300, 9000):
+        long = [sample(0, output=f"{key} " * (length // 4), prompt=f"{key} " * length, expected=f"{key}\n" * length)]
+        [block] = samples_section(scores_of(tmp_path / str(length), [asked(long)], [asked(long)])).blocks
+        [question] = cleaned(block, Private()).questions
+        for text in (question.prompt, question.expected, question.answers[0].text):
+            assert "[key removed]" in text and "hf_" not in text and "EFGH" not in text

@@ -4,6 +4,8 @@ import pytest
 from support.run_folders import blocks_of, make_run, recipe_of, table_of, titles_of
 
 from olmoe_ft.report.page.blocks import Fold, Histogram, TrainingRow
+from olmoe_ft.report.page.clean import cleaned
+from olmoe_ft.report.private.private import Private
 from olmoe_ft.report.sections.data import PART, data, max_length
 
 SOURCE = {
@@ -84,10 +86,11 @@ def test_unread_keys_and_questions(section):
 
 def test_rows_as_the_model_sees_them(section):
     """A part of 4,010 characters keeps 2,000 on either side."""
-    first, second = (block for block in blocks_of(section) if isinstance(block, TrainingRow))
+    rows = (block for block in blocks_of(section) if isinstance(block, TrainingRow))
+    first, second = (cleaned(block, Private()) for block in rows)
     half = "a" * (PART // 2)
-    assert first.spans == [("seen", "q"), ("learned", f"{half}\n[… 10 characters are left out …]\n{half}")]
-    assert second.spans == [("seen", "q"), ("chosen", "yes"), ("rejected", "no")]
+    assert first.spans == [["seen", "q"], ["learned", f"{half}\n[… 10 characters are left out …]\n{half}"]]
+    assert second.spans == [["seen", "q"], ["chosen", "yes"], ["rejected", "no"]]
 
 
 def test_evaluation_rows_are_folded(tmp_path):

@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.report_pages import every_block, large_page
 
+from olmoe_ft.report.page.blocks import Code, Prose
+from olmoe_ft.report.page.clean import cleaned
 from olmoe_ft.report.page.render import render
 from olmoe_ft.report.private.private import Private, private_here
+from olmoe_ft.report.texts import Long
 
 HERE = "/disk/people/carol/project"
 PLANTED = {
@@ -67,6 +71,30 @@ def test_what_is_private_is_nowhere(text):
 def test_what_looks_private_is_in_no_text_of_ours(text):
     page = render(with_text(every_block(), text, rows=False), PRIVATE)
     assert not [private for private in NOT_IN_IT if private in page]
+
+
+FOLDER = "/srv/dave/my project, with a name that a line of YAML cannot hold, " + "so long as it is " * 8
+RECIPE = {"model": {"path": f"{FOLDER}/base"}, "note": f"in {FOLDER}/x: of-the-environment", "lr": 1e-5, "on": [True]}
+
+
+def test_values_are_cleaned_before_yaml_folds_and_escapes_them():
+    private = dataclasses.replace(PRIVATE, paths=frozenset({f"{FOLDER}/base", f"{FOLDER}/x"}))
+    shown = cleaned(Code("recipe.yaml", RECIPE), private).text
+    assert yaml.safe_load(shown) == {
+        "model": {"path": "…/base"}, "note": "in …/x: [key removed]", "lr": 1e-5, "on": [True],
+    }  # fmt: skip
+
+
+KEY = PLANTED["a key"]
+
+
+@pytest.mark.parametrize("before", range(60, 140))
+def test_a_text_is_cut_after_it_was_cleaned(before):
+    """Of 200 characters 100 at either end are shown. The key of 37 lies at every place around the first edge."""
+    text = "x" * (before - 1) + f" {KEY} " + "y" * 300
+    shown = cleaned(Prose(Long(text, 200)), PRIVATE).text
+    assert len(shown) < 250 and "characters are left out" in shown
+    assert not any(KEY[place : place + 8] in shown for place in range(len(KEY) - 7))
 
 
 @pytest.mark.parametrize("make", [every_block, large_page])

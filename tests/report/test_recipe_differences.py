@@ -1,8 +1,12 @@
 """What differs between the recipes of runs, and beside them."""
 
+import io
+
 from support.side_by_side import RECIPE, run_of
 
+from olmoe_ft.data.terminal import Console
 from olmoe_ft.report.comparison.compared import labelled
+from olmoe_ft.report.comparison.printed import print_table
 from olmoe_ft.report.comparison.recipe_differences import (
     WIDE,
     in_one_line,
@@ -10,6 +14,9 @@ from olmoe_ft.report.comparison.recipe_differences import (
     other_differences,
     recipe_differences,
 )
+from olmoe_ft.report.page.blocks import Cell
+from olmoe_ft.report.page.clean import cleaned
+from olmoe_ft.report.private.private import Private
 
 
 def recipe(**training):
@@ -18,6 +25,20 @@ def recipe(**training):
 
 def cells(differing):
     return {one.key: [(cell.text, cell.note) for cell in one.cells] for one in differing}
+
+
+def test_long_values_are_cut_after_they_were_cleaned(tmp_path):
+    """200 characters are shown; the key lies across the first edge. A terminal shows no more."""
+    key = "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"
+    runs = labelled([run_of(tmp_path / "a"), run_of(tmp_path / "b", recipe=recipe(x=f"{'y' * 80} {key} {'z' * 900}"))])
+    differing = recipe_differences(runs)
+    [shown] = [cell.text for one in differing for cell in one.cells if "yyy" in cell.text]
+    for text in (shown, in_one_line(differing, 1)):
+        text = cleaned(Cell(text), Private()).text
+        assert "characters are left out" in text and "hf_" not in text and len(text) < 260
+    console = Console(file=io.StringIO(), width=120)
+    print_table(keys_by_run("a", differing, runs), console)
+    assert console.file.getvalue().count("z") < 200
 
 
 def test_only_keys_that_differ_each_with_its_default(tmp_path):

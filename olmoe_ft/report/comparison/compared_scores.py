@@ -11,10 +11,10 @@ from olmoe_ft.evaluation.score import Evaluation, Sample, Score
 from olmoe_ft.recipe import UserError
 from olmoe_ft.report.comparison.compared import Compared
 from olmoe_ft.report.comparison.significance import Difference, holm, paired_difference
-from olmoe_ft.report.texts import cut
+from olmoe_ft.report.texts import lightened
 
 LOWER = ("word_perplexity", "byte_perplexity", "perplexity", "bits_per_byte", "brier_score")  # less is better
-ANSWER, PROMPT = 1500, 6000  # characters that are kept of each
+ANSWER, PROMPT = 1500, 6000  # characters that are shown of each
 
 Key = tuple[str, str]  # task and metric
 Asked = tuple[tuple[tuple[str, str], ...], str | None, int | None, int]
@@ -138,7 +138,7 @@ class ComparedScores:
 
     @cached_property
     def _samples(self) -> list[dict[str, list[Sample]]]:
-        """Of each run by task. Long answers are cut, and what several runs have in common is kept once."""
+        """Of each run by task. Very long texts are cut, and what several runs have in common is kept once."""
         texts: dict[str, str] = {}
         found = []
         for place, of_run in enumerate(self.evaluations):
@@ -193,7 +193,7 @@ def _asked_of(task: str, evaluation: Evaluation) -> Asked:
 
 def _light(sample: Sample, texts: dict[str, str]) -> Sample:
     def kept(text: str, most: int) -> str:
-        short = cut(text, most)
+        short = lightened(text, most)
         return texts.setdefault(short, short)
 
     prompt, output, expected = kept(sample.prompt, PROMPT), kept(sample.output, ANSWER), kept(sample.expected, ANSWER)

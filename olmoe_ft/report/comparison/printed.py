@@ -8,6 +8,7 @@ from rich.text import Text
 
 from olmoe_ft.data.terminal import Console, printable
 from olmoe_ft.report.page.blocks import Cell, Column, Table, Tone
+from olmoe_ft.report.texts import fitted
 
 STYLES: dict[Tone, str] = {"": "", "good": "green", "warn": "yellow", "bad": "red"}
 PADDING = 2  # between two columns
@@ -55,6 +56,6 @@ def _width(column: Column, cells: Sequence[Text]) -> int:
 
 def _text(cell: Cell | str) -> Text:
     if isinstance(cell, str):
-        return Text(printable(cell))
+        return Text(printable(fitted(cell)))
     note = f" {cell.note}" if cell.text and cell.note else cell.note
-    return Text.assemble((printable(cell.text), STYLES[cell.tone]), (printable(note), "dim"))
+    return Text.assemble((printable(fitted(cell.text)), STYLES[cell.tone]), (printable(note), "dim"))

@@ -10,8 +10,9 @@ from typing import Any
 from olmoe_ft.recipe.changes import FREE, STEPS
 from olmoe_ft.report.comparison.compared import Compared
 from olmoe_ft.report.files.data_report import mapping
-from olmoe_ft.report.files.recipe_values import No, Values, of_trainer, shown_value, value_in, values_of
+from olmoe_ft.report.files.recipe_values import CUT, No, Values, of_trainer, shown_value, value_in, values_of
 from olmoe_ft.report.page.blocks import Cell, Column, Table
+from olmoe_ft.report.texts import Long
 
 WIDE = 6  # more runs than that are the rows of a table rather than its columns
 NOT_SET = No.VALUE.value
@@ -82,7 +83,7 @@ def in_one_line(differing: Sequence[Differing], number: int) -> str:
     if not values:
         return f"{names[0]}={texts[0]}"
     more = f" and {len(values) - FEW} more" if len(values) > FEW else ""
-    return ", ".join(values[:FEW]) + more
+    return Long(", ".join(values[:FEW]) + more, CUT)
 
 
 def keys_by_run(title: str, differing: Sequence[Differing], runs: Sequence[Compared], note: str = "") -> Table:

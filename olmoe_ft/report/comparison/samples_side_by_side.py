@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from olmoe_ft.report.comparison.compared_scores import AskedOfAll, ComparedScores
+from olmoe_ft.report.comparison.compared_scores import ANSWER, PROMPT, AskedOfAll, ComparedScores
 from olmoe_ft.report.page.blocks import Answer, Question, Questions, Section
-from olmoe_ft.report.texts import cut
+from olmoe_ft.report.texts import Long
 
 SHOWN = 24
 ALIKE = 4  # of them at least, where there are any, on which all runs agree
@@ -56,9 +56,9 @@ def _differs(question: AskedOfAll) -> bool:
 def _question(scores: ComparedScores, one: AskedOfAll, length: int) -> Question:
     first = next(iter(one.answers.values()))
     answers = [
-        Answer(scores.runs[place].label, cut(sample.output, length), sample.right)
+        Answer(scores.runs[place].label, Long(sample.output, min(ANSWER, length)), sample.right)
         for place, sample in one.answers.items()
     ]
     overlapping = [scores.runs[place].label for place, sample in one.answers.items() if sample.overlaps]
     note = f"In the training rows of {', '.join(overlapping)}." if overlapping else ""
-    return Question(first.task, first.prompt, first.expected, answers, note)
+    return Question(first.task, Long(first.prompt, PROMPT), Long(first.expected, ANSWER), answers, note)

@@ -11,9 +11,10 @@ from pydantic.fields import FieldInfo
 from olmoe_ft.recipe.schema import Recipe
 from olmoe_ft.recipe.section import Section
 from olmoe_ft.recipe.training_fields import default_of, training_fields
+from olmoe_ft.report.texts import Long
 from olmoe_ft.stages import STAGES
 
-CUT = 200  # characters of a value
+CUT = 200  # characters of a value that are shown
 
 
 class No(Enum):
@@ -60,7 +61,7 @@ def shown_value(value: Any) -> str:
     if isinstance(value, No):
         return value.value
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= CUT else f"{text[:CUT]}…"
+    return Long(text, CUT)
 
 
 def _leaves(

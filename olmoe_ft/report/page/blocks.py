@@ -6,7 +6,7 @@ becomes visible, and what must not leave this machine is taken out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Tone = Literal["", "good", "warn", "bad"]
 
@@ -65,7 +65,8 @@ class Code:
     """A text in a fixed-width font, with a button that copies it."""
 
     title: str
-    text: str
+    text: str | dict[str, Any]
+    """Values are written as YAML once they are cleaned: YAML folds and escapes texts, which then look like others."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """The one place where every text of a page is made safe to show, and what is private is taken out of it."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from olmoe_ft.data.terminal import printable
-from olmoe_ft.report.page.blocks import Answer, Question, TrainingRow
+from olmoe_ft.recipe.yaml_file import dump_yaml
+from olmoe_ft.report.page.blocks import Answer, Code, Question, TrainingRow
 from olmoe_ft.report.private.private import Private
+from olmoe_ft.report.texts import fitted
 
 OF_ROWS = {TrainingRow: ("spans",), Question: ("prompt", "expected"), Answer: ("text",)}
 """The data's or a model's own words, in which a path is no secret; a title beside them may name a file here."""
@@ -28,13 +31,15 @@ def cleaned(shown: Shown, private: Private) -> Shown:
 
 def _walk(value: Any, clean: Callable[[str], str], private: Private) -> Any:
     if isinstance(value, str):
-        return printable(clean(value))
+        return fitted(value, printable(clean(value)))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         rows = OF_ROWS.get(type(value), ())
         changes = {
             one.name: _walk(getattr(value, one.name), private.row if one.name in rows else clean, private)
             for one in dataclasses.fields(value)
         }
+        if isinstance(value, Code) and isinstance(value.text, dict):
+            changes["text"] = yaml_of(value.text, private)
         return dataclasses.replace(value, **changes)
     if isinstance(value, dict):
         found: dict[Any, Any] = {}
@@ -44,6 +49,11 @@ def _walk(value: Any, clean: Callable[[str], str], private: Private) -> Any:
     if isinstance(value, list | tuple):
         return [_walk(inner, clean, private) for inner in value]
     return value
+
+
+def yaml_of(values: dict[str, Any], private: Private) -> str:
+    """Cleaned values as YAML; a second time by its lines, with a name before each value."""
+    return printable(private.field(dump_yaml(_walk(values, private.field, private), width=math.inf)))
 
 
 def _unused(name: Any, used: dict[Any, Any]) -> Any:

@@ -8,7 +8,7 @@ from olmoe_ft.evaluation.score import Sample
 from olmoe_ft.report.comparison.significance import shown_p
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.page.blocks import Answer, Question, Questions, Section
-from olmoe_ft.report.texts import cut
+from olmoe_ft.report.texts import Long
 
 SHOWN = 24  # questions: all kinds are seen, and a page is read in minutes
 CUT = 1500  # characters of a text
@@ -80,9 +80,9 @@ def _question(ones: Sequence[Sample], labels: Sequence[str], kind: str) -> Quest
     in_training = "in the training rows" if any(one.overlaps for one in ones) else ""
     return Question(
         task=first.task,
-        prompt=cut(first.prompt, CUT),
-        expected=cut(first.expected, CUT),
-        answers=[Answer(label, cut(one.output, CUT), one.right) for label, one in zip(labels, ones, strict=True)],
+        prompt=Long(first.prompt, CUT),
+        expected=Long(first.expected, CUT),
+        answers=[Answer(label, Long(one.output, CUT), one.right) for label, one in zip(labels, ones, strict=True)],
         note="; ".join(filter(None, (kind, in_training))),
     )
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from olmoe_ft.recipe.yaml_file import dump_yaml
 from olmoe_ft.report.files.recipe_origin import Origin, command_of, origin, overridden
 from olmoe_ft.report.files.recipe_values import No, not_defaults, shown_value, values_of
 from olmoe_ft.report.files.run_files import RunFiles
@@ -37,7 +36,7 @@ def asked(run: RunFiles) -> Section | None:
     if found is not None:
         blocks.append(_from_shipped(found, marked))
     blocks.append(_from_defaults(run, marked))
-    blocks.append(Fold("recipe.yaml, with every default filled in", [Code("recipe.yaml", dump_yaml(run.recipe))]))
+    blocks.append(Fold("recipe.yaml, with every default filled in", [Code("recipe.yaml", run.recipe)]))
     return Section("asked", "What was asked", blocks, _lead(run, found, marked))
 
 

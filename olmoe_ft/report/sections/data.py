@@ -6,7 +6,7 @@ from olmoe_ft.recipe.training_fields import default_of, training_fields
 from olmoe_ft.report.files.data_report import DataReport, Source, data_report, mapping
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.page.blocks import Block, Cell, Column, Fold, Histogram, Section, Table, Tone, TrainingRow
-from olmoe_ft.report.texts import cut
+from olmoe_ft.report.texts import Long
 from olmoe_ft.stages import STAGES
 
 KEYS = 10  # unread keys of a source that are named
@@ -159,7 +159,7 @@ def _overlaps(report: DataReport) -> Table | None:
 def _examples(report: DataReport) -> list[Block]:
     return [
         TrainingRow(
-            f"Row {number} of the mixture, as the model sees it", [(kind, cut(text, PART)) for kind, text in spans]
+            f"Row {number} of the mixture, as the model sees it", [(kind, Long(text, PART)) for kind, text in spans]
         )
         for number, spans in enumerate(report.examples, 1)
     ]
