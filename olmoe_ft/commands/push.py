@@ -26,12 +26,17 @@ def push(
 ) -> None:
     """Send final/, its model card and report.html to the Hugging Face Hub, in one commit.
 
-    States of the training never go. Keys are looked for before anything is sent. The repository is private unless
-    --public is given.
+    States of the training never go. Keys are looked for in all texts before anything is sent. The repository is
+    private unless --public is given.
     """
     from olmoe_ft.data.terminal import say
-    from olmoe_ft.report.card.to_send import collect
+    from olmoe_ft.recipe import UserError
+    from olmoe_ft.report.card.to_send import check_branch, collect
 
+    if revision is not None:
+        check_branch(revision)
+    if message is not None and not message.strip():
+        raise UserError(f"--message: found {message!r}; write a sentence, or leave it out")
     sent = collect(run, repository)
     message = message or f"Upload {repository.rpartition('/')[2]} with olmoe_ft"
     if not dry_run:

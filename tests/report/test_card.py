@@ -263,6 +263,27 @@ def test_nothing_private_is_in_a_card(tmp_path, monkeypatch, text):
         assert private not in card, private
 
 
+def test_no_line_of_the_recipe_is_folded_before_it_is_cleaned(tmp_path):
+    """A folded path looks like two; YAML doubles an apostrophe. What is no path stays in one line too."""
+    path = (
+        "/srv/carol's data/my project of the year, which is longer than a line of YAML/"
+        + "so long as it is " * 9
+        + "/x"
+    )
+    description = "a word " * 40
+    run = make_run(tmp_path / "one", model={"path": path, "dtype": "bfloat16"}, description=f"{description} in {path}")
+    card = str(card_of(run))
+    assert "carol" not in card and "so long" not in card and "project" not in card
+    assert f"description: {description} in …/x\n" in card and "\n  path: …/x\n" in card
+
+
+def test_a_path_that_no_disk_can_have_is_not_there(tmp_path):
+    path = "a/" * 2500
+    run = make_run(tmp_path / "one", model={"path": path}, data={"train": [{"path": f"o/{'n' * 5000}"}]})
+    write_json(run / "final" / "adapter_config.json", {"base_model_name_or_path": path})
+    assert "It began with weights of a local folder" in card_of(run).text
+
+
 HOSTILE = (
     "<script>alert(1)</script>", "](javascript:alert(1))", "| a | b |", "```\n# x\n```", "{{ 7 * 7 }}",
     "---\nlicense: mit", "\x1b[31mred\u202e", "<!-- olmoe_ft card: 0000000000000000 -->", "# heading\n\n- item",

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from support.card_runs import HUB_BASE, make_run, write_weights
 from support.hub_server import HubServer, hub_server
 from support.launches import run_python
@@ -15,9 +17,10 @@ from support.servers import answering, closed
 
 from olmoe_ft.checkpoints.manifest import write_manifest
 from olmoe_ft.recipe import UserError
-from olmoe_ft.report.card.card import write_card
-from olmoe_ft.report.card.to_send import ToSend, collect
+from olmoe_ft.report.card.card import model_card, write_card
+from olmoe_ft.report.card.to_send import ToSend, check_branch, collect
 from olmoe_ft.report.files.run_files import read_run
+from olmoe_ft.report.private.texts_in_files import READ
 
 TOKEN = "hf_of_the_test"
 KEY = "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"
@@ -41,9 +44,8 @@ def names(sent: ToSend) -> list[str]:
 
 
 def text_of(sent: ToSend, name: str) -> str:
-    (text,) = (file.text for file in sent.files if file.name == name)
-    assert text is not None
-    return text
+    ((piece,),) = (file.texts for file in sent.files if file.name == name)
+    return piece.text
 
 
 # ---- what is sent ----
@@ -93,7 +95,7 @@ def test_the_base_of_an_adapter_is_named_as_on_the_hub(tmp_path, monkeypatch):
     assert json.loads(text_of(sent, "adapter_config.json")) == {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": HUB_BASE, "r": 16,
     }  # fmt: skip
-    assert "/home/x" not in "".join(filter(None, (file.text for file in sent.files)))
+    assert "/home/x" not in "".join(piece.text for file in sent.files for piece in file.texts)
     assert sent.checks == []
 
 
@@ -113,13 +115,25 @@ def test_a_merged_folder_is_sent_with_the_card_of_its_run(run):
     assert names(sent) == ["config.json", "model.safetensors", "tokenizer.json"]
     assert sent.checks == ["there is no README.md, so the repository gets no model card"]
     write_card(read_run(run), merged)
-    assert "README.md" in names(collect("merged", "alice/one"))
+    assert 'LLM("owner/name")' in (merged / "README.md").read_text()
+    card = text_of(collect("merged", "alice/one"), "README.md")
+    assert 'name = "alice/one"\n' in card and 'LLM("alice/one")' in card and "owner/name" not in card
+    assert card == str(model_card(read_run(run), merged, "alice/one"))
+    (merged / "README.md").write_text("Mine: owner/name.")
+    assert text_of(collect("merged", "alice/one"), "README.md") == "Mine: owner/name."
 
 
 def test_a_missing_page_is_said(run):
     (run / "report.html").unlink()
     assert collect("runs/one", "alice/one").checks == [
         "there is no report.html; to send one, write it first: olmoe-ft report runs/one"
+    ]
+
+
+def test_a_compressed_file_is_said(run):
+    (run / "final/rows.jsonl.gz").write_bytes(b"x")
+    assert collect("runs/one", "alice/one").checks == [
+        "rows.jsonl.gz is compressed, so nobody has looked for keys in it"
     ]
 
 
@@ -155,9 +169,37 @@ def put_key(name: str, text: str):
     return act
 
 
+def put_key_far_behind(run: Path) -> None:
+    """It begins 8 bytes before the end of a piece that is read at once."""
+    (run / "final/notes.txt").write_text("\n" * (READ - 8) + KEY + "\n" * READ)
+
+
+def put_key_in_utf_16(run: Path) -> None:
+    (run / "final/notes.txt").write_bytes(f"one\n{KEY}\n".encode("utf-16"))
+
+
+def put_key_beside_weights(run: Path) -> None:
+    save_file({"a": np.zeros(2)}, run / "final/other.safetensors", metadata={"note": KEY})
+    write_manifest(run / "final")
+
+
+def put_link(to: str):
+    def act(run: Path) -> None:
+        (run / "final/old").mkdir()
+        (run / "final/link").symlink_to(to)
+
+    return act
+
+
 @pytest.mark.parametrize(
     ("act", "said"),
     [
+        (put_key_far_behind, f"notes.txt, line {READ - 7}: holds what looks like a key"),
+        (put_key_in_utf_16, "notes.txt, line 2: holds what looks like a key"),
+        (put_key_beside_weights, "other.safetensors, line 1: holds what looks like a key"),
+        (put_link("nowhere"), "runs/one/final/link is a link to what is no file, so it cannot be sent"),
+        (put_link("old"), "runs/one/final/link is a link to what is no file, so it cannot be sent"),
+        (lambda run: os.mkfifo(run / "final/pipe"), "runs/one/final/pipe is no file, so it cannot be sent"),
         (lambda run: (run / "summary.json").unlink(), "that run has not finished"),
         (lambda run: shutil.rmtree(run / "final"), "that run has not finished"),
         (break_weights, "the folder is damaged: model.safetensors has 1 bytes instead of"),
@@ -197,6 +239,20 @@ def test_what_is_no_end_of_a_run_is_refused(run, model, said):
         write_weights(run / name, adapter=False, base="")
     with pytest.raises(UserError, match=re.escape(said)):
         collect(model, "alice/one")
+
+
+@pytest.mark.parametrize(
+    "branch",
+    ["bad name", "", "-x", "a..b", "a//b", "/a", "a/", ".a", "a.lock", "a.", "@", "a@{1}", "a~1", "a\\b", "a\n"],
+)
+def test_names_that_are_no_branch_are_refused(branch):
+    with pytest.raises(UserError, match="--revision: found .*; allowed: the name of a branch"):
+        check_branch(branch)
+
+
+@pytest.mark.parametrize("branch", ["main", "second-try", "v1.0", "alice/try_2", "Zweig-ä"])
+def test_names_of_branches(branch):
+    check_branch(branch)
 
 
 # ---- the command, and the Hub ----
@@ -264,6 +320,18 @@ def test_a_server_that_fails_once_is_asked_again(run, hub: HubServer):
     hub.breaks.append("/info/lfs/objects/batch")
     assert push(hub.url).returncode == 0
     assert sum("/info/lfs/objects/batch" in one for one in hub.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--revision", "bad name"], "--revision: found 'bad name'"),
+        (["--message", ""], "--message: found ''; write a sentence, or leave it out"),
+    ],
+)
+def test_words_that_are_refused(run, hub: HubServer, words, said):
+    done = push(hub.url, *words)
+    assert done.returncode == 2 and said in done.stderr and hub.asked == []
 
 
 @pytest.mark.parametrize(

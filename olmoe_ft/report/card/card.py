@@ -15,10 +15,11 @@ from olmoe_ft.checkpoints.manifest import CARD
 from olmoe_ft.evaluation.score import Score
 from olmoe_ft.recipe import UserError
 from olmoe_ft.report.card import card_sections as sections
-from olmoe_ft.report.card.card_usage import usage
+from olmoe_ft.report.card.card_usage import usage, with_name
 from olmoe_ft.report.card.markdown import Markdown
 from olmoe_ft.report.card.origin import Origin, base_on_hub, network_of, origin_of
 from olmoe_ft.report.files.run_files import RunFiles
+from olmoe_ft.report.page.clean import yaml_of
 from olmoe_ft.report.private.private import private_here
 from olmoe_ft.stages import STAGES
 from olmoe_ft.training.files import write_text
@@ -50,7 +51,7 @@ def model_card(run: RunFiles, folder: Path | None = None, repository: str | None
         "with_harness": md.plain(str((evaluation.settings.get("lm_eval") if evaluation else None) or "")),
         "training": sections.training(run, md),
         "hyperparameters": sections.hyperparameters(run, md),
-        "recipe": md.block(yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True), "yaml"),
+        "recipe": md.block(yaml_of(run.recipe, md.private), "yaml"),
         "data": sections.data(run, md),
         "data_notes": [*sections.data_notes(run, md)],
         "routers": sections.routers(run, network, md),
@@ -59,7 +60,16 @@ def model_card(run: RunFiles, folder: Path | None = None, repository: str | None
         "versions": sections.versions(run, md),
     }
     card = ModelCard.from_template(_metadata(run, folder, origin, md), template_path=str(TEMPLATE), **values)
-    return ModelCard(f"{str(card).rstrip()}\n\n<!-- olmoe_ft card: {_digest(str(card))} -->\n")
+    return ModelCard(_marked(str(card)))
+
+
+def for_repository(text: str, repository: str) -> str:
+    """A card that nobody has changed, with the name of its repository in the examples."""
+    return _marked(with_name(MARK.sub("", text), repository))
+
+
+def _marked(text: str) -> str:
+    return f"{text.rstrip()}\n\n<!-- olmoe_ft card: {_digest(text)} -->\n"
 
 
 def write_card(run: RunFiles, folder: Path | None = None) -> bool:

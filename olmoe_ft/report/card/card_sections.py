@@ -1,6 +1,7 @@
 """The tables of a model card: training, data, scores, routers, versions. Each is "" where a run has nothing of it."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -133,7 +134,7 @@ def datasets(run: RunFiles) -> list[str]:
 
 
 def _on_hub(path: str) -> bool:
-    return is_hub_name(path) and not Path(path).exists()
+    return is_hub_name(path) and not os.path.exists(path)
 
 
 def _source(path: str, md: Markdown) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 from olmoe_ft.checkpoints.folders import is_adapter
 from olmoe_ft.report.card.origin import base_on_hub
 
+NO_NAME = '"owner/name"'  # in the place of the repository, in examples
+OF_FOLDER = f"{NO_NAME}  # this repository, or the folder that this file is in"
 CHAT = """\
 messages = [{"role": "user", "content": "…"}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
@@ -49,8 +51,8 @@ OF_VLLM = {  # what vLLM's OLMoE takes for granted (vLLM 0.33)
 
 def usage(folder: Path, network: dict[str, Any], repository: str | None) -> list[tuple[str, str, str, str]]:
     """Ways to load a folder: for each its title, a sentence, code, and the language of the code."""
-    name = f'"{repository}"' if repository else '"owner/name"  # this repository, or the folder that this file is in'
-    in_call = f'"{repository or "owner/name"}"'
+    name = f'"{repository}"' if repository else OF_FOLDER
+    in_call = f'"{repository}"' if repository else NO_NAME
     if not is_adapter(str(folder)):
         return [
             ("transformers", "", TRANSFORMERS.format(name=name) + CHAT, "python"),
@@ -77,6 +79,11 @@ def usage(folder: Path, network: dict[str, Any], repository: str | None) -> list
         ("transformers", "After `" + merged + "`:", TRANSFORMERS.format(name='"merged"'), "python"),
         ("vLLM", only_merged, f"{merged}\nvllm serve merged", "sh"),
     ]
+
+
+def with_name(text: str, repository: str) -> str:
+    """A card whose examples load a repository where they had no name yet."""
+    return text.replace(OF_FOLDER, NO_NAME).replace(NO_NAME, f'"{repository}"')
 
 
 def _of_vllm(network: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Where a run's weights come from: back through the runs that it started from, to the Hub or to random weights."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def origin_of(run: Path, recipe: dict[str, Any]) -> Origin:
             config = model.get("config")
             name = Path(config).name if isinstance(config, str) else ""
             return Origin(None, bool(name), tuple(stages), name)
-        folder = next((one for one in _places(path, place) if one.is_dir()), None)
+        folder = next((one for one in _places(path, place) if os.path.isdir(one)), None)
         before = _run_at(folder) if folder is not None else None
         earlier = read_yaml(before / "recipe.yaml") if before is not None else None
         if before is None or earlier is None or before.resolve() in seen:
@@ -85,7 +86,7 @@ def in_cache(path: str) -> str | None:
 def base_on_hub(folder: Path) -> str | None:
     """The Hub name of an adapter's base; None where it is a local folder."""
     named = str((read_object(folder / "adapter_config.json") or {}).get(BASE_KEY, ""))
-    return named if is_hub_name(named) and not Path(named).exists() else in_cache(named)
+    return named if is_hub_name(named) and not os.path.exists(named) else in_cache(named)
 
 
 def network_of(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:

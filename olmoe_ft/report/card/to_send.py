@@ -1,6 +1,8 @@
 """What of a run goes to the Hub: weights, card and page. Everything is looked at before anything is sent."""
 
+import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,11 @@ from olmoe_ft.checkpoints.manifest import CARD, files_of, refuse_damaged
 from olmoe_ft.checkpoints.run_checkpoints import NAMED, read_object
 from olmoe_ft.checkpoints.safetensors_header import read_header
 from olmoe_ft.recipe import UserError
-from olmoe_ft.report.card.card import may_be_replaced, model_card
+from olmoe_ft.report.card.card import for_repository, may_be_replaced, model_card
 from olmoe_ft.report.card.origin import base_on_hub
 from olmoe_ft.report.files.run_files import read_run, stages_of
 from olmoe_ft.report.private.private import Private, private_here
+from olmoe_ft.report.private.texts_in_files import Piece, texts_in, texts_of
 
 PAGE = "report.html"
 ADAPTER = "adapter_config.json"
@@ -28,7 +31,8 @@ NEVER = {  # by the end of a name
     ("trainer_state.json", "stood_on.json"): "a state of the training",
     (".partial", ".damaged", ".before"): "kept aside",
 }
-HAS_LINES = 2**26  # bytes; no file with text is larger
+NO_BRANCH = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|\A@\Z")  # as git check-ref-format has it
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,11 @@ class File:
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
     @property
-    def text(self) -> str | None:
-        """None of weights."""
-        if self.name.endswith(WEIGHTS) or self.size > HAS_LINES:
-            return None
-        content = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
-        return content.decode("utf-8", "replace")
+    def texts(self) -> Iterator[Piece]:
+        """All that may be read in it; of weights their names and metadata."""
+        if isinstance(self.content, bytes):
+            return texts_of(io.BytesIO(self.content))
+        return texts_in(self.content, header=self.name.endswith(WEIGHTS))
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def collect(model: str, repository: str) -> ToSend:
     run = folder.parent if folder.name == "final" and (folder.parent / "recipe.yaml").exists() else None
     private = private_here([run] if run is not None else [])
     left = {name: why for name in files_of(folder) if (why := _why_never(name)) is not None}
-    files = [File(name, folder / name) for name in files_of(folder) if name not in left]
+    files = [File(name, _regular(folder / name)) for name in files_of(folder) if name not in left]
     _check_weights(folder, files)
     files = [_with_base(file, folder, model) if file.name == ADAPTER else file for file in files]
     files += _card(folder, run, repository)
@@ -103,6 +106,24 @@ def check_name(repository: str) -> None:
         raise UserError(f"found {repository!r} as the repository ({error}); {allowed}") from None
     if "/" not in repository:
         raise UserError(f"found {repository!r} as the repository, without its owner; {allowed}")
+
+
+def check_branch(branch: str) -> None:
+    """Refuse what cannot be the name of a branch.
+
+    Raises:
+        UserError: git would refuse it.
+    """
+    parts = branch.split("/")
+    if (
+        NO_BRANCH.search(branch)
+        or branch.startswith("-")
+        or any(not part or part[0] == "." or part.endswith((".", ".lock")) for part in parts)
+    ):
+        raise UserError(
+            f"--revision: found {branch!r}; allowed: the name of a branch, as `main` or `second-try`, without spaces "
+            "and without ~ ^ : ? * [ \\ .. @{"
+        )
 
 
 def _folder(model: str) -> Path:
@@ -134,6 +155,18 @@ def _why_never(name: str) -> str | None:
     if any(NAMED.fullmatch(part) or part.startswith("global_step") for part in parts):
         return "a state of the training"
     return next((why for ends, why in NEVER.items() if parts[-1].endswith(ends)), None)
+
+
+def _regular(file: Path) -> Path:
+    """A file itself, or a link to one.
+
+    Raises:
+        UserError: it is neither, as a link to what is not there.
+    """
+    if not file.is_file():
+        what = "a link to what is no file" if file.is_symlink() else "no file"
+        raise UserError(f"{file} is {what}, so it cannot be sent; remove it or put the file there")
+    return file
 
 
 def _check_weights(folder: Path, files: list[File]) -> None:
@@ -168,8 +201,11 @@ def _card(folder: Path, run: Path | None, repository: str) -> Iterator[File]:
         text = str(model_card(read_run(run), folder, repository))
         yield File(CARD, text.encode("utf-8"), "the model card")
     elif (folder / CARD).is_file():
-        changed = not may_be_replaced(folder / CARD)
-        yield File(CARD, folder / CARD, "the model card, as it was edited" if changed else "the model card")
+        if may_be_replaced(folder / CARD):
+            text = for_repository((folder / CARD).read_text(encoding="utf-8"), repository)
+            yield File(CARD, text.encode("utf-8"), "the model card")
+        else:
+            yield File(CARD, folder / CARD, "the model card, as it was edited")
 
 
 def _missing(model: str, run: Path | None, files: list[File]) -> Iterator[str]:
@@ -190,16 +226,22 @@ def _look_through(files: list[File], private: Private) -> Iterator[str]:
     """
     held = []
     for file in files:
-        text = file.text
-        if text is None:
-            continue
-        if private.has_key(text):
-            line = next((n for n, one in enumerate(text.splitlines(), 1) if private.has_key(one)), 1)
+        marked = [piece for piece in file.texts if private.row(piece.text) != piece.text]
+        if (line := next(filter(None, (_line_of_key(piece, private) for piece in marked)), None)) is not None:
             held.append(
                 f"{file.name}, line {line}: holds what looks like a key or a password; remove it (a hash "
                 "of 40 digits looks like one too: shorten it)"
             )
-        elif private.row(text) != text:
+        elif marked:
             yield f"{file.name} names a folder or a computer of yours"
+        if file.name.endswith(COMPRESSED):
+            yield f"{file.name} is compressed, so nobody has looked for keys in it"
     if held:
         raise UserError(held)
+
+
+def _line_of_key(piece: Piece, private: Private) -> int | None:
+    if not private.has_key(piece.text):
+        return None
+    lines = enumerate(piece.text.splitlines(), piece.line)
+    return next((line for line, text in lines if private.has_key(text)), piece.line)
