@@ -266,7 +266,7 @@ def test_nothing_private_is_in_a_card(tmp_path, monkeypatch, text):
 def test_no_line_of_the_recipe_is_folded_before_it_is_cleaned(tmp_path):
     """A folded path looks like two; YAML doubles an apostrophe. What is no path stays in one line too."""
     path = (
-        "/srv/carol's data/my project of the year, which is longer than a line of YAML/"
+        "/srv/carol's data: my project of the year, which is longer than a line of YAML/"
         + "so long as it is " * 9
         + "/x"
     )

@@ -73,7 +73,7 @@ def test_what_looks_private_is_in_no_text_of_ours(text):
     assert not [private for private in NOT_IN_IT if private in page]
 
 
-FOLDER = "/srv/dave/my project, with a name that a line of YAML cannot hold, " + "so long as it is " * 8
+FOLDER = "/srv/dave's: my project, with a name that a line of YAML cannot hold, " + "so long as it is " * 8
 RECIPE = {"model": {"path": f"{FOLDER}/base"}, "note": f"in {FOLDER}/x: of-the-environment", "lr": 1e-5, "on": [True]}
 
 
