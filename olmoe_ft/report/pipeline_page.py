@@ -71,7 +71,8 @@ def _stages_table(stages: Sequence[Compared]) -> Table:
     for one in stages:
         seconds = seconds_in_steps(one.run)
         time = "" if seconds is None else duration(seconds)
-        label = Cell(one.label, link=f"{one.label}/{REPORT}")
+        link = f"{one.label}/{REPORT}" if (one.run.path / REPORT).exists() else ""
+        label = Cell(one.label, link=link)
         rows.append(
             [label, one.status, f"{one.run.metrics.last_step:,}", time, *(each.of(one.run) for each in figures)]
         )

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -15,7 +16,6 @@ from olmoe_ft.report.page.blocks import Block, Curves, Facts, Histogram, Page
 from olmoe_ft.report.page.charts import chart_of
 from olmoe_ft.report.page.clean import cleaned
 from olmoe_ft.report.private.private import Private
-from olmoe_ft.training.files import write_text
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -48,8 +48,13 @@ def render(page: Page, private: Private) -> str:
 
 
 def write_page(page: Page, file: Path, private: Private) -> None:
-    """Write a page whole, or not at all."""
-    write_text(file, render(page, private))
+    """Write a page whole, or not at all. A run and a person may do so at the same time."""
+    text, partial = render(page, private), file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def content_security_policy(scripts: Sequence[str]) -> str:
