@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from olmoe_ft.commands.compare import compare
 from olmoe_ft.commands.evaluation import evaluate, samples
 from olmoe_ft.commands.recipes import recipes_app
 from olmoe_ft.commands.sweep import sweep
@@ -223,6 +224,7 @@ def chat(
 app.command()(evaluate)
 app.command()(samples)
 app.command()(sweep)
+app.command()(compare)
 
 
 @app.command()

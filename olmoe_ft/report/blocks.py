@@ -21,6 +21,8 @@ class Cell:
     tone: Tone = ""
     bar: float | None = None
     """A bar behind the text: its length, from 0 to 1."""
+    link: str = ""
+    """A file that the text leads to, as a relative path from the page's own folder."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 # What is logged of every layer is most of the file, and no curve but for the drift: it is cut out before a line is
-# parsed, which makes reading three times as fast.
-OF_LAYERS = re.compile(
-    rb'"router/(?:load|entropy|max_violation|dead_experts)/layer_\d+": (?:\[[^\]]*\]|"?[-+.\w]+"?)(?:, )?'
-)
+# parsed, which makes reading four times as fast. An entry is cut with the comma after it, and only where it surely
+# ends: in a list there is neither another list nor a text. Whatever is written otherwise is parsed, and left out then.
+LAYER = rb"router/(?:load|entropy|max_violation|dead_experts)/layer_\d+"
+WORD = rb"[-+.0-9A-Za-z]+"  # a number, true, null; spelled out, as Python matches \w at half the speed
+CUT = re.compile(rb'"%(layer)b": (?:\[[-+.0-9A-Za-z, ]*\]|%(word)b|"%(word)b"), ' % {b"layer": LAYER, b"word": WORD})
+OF_LAYER = re.compile(LAYER.decode())
+BUFFER = 2**18  # bytes; a line has 14,000 with 16 layers of 64 experts, and Python's own buffer 8,192
+LAST_STEP = 2**53
 UNFINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}  # JSON has texts for them
 
 
@@ -53,11 +58,11 @@ class Metrics:
 
 def read_metrics(file: Path) -> Metrics:
     """Read the records of a run; none where the file is not there."""
-    found: dict[str, tuple[list[int], list[float]]] = {}
+    found: dict[str, tuple[array, array] | None] = {}  # None of what is logged of every layer
     records = damaged = 0
     if not file.is_file():
         return Metrics()
-    with file.open("rb") as stream:
+    with file.open("rb", buffering=BUFFER) as stream:
         for line in stream:
             record = _record(line)
             if record is None:
@@ -66,29 +71,42 @@ def read_metrics(file: Path) -> Metrics:
             records += 1
             step = record.pop("step")
             for name, value in record.items():
-                if (number := _number(value)) is not None:
-                    steps, values = found.setdefault(name, ([], []))
-                    steps.append(step)
-                    values.append(number)
-    return Metrics({name: _values(*lists) for name, lists in found.items()}, records, damaged)
+                number = value if type(value) is float else _number(value)
+                if number is None:
+                    continue
+                if name not in found:
+                    found[name] = None if OF_LAYER.fullmatch(name) else (array("q"), array("d"))
+                if (lists := found[name]) is not None:
+                    lists[0].append(step)
+                    lists[1].append(number)
+    of = {name: _values(*lists) for name, lists in found.items() if lists is not None}
+    return Metrics(of, records, damaged)
 
 
 def _record(line: bytes) -> dict | None:
     try:
-        record = json.loads(OF_LAYERS.sub(b"", line).replace(b", }", b"}"))
+        record = json.loads(CUT.sub(b"", line))
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and type(record.get("step")) is int else None
+    if not isinstance(record, dict):
+        return None
+    step = record.get("step")
+    return record if type(step) is int and 0 <= step <= LAST_STEP else None
 
 
 def _number(value: object) -> float | None:
     if isinstance(value, str):
         return UNFINITE.get(value)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return UNFINITE["Infinity" if value > 0 else "-Infinity"]
 
 
-def _values(steps: list[int], values: list[float]) -> Values:
+def _values(steps: array, values: array) -> Values:
     """In the order of steps; of several values of one step the newest, as after a resume."""
-    newest = dict(zip(steps, values, strict=True))
-    ordered = sorted(newest)
-    return Values(np.array(ordered, dtype=np.int64), np.array([newest[step] for step in ordered]))
+    # the newest comes first, and of equal steps `unique` gives the first
+    ordered, places = np.unique(np.array(steps, dtype=np.int64)[::-1], return_index=True)
+    return Values(ordered, np.array(values, dtype=np.float64)[::-1][places])

@@ -1,0 +1,68 @@
+"""`olmoe-ft compare`: several runs on one page, and a table of them in the terminal."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NAME = "compare.html"
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two run directories or more.", show_default=False)],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="The file to write.", show_default="compare.html in the folder that holds the runs"),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="Sort the runs by a metric of metrics.jsonl (loss/task, eval_loss) or a score (eval/TASK/METRIC).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Show runs side by side: what differs, curves, scores with the significance of differences, experts, samples.
+
+    The first run is what the others are compared with. Runs may still train, or have failed. Of a pipeline its last
+    stage is compared.
+
+    Is it better? olmoe-ft compare runs/tiny-sft runs/tiny-dpo --by eval/answers/exact_match
+    """
+    from olmoe_ft.data.terminal import Console, say
+    from olmoe_ft.report.compared import runs_at
+    from olmoe_ft.report.comparison import comparison, summary_of
+    from olmoe_ft.report.page import write_page
+    from olmoe_ft.report.printed import print_table
+    from olmoe_ft.report.private import private_here
+
+    found, notes = runs_at(runs)
+    page = comparison(found, by)
+    file = to or _common_folder(runs) / NAME
+    _refuse_unwritable(file)
+    write_page(page, file, private_here([run.path for run in found]))
+    for table in summary_of(page):
+        print_table(table, Console(highlight=False))
+    for note in notes:
+        say(note)
+    say(f"the page: {file}")
+
+
+def _common_folder(runs: Sequence[Path]) -> Path:
+    """The innermost folder that holds all runs; the working folder where they have nothing but the disk in common."""
+    from olmoe_ft.report.compared import common_folder
+
+    common, here = common_folder(runs), Path.cwd()
+    if common == Path(common.anchor):
+        return Path()
+    return Path(os.path.relpath(common)) if common.is_relative_to(here) else common
+
+
+def _refuse_unwritable(file: Path) -> None:
+    from olmoe_ft.recipe import UserError
+
+    if file.is_dir() or not file.parent.is_dir():
+        what = "a folder" if file.is_dir() else "no folder for it"
+        raise UserError(f"{file}: found {what}; allowed: a file in a folder that is there; name another one with --to")

@@ -1,0 +1,190 @@
+"""What differs between the recipes of several runs, and between what else they were trained with."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+from olmoe_ft.recipe.changes import FREE, STEPS
+from olmoe_ft.recipe.training_fields import default_of, training_fields
+from olmoe_ft.report.blocks import Cell, Column, Table
+from olmoe_ft.report.compared import Compared
+from olmoe_ft.stages import STAGES
+
+WIDE = 6  # more runs than that are the rows of a table rather than its columns
+NOT_SET = "not set"
+FEW = 3  # differing keys that are named where there is one line for them
+
+
+@dataclass(frozen=True)
+class Differing:
+    """A key, and its value in each run."""
+
+    key: str
+    cells: Sequence[Cell]
+
+
+def recipe_differences(runs: Sequence[Compared]) -> list[Differing]:
+    """The keys of the recipes, with dots, whose values are not the same in all runs; without the runs' names.
+
+    Where a run leaves out a field of the trainer, it has the field's default. Keys that only say how a run is watched
+    and saved come last.
+    """
+    recipes = [dict(_leaves(one.run.recipe)) for one in runs]
+    keys = sorted(dict.fromkeys(key for recipe in recipes for key in recipe), key=_changes_no_step)
+    return [
+        Differing(key, [_cell(one, recipe, key) for one, recipe in zip(runs, recipes, strict=True)])
+        for key in keys
+        if key != "name"
+        and not _all_the_same([_value(one, recipe, key) for one, recipe in zip(runs, recipes, strict=True)])
+    ]
+
+
+def other_differences(runs: Sequence[Compared]) -> list[Differing]:
+    """Rows, start, versions, devices: what is not in a recipe and is not the same in all runs.
+
+    What an older run has not recorded is "not known", which is no difference by itself.
+    """
+    records = [_recorded(one) for one in runs]
+    found = []
+    for key in dict.fromkeys(key for record in records for key in record):
+        values = [record.get(key) for record in records]
+        if not _all_the_same([value for value in values if value is not None]):
+            found.append(Differing(key, [Cell("not known" if value is None else str(value)) for value in values]))
+    return found
+
+
+def in_one_line(differing: Sequence[Differing], number: int) -> str:
+    """The values of one run by short names: `learning_rate=1e-05, r=8`."""
+    names = _short_names([one.key for one in differing])
+    texts = [one.cells[number].text for one in differing]
+    values = [f"{name}={text}" for name, text in zip(names, texts, strict=True) if text != NOT_SET]
+    if differing and not values:
+        return f"{names[0]} {NOT_SET}"
+    more = f" and {len(values) - FEW} more" if len(values) > FEW else ""
+    return ", ".join(values[:FEW]) + more
+
+
+def keys_by_run(title: str, differing: Sequence[Differing], runs: Sequence[Compared], note: str = "") -> Table:
+    """A table of keys and runs; the runs are its columns where they are few."""
+    return by_run(title, "key", [(one.key, one.cells) for one in differing], runs, note)
+
+
+def by_run(
+    title: str, name: str, rows: Sequence[tuple[str, Sequence[Cell]]], runs: Sequence[Compared], note: str = ""
+) -> Table:
+    """A table of what `rows` name and of runs.
+
+    Args:
+        name: what the rows are: keys, tasks.
+        rows: each with a cell for each run.
+    """
+    labels = [one.label for one in runs]
+    if len(runs) <= WIDE:
+        columns = [Column(name), *(Column(label, number=_numbers(rows, at)) for at, label in enumerate(labels))]
+        return Table(title, columns, [[key, *cells] for key, cells in rows], note)
+    columns = [Column("run"), *(Column(key, number=_all_numbers(cells)) for key, cells in rows)]
+    return Table(title, columns, [[label, *(cells[at] for _, cells in rows)] for at, label in enumerate(labels)], note)
+
+
+def _numbers(rows: Sequence[tuple[str, Sequence[Cell]]], at: int) -> bool:
+    return _all_numbers([cells[at] for _, cells in rows])
+
+
+def _all_numbers(cells: Sequence[Cell]) -> bool:
+    return all(re.fullmatch(r"[-+]?[\d,.]+(e[-+]?\d+)?%?|", cell.text) for cell in cells)
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that holds no others with its key; of a list of sources each by its place."""
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        for place, item in enumerate(value):
+            yield from _leaves(item, f"{key}.{place}")
+    else:
+        yield key, value
+
+
+def _changes_no_step(key: str) -> bool:
+    return key not in STEPS and any(fnmatch(key, pattern) for pattern in FREE)
+
+
+def _value(one: Compared, recipe: Mapping[str, Any], key: str) -> Any:
+    if key in recipe:
+        return recipe[key]
+    stage, (section, _, name) = str(one.run.recipe.get("stage")), key.partition(".")
+    if section == "training" and stage in STAGES and name in training_fields(stage):
+        return default_of(stage, name)
+    return None
+
+
+def _cell(one: Compared, recipe: Mapping[str, Any], key: str) -> Cell:
+    value = _value(one, recipe, key)
+    if key in recipe:
+        return Cell(_shown(value))
+    return Cell(NOT_SET) if value is None else Cell(_shown(value), "the default")
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+
+
+def _all_the_same(values: Sequence[Any]) -> bool:
+    return all(value == values[0] for value in values)
+
+
+def _recorded(one: Compared) -> dict[str, Any]:
+    launch, summary = one.run.launch, one.run.summary or {}
+    data, machine = _mapping(launch.get("data")), _mapping(launch.get("machine"))
+    sources, devices = data.get("sources"), machine.get("devices")
+    found = {
+        "training rows": data.get("rows"),
+        "fingerprint of the rows": _digest(data.get("fingerprint")),
+        **{
+            f"fingerprint of {source.get('path')}": _digest(source.get("fingerprint"))
+            for source in (sources if isinstance(sources, list) else [])
+            if isinstance(source, Mapping)
+        },
+        "fingerprint of the start": _digest(summary.get("started_from")),
+        "git revision": _revision(launch.get("git_revision")),
+        "Python": launch.get("python"),
+        **_mapping(launch.get("libraries")),
+        "processes": launch.get("processes"),
+        "device": launch.get("device"),
+        "devices": ", ".join(map(str, devices)) if isinstance(devices, list) else None,
+        "processor": machine.get("cpu"),
+        "engine": launch.get("engine"),
+        **{f"precision of {name}": value for name, value in _mapping(launch.get("precision")).items()},
+    }
+    return {name: value for name, value in found.items() if value not in (None, "")}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _digest(value: Any) -> str | None:
+    return str(value)[:12] if value is not None else None
+
+
+def _revision(value: Any) -> str | None:
+    """The first digits of a commit, and whether files differed from it."""
+    return None if value is None else str(value)[:12] + ("-dirty" if str(value).endswith("-dirty") else "")
+
+
+def _short_names(keys: Sequence[str]) -> list[str]:
+    """The last parts of each key that no other key ends with."""
+
+    def tails(key: str) -> list[str]:
+        parts = key.split(".")
+        return [".".join(parts[start:]) for start in reversed(range(len(parts)))]
+
+    def short(key: str) -> str:
+        others = {tail for other in keys if other != key for tail in tails(other)}
+        return next((tail for tail in tails(key) if tail not in others and not tail[0].isdigit()), key)
+
+    return [short(key) for key in keys]
