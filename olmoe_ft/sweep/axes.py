@@ -98,15 +98,15 @@ def parse_space(settings: Sequence[str], search: bool) -> Space:
     """
     messages: list[str] = []
     axes: list[Axis] = []
-    fixed: list[str] = []
+    fixed: dict[str, str] = {}
     for setting in settings:
         with gathered(messages):
             axis = _axis(setting, search)
             if isinstance(axis, Choices) and len(axis.values) == 1:
-                fixed.append(f"{axis.key}={axis.values[0]}")
+                fixed[axis.key] = axis.values[0]  # the last one counts, as in `olmoe-ft train`
             else:
                 axes.append(axis)
-    keys = [axis.key for axis in axes] + [text.partition("=")[0] for text in fixed]
+    keys = [*(axis.key for axis in axes), *fixed]
     messages += [f"{key}: found twice; give all its values at once: {key}=v1,v2" for key in _repeated(keys)]
     if not messages and not axes:
         messages.append(
@@ -115,7 +115,7 @@ def parse_space(settings: Sequence[str], search: bool) -> Space:
         )
     if messages:
         raise UserError(messages)
-    return Space(tuple(axes), tuple(fixed))
+    return Space(tuple(axes), tuple(f"{key}={value}" for key, value in fixed.items()))
 
 
 def some_of_grid(space: Space, count: int | None, seed: int) -> list[Values]:

@@ -1,6 +1,5 @@
 """One point as a process of its own: started, watched, stopped by a signal so that it saves, waited for."""
 
-import ctypes
 import json
 import os
 import shlex
@@ -15,14 +14,13 @@ from pathlib import Path
 
 from olmoe_ft.data.terminal import say
 from olmoe_ft.recipe import Recipe, UserError
-from olmoe_ft.stopping import LAUNCHER_ENDED, asked, done_at_a_stop
+from olmoe_ft.stopping import LAUNCHER_ENDED, OF_SWEEP, asked, done_at_a_stop
 from olmoe_ft.sweep.records import Record, Records
 from olmoe_ft.sweep.watch import Verdict
 
 LOOK = 0.5  # seconds between two looks at the records
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # that torchrun passes on
 WAIT = "600"  # seconds in which a run of several processes ends its step and saves
-DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 Judge = Callable[[Record], Verdict | None]
 MakeJudge = Callable[[], Judge]
@@ -86,17 +84,10 @@ def _start(command: Sequence[str], why: Path) -> "subprocess.Popen[bytes]":
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": WAIT,
         **os.environ,
         "TORCHELASTIC_ERROR_FILE": str(why),  # olmoe_ft.ending writes its sentence there
+        OF_SWEEP: "1",  # when the sweep is killed, the run saves and stops
     }
     say(f"$ {shlex.join(['olmoe-ft', *command[3:]] if command[2] == 'olmoe_ft' else command)}")
-    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        process_group=0,
-        # a sweep that is killed leaves no run behind that nobody watches: it saves, and stops
-        preexec_fn=None if prctl is None else lambda: prctl(DEATH_SIGNAL, signal.SIGTERM),
-    )
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0)
 
 
 class _Watched:

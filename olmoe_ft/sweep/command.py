@@ -69,7 +69,7 @@ def sweep(asked: Asked) -> None:
     planned = plan_points(points, where)
     print_plans(planned, pace(planned), asked.count if asked.search == "tpe" else None)
     if all(one.refused for one in planned):
-        raise UserError("no point fits; change the recipe as said above, or give --accelerate or --device-memory")
+        raise UserError("no point fits; change the recipe, or give --accelerate or --device-memory")
     if asked.plan_only:
         return
     if asked.slurm is not None:
@@ -102,7 +102,8 @@ def _name(asked: Asked, space: Space) -> str:
 
 
 def _state(asked: Asked, space: Space, name: str) -> SweepState:
-    varied = [text for text in asked.settings if text not in space.fixed]
+    keys = {axis.key for axis in space.axes}
+    varied = [text for text in asked.settings if text.partition("=")[0] in keys]
     state = open_state(Path("runs") / name, asked.recipe, space.fixed, varied, asked.search, asked.seed)
     state.by = asked.by
     return state
@@ -139,7 +140,7 @@ def _print_jobs(asked: Asked, space: Space, planned: Sequence[Planned]) -> None:
 def _run(asked: Asked, state: SweepState, maker: Points, planned: Sequence[Planned], where: Where) -> None:
     points = [one.point for one in planned]
     metric = metric_of(asked.by, points[0].recipe) if asked.search == "tpe" else asked.by
-    runner = Runner(state, asked.accelerate, asked.keep_diverged)
+    runner = Runner(state, asked.accelerate, metric, asked.keep_diverged)
     with only_launch(state.folder):
         only_note()  # a request to stop is passed on to the run, which saves
         with at_steps():

@@ -68,8 +68,7 @@ class Planned:
         worst = next((one for one in self.stages if not one.fits), None)
         if worst is None:
             return None
-        reason = f"needs {worst.memory[worst.machine].peak / GIB:.1f} GiB of a device that has {worst.budget:g}"
-        return reason + (f"; fits with {next(iter(worst.changes))}" if worst.changes else "")
+        return f"needs {worst.memory[worst.machine].peak / GIB:.1f} GiB of a device that has {worst.budget:g}"
 
 
 def here(accelerate: str | None, memory: float | None) -> Where:
@@ -110,7 +109,7 @@ def plan_point(point: Point, where: Where) -> Planned:
 
     for stage in point.recipe.runs:
         RunDirectory(stage).check()
-    found = plan(point.recipe, where.accelerate, devices=where.devices, device_memory=where.memory)
+    found = plan(point.recipe, where.accelerate, devices=where.devices, device_memory=where.memory, advise=False)
     return Planned(point, found)
 
 
@@ -143,9 +142,11 @@ def print_plans(planned: Sequence[Planned], pace: float | None, searched: int | 
         console.print(f"hours: {how}; without evaluation", highlight=False)
     elif taken:
         console.print("hours: on CPUs known once the first point has finished", highlight=False)
-    for one in planned:
-        if one.refused:
-            console.print(f"[red]left out:[/] {escape(f'{one.point.name} {one.refused}')}", highlight=False)
+    refused = [one for one in planned if one.refused]
+    for one in refused:
+        console.print(f"[red]left out:[/] {escape(f'{one.point.name} {one.refused}')}", highlight=False)
+    if refused:
+        console.print("`olmoe-ft plan RECIPE` with the values of a point says what would make it fit", highlight=False)
     _print_disk(taken, console)
 
 

@@ -1,6 +1,5 @@
 """What a sweep has come to: the points sorted by a metric, as a table in the terminal and as a page."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,12 @@ from rich.table import Table
 from olmoe_ft.data.terminal import Console, say
 from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.wording import nearest
+from olmoe_ft.report.compared import labelled
+from olmoe_ft.report.compared_scores import ComparedScores
+from olmoe_ft.report.comparison import comparison
+from olmoe_ft.report.page import write_page
+from olmoe_ft.report.private import private_here
+from olmoe_ft.report.ranking import ranking
 from olmoe_ft.report.run_files import RunFiles, read_run
 from olmoe_ft.sweep.points import Point
 from olmoe_ft.sweep.state import Entry
@@ -17,12 +22,13 @@ from olmoe_ft.sweep.state import Entry
 LOSS = "loss/task"
 SCORES = "eval/"
 SHOWN = (LOSS, "router/max_violation")  # beside the metric that the points are sorted by
+PAGE = "compare.html"
 
 Row = tuple[Entry, RunFiles | None]
 
 
 def show(points: Sequence[Point], entries: Sequence[Entry], by: str | None, folder: Path) -> None:
-    """Print the table, and write the page of all points that have records.
+    """Print the table, and write the page of all points that have records: the best finished one first.
 
     Args:
         by: the metric to sort by; None takes `default_metric`.
@@ -30,13 +36,13 @@ def show(points: Sequence[Point], entries: Sequence[Entry], by: str | None, fold
         UserError: no run has the metric.
     """
     rows: list[Row] = [(entry, _files(point.last_run)) for point, entry in zip(points, entries, strict=True)]
-    runs = [run for _, run in rows if run is not None]
-    by = by if by is not None else default_metric([run for entry, run in rows if entry.state == "finished" and run])
-    check_metric(by, runs)
-    rows.sort(key=lambda row: _rank(row, by))
+    by = by if by is not None else default_metric([run for entry, run in rows if run and entry.state == "finished"])
+    rows = _sorted(rows, by)
     _print(rows, by)
+    runs = [run for _, run in rows if run is not None]
     if len(runs) > 1:
-        _write_page([run for _, run in rows if run is not None], by, folder / "compare.html")
+        write_page(comparison(runs, by), folder / PAGE, private_here([run.path for run in runs]))
+        say(f"the page: {folder / PAGE}")
 
 
 def default_metric(runs: Sequence[RunFiles]) -> str:
@@ -48,37 +54,33 @@ def default_metric(runs: Sequence[RunFiles]) -> str:
     return "eval_loss" if "eval_loss" in shared else next(iter(scores), LOSS)
 
 
-def check_metric(by: str, runs: Sequence[RunFiles]) -> None:
-    """Refuse a metric that no run has.
+def check_metric(by: str, run: RunFiles) -> None:
+    """Refuse a metric that a finished run does not have, before the next one is trained.
 
     Raises:
-        UserError: naming those that there are.
+        UserError: naming those that it has.
     """
-    known = sorted({name for run in runs for name in run.metrics.of if "/layer_" not in name})
-    if known and by not in known:
+    known = sorted(name for name in run.metrics.of if "/layer_" not in name and not name.endswith("_stderr"))
+    if by not in known:
         raise UserError(f"--by: found {by}{nearest(by, known)}; allowed: {', '.join(known)}")
-
-
-def more_is_better(metric: str) -> bool:
-    """Scores and accuracies are better if higher; losses, and all else that is measured, if lower."""
-    return (metric.startswith(SCORES) and "loss" not in metric and "perplexity" not in metric) or any(
-        word in metric for word in ("accurac", "margins", "tokens_per_second", "mfu")
-    )
 
 
 def _files(path: Path) -> RunFiles | None:
     try:
-        return read_run(path)
+        run = read_run(path)
     except UserError:
         return None  # it has not begun
+    return run if run.metrics.records else None
 
 
-def _rank(row: Row, by: str) -> tuple[bool, bool, float]:
-    entry, run = row
-    value = None if run is None else run.metrics.last(by)
-    if value is None or not math.isfinite(value):
-        return entry.state != "finished", True, 0.0
-    return entry.state != "finished", False, -value if more_is_better(by) else value
+def _sorted(rows: Sequence[Row], by: str) -> list[Row]:
+    """The finished ones from the best, the others in the same order behind them, then those without records."""
+    with_records = [row for row in rows if row[1] is not None]
+    if len(with_records) > 1:
+        ranked = ranking(ComparedScores(labelled([run for _, run in with_records if run is not None])), by)
+        with_records = [with_records[place] for place in ranked.order]
+    with_records.sort(key=lambda row: row[0].state != "finished")
+    return [*with_records, *(row for row in rows if row[1] is None)]
 
 
 def _print(rows: Sequence[Row], by: str) -> None:
@@ -98,11 +100,3 @@ def _print(rows: Sequence[Row], by: str) -> None:
     for entry, _ in rows:
         if entry.reason and entry.state != "finished":
             console.print(f"{escape(entry.name)} {entry.state}: {escape(entry.reason)}", highlight=False)
-
-
-def _write_page(runs: Sequence[RunFiles], by: str, file: Path) -> None:
-    from olmoe_ft.report.comparison import comparison
-    from olmoe_ft.report.page import write_page
-
-    write_page(comparison(runs, by), file)
-    say(f"the page is {file}")

@@ -1,16 +1,19 @@
 """The points of a sweep as runs, one after the other. The same command goes on where it was stopped."""
 
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from olmoe_ft.data.terminal import say
 from olmoe_ft.recipe import UserError
+from olmoe_ft.report.run_files import read_run
 from olmoe_ft.stopping import REQUESTS, TRY_AGAIN, Stopped, asked, name_of
-from olmoe_ft.sweep.child import Ended, Judge, MakeJudge, run_child, train_command
+from olmoe_ft.sweep.child import LOOK, Ended, Judge, MakeJudge, run_child, train_command
 from olmoe_ft.sweep.plans import Planned, hours_of
 from olmoe_ft.sweep.points import Point
+from olmoe_ft.sweep.result import check_metric
 from olmoe_ft.sweep.state import STOPPED, Entry, SweepState
 from olmoe_ft.sweep.watch import Expected, Watch
 from olmoe_ft.training.lock import refuse_second
@@ -30,6 +33,8 @@ class Runner:
 
     state: SweepState
     accelerate: str | None
+    by: str | None
+    """The metric that the points are compared by, if it is known before they are."""
     keep_diverged: bool
     """Whether a run that has diverged or collapsed is trained to its end all the same."""
 
@@ -44,34 +49,32 @@ class Runner:
         """
         for one in planned:
             entry = self.entry(one.point)
-            entry.state, entry.reason = ("refused", one.refused) if one.refused else (entry.state, entry.reason)
-            if entry.state == "refused" and not one.refused:  # on this machine it fits
+            if one.refused and entry.state != "finished":
+                entry.state, entry.reason = "refused", one.refused
+            elif entry.state == "refused":  # on this machine it fits
                 entry.state, entry.reason = "planned", None
         self.state.write()
         taken = [one for one in planned if not one.refused]
         for number, one in enumerate(taken, 1):
-            self.run(one, f"point {number} of {len(taken)}")
-            _say_left(taken[number:], pace(taken))
+            if not self._done(one.point):
+                self.run(one, f"point {number} of {len(taken)}")
+                _say_left([other for other in taken[number:] if not self._done(other.point)], pace(taken))
 
     def run(self, planned: Planned, which: str, more: Sequence[MakeJudge] = ()) -> Entry:
-        """One point, unless it is done already.
+        """One point, unless it has been done.
 
         Args:
             which: how it is announced.
             more: what else judges the records of its last run.
         Raises:
             Stopped: the sweep was asked to stop.
+            UserError: the run does not have the metric.
         """
         point, entry = planned.point, self.entry(planned.point)
-        if self._done(point, entry):
-            say(f"{which}: {point.name} is {entry.state}" + (f" ({entry.reason})" if entry.reason else ""))
+        self._wait_for_another(point)
+        if self._done(point):
             return entry
         say(f"{which}: {point.name}")
-        try:
-            for stage in point.recipe.runs:
-                refuse_second(stage.run_dir)
-        except UserError as error:  # such as a job of SLURM
-            return self._mark(entry, "running", str(error))
         self._mark(entry, "running", None)
         overrides = [*self.state.fixed, *point.overrides, f"name={point.recipe.name}"]
         command = train_command(self.state.recipe, overrides, self.accelerate)
@@ -81,14 +84,35 @@ class Runner:
             what = f"by {name_of(asked())}" if asked() else f"with the run of {point.name}"
             raise Stopped(f"the sweep was stopped {what} at {point.name}; the same command goes on there")
         say(f"{which}: {point.name} is {entry.state}" + (f": {entry.reason}" if entry.reason else ""))
+        if self.by is not None and entry.state == "finished":
+            check_metric(self.by, read_run(point.last_run))
         return entry
 
-    def _done(self, point: Point, entry: Entry) -> bool:
+    def _wait_for_another(self, point: Point) -> None:
+        """A process that trains this point: of a sweep that was killed, which is saving, or a job of SLURM."""
+        said = False
+        while True:
+            try:
+                for stage in point.recipe.runs:
+                    refuse_second(stage.run_dir)
+            except UserError as error:
+                if not said:
+                    say(f"{error}; the sweep waits")
+                    said = True
+                if asked():
+                    raise Stopped(f"the sweep was stopped by {name_of(asked())} before {point.name}") from None
+                time.sleep(LOOK)
+            else:
+                return
+
+    def _done(self, point: Point) -> bool:
+        entry = self.entry(point)
         if entry.state in STOPPED and not (self.keep_diverged and entry.state != "pruned"):
             return True
         if summaries(point) is None:
             return False
-        self._mark(entry, "finished", None)
+        if entry.state != "finished":
+            self._mark(entry, "finished", None)
         return True
 
     def _judges(self, planned: Planned, more: Sequence[MakeJudge]) -> list[MakeJudge]:

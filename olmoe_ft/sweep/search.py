@@ -5,13 +5,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from olmoe_ft.recipe import Recipe, UserError
+from olmoe_ft.report.ranking import is_less_better
 from olmoe_ft.report.run_files import read_run
 from olmoe_ft.sweep.axes import Axis, Range, Values
 from olmoe_ft.sweep.child import Judge
 from olmoe_ft.sweep.plans import Planned, Where, plan_point
 from olmoe_ft.sweep.points import Point, Points
 from olmoe_ft.sweep.records import Record, number
-from olmoe_ft.sweep.result import LOSS, SCORES, check_metric, more_is_better
+from olmoe_ft.sweep.result import LOSS, SCORES
 from olmoe_ft.sweep.run import Runner
 from olmoe_ft.sweep.state import STOPPED, Entry
 from olmoe_ft.sweep.watch import Verdict
@@ -66,7 +67,7 @@ class Searched:
     ) -> None:
         self.runner, self.maker, self.axes, self.where = runner, maker, axes, where
         self.count, self.metric = count, metric
-        self.better = more_is_better(metric)
+        self.higher = not is_less_better(metric)
         # scores come after training, so that the loss has to say during it
         self.during = LOSS if metric.startswith(SCORES) else metric
         self.study = self._study()
@@ -104,7 +105,7 @@ class Searched:
             study_name=self.maker.sweep,
             storage=f"sqlite:///{self.runner.state.folder / 'optuna.db'}",
             load_if_exists=True,
-            direction="maximize" if self.better else "minimize",
+            direction="maximize" if self.higher else "minimize",
         )
         for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a sweep that was stopped
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -127,7 +128,7 @@ class Searched:
         self._conclude(trial, planned.point, entry)
 
     def _judge(self, trial: "Trial") -> Judge:
-        sign = -1 if self.better and self.during == LOSS else 1
+        sign = -1 if self.higher and self.during == LOSS else 1
 
         def judge(record: Record) -> Verdict | None:
             value = number(record.get(self.during))
@@ -148,10 +149,8 @@ class Searched:
         if entry.state != "finished":
             self._tell(trial, "FAIL")
             return
-        run = read_run(point.last_run)
-        check_metric(self.metric, [run])
-        value = run.metrics.last(self.metric)
-        assert value is not None
+        value = read_run(point.last_run).metrics.last(self.metric)
+        assert value is not None  # the runner has looked for it
         self.study.tell(trial, value)
 
     def _tell(self, trial: "Trial", state: str) -> None:
