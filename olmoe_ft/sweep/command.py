@@ -138,19 +138,17 @@ def _print_jobs(asked: Asked, space: Space, planned: Sequence[Planned]) -> None:
 
 
 def _run(asked: Asked, state: SweepState, maker: Points, planned: Sequence[Planned], where: Where) -> None:
-    points = [one.point for one in planned]
-    metric = metric_of(asked.by, points[0].recipe) if asked.search == "tpe" else asked.by
+    metric = metric_of(asked.by, planned[0].point.recipe) if asked.search == "tpe" else asked.by
     runner = Runner(state, asked.accelerate, metric, asked.keep_diverged)
     with only_launch(state.folder):
         only_note()  # a request to stop is passed on to the run, which saves
         with at_steps():
             if asked.search == "tpe":
                 assert asked.count is not None and metric is not None
-                points = Searched(runner, maker, maker.axes, where, asked.count, metric).run()
+                entries = Searched(runner, maker, where, asked.count, metric).run()
             else:
-                runner.run_all(planned)
-    entries = [runner.entry(point) for point in points]
-    show(points, entries, metric, state.folder)
+                entries = runner.run_all(planned)
+    show(state.points, metric, state.folder)
     failed = [one.name for one in entries if one.state == "failed"]
     if failed:
         raise RunError(

@@ -15,8 +15,7 @@ from olmoe_ft.report.comparison import comparison
 from olmoe_ft.report.page import write_page
 from olmoe_ft.report.private import private_here
 from olmoe_ft.report.ranking import ranking
-from olmoe_ft.report.run_files import RunFiles, read_run
-from olmoe_ft.sweep.points import Point
+from olmoe_ft.report.run_files import RunFiles, read_run, stages_of
 from olmoe_ft.sweep.state import Entry
 
 LOSS = "loss/task"
@@ -27,15 +26,16 @@ PAGE = "compare.html"
 Row = tuple[Entry, RunFiles | None]
 
 
-def show(points: Sequence[Point], entries: Sequence[Entry], by: str | None, folder: Path) -> None:
+def show(entries: Sequence[Entry], by: str | None, folder: Path) -> None:
     """Print the table, and write the page of all points that have records: the best finished one first.
 
     Args:
+        entries: all points of the sweep, those of earlier commands too.
         by: the metric to sort by; None takes `default_metric`.
     Raises:
         UserError: no run has the metric.
     """
-    rows: list[Row] = [(entry, _files(point.last_run)) for point, entry in zip(points, entries, strict=True)]
+    rows: list[Row] = [(entry, _files(folder / entry.name)) for entry in entries]
     by = by if by is not None else default_metric([run for entry, run in rows if run and entry.state == "finished"])
     rows = _sorted(rows, by)
     _print(rows, by)
@@ -66,8 +66,9 @@ def check_metric(by: str, run: RunFiles) -> None:
 
 
 def _files(path: Path) -> RunFiles | None:
+    """Of a point's run, or of the last stage of its pipeline."""
     try:
-        run = read_run(path)
+        run = read_run((stages_of(path) or [path])[-1])
     except UserError:
         return None  # it has not begun
     return run if run.metrics.records else None

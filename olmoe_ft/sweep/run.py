@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from olmoe_ft.data.terminal import say
 from olmoe_ft.recipe import UserError
+from olmoe_ft.report.amounts import duration
 from olmoe_ft.report.run_files import read_run
 from olmoe_ft.stopping import REQUESTS, TRY_AGAIN, Stopped, asked, name_of
 from olmoe_ft.sweep.child import LOOK, Ended, Judge, MakeJudge, run_child, train_command
@@ -41,8 +42,8 @@ class Runner:
     def entry(self, point: Point) -> Entry:
         return self.state.entry(point.name, point.overrides)
 
-    def run_all(self, planned: Sequence[Planned]) -> None:
-        """Every point that is left.
+    def run_all(self, planned: Sequence[Planned]) -> list[Entry]:
+        """Every point that is left; all of them as they are then.
 
         Raises:
             Stopped: the sweep was asked to stop; the point that ran is saved.
@@ -59,6 +60,7 @@ class Runner:
             if not self._done(one.point):
                 self.run(one, f"point {number} of {len(taken)}")
                 _say_left([other for other in taken[number:] if not self._done(other.point)], pace(taken))
+        return [self.entry(one.point) for one in planned]
 
     def run(self, planned: Planned, which: str, more: Sequence[MakeJudge] = ()) -> Entry:
         """One point, unless it has been done.
@@ -164,6 +166,6 @@ def pace(planned: Sequence[Planned]) -> float | None:
 
 def _say_left(left: Sequence[Planned], measured: float | None) -> None:
     hours = [hours_of(one, measured) for one in left]
-    known = sum(one for one in hours if one is not None)
     if left and None not in hours:
-        say(f"{len(left)} point(s) left, about {known:.3g} h without evaluation")
+        time = duration(3600 * sum(one for one in hours if one is not None))
+        say(f"{len(left)} point(s) left, about {time} of training")

@@ -1,9 +1,9 @@
 """`--search tpe`: optuna chooses each point from the results so far, and stops those that are worse than the median."""
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from olmoe_ft.data.terminal import say
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.report.ranking import is_less_better
 from olmoe_ft.report.run_files import read_run
@@ -62,40 +62,33 @@ class Searched:
         count: points in all.
     """
 
-    def __init__(
-        self, runner: Runner, maker: Points, axes: Sequence[Axis], where: Where, count: int, metric: str
-    ) -> None:
-        self.runner, self.maker, self.axes, self.where = runner, maker, axes, where
+    def __init__(self, runner: Runner, maker: Points, where: Where, count: int, metric: str) -> None:
+        self.runner, self.maker, self.axes, self.where = runner, maker, maker.axes, where
         self.count, self.metric = count, metric
         self.higher = not is_less_better(metric)
         # scores come after training, so that the loss has to say during it
         self.during = LOSS if metric.startswith(SCORES) else metric
         self.study = self._study()
 
-    def run(self) -> list[Point]:
-        """Points until there are enough of them; all points of the study that have a recipe.
+    def run(self) -> list[Entry]:
+        """Points until there are enough of them; all points of the study.
 
         Raises:
             Stopped: the sweep was asked to stop.
             UserError: no run has the metric.
         """
-        points: dict[str, Point] = {}
-        for trial in self._done():
-            point = self.maker.make(self._values(trial.params))
-            points[point.name] = point
+        before = [self.maker.make(self._values(trial.params)) for trial in self._done()]
+        entries = {point.name: self.runner.entry(point) for point in before}
         while (done := len(self._done())) < self.count:
             trial = self.study.ask({axis.key: _distribution(axis) for axis in self.axes})
             try:
                 planned = plan_point(self.maker.make(self._values(trial.params)), self.where)
             except UserError as error:  # this combination alone: the ends of all axes were planned before
-                from olmoe_ft.data.terminal import say
-
                 say(f"point {done + 1} of {self.count} is left out: {error}")
                 self._tell(trial, "FAIL")
                 continue
-            points[planned.point.name] = planned.point
-            self._run_one(trial, planned, f"point {done + 1} of {self.count}")
-        return [*points.values()]
+            entries[planned.point.name] = self._run_one(trial, planned, f"point {done + 1} of {self.count}")
+        return [*entries.values()]
 
     def _study(self) -> "Study":
         import optuna
@@ -114,7 +107,7 @@ class Searched:
         study.sampler = optuna.samplers.TPESampler(seed=self.runner.state.seed + len(study.trials))
         return study
 
-    def _run_one(self, trial: "Trial", planned: Planned, which: str) -> None:
+    def _run_one(self, trial: "Trial", planned: Planned, which: str) -> Entry:
         import optuna
 
         warm_up = round(UNJUDGED * (planned.stages[-1].steps.count.steps if planned.stages[-1].steps else 0))
@@ -126,6 +119,7 @@ class Searched:
         else:
             entry = self.runner.run(planned, which, [lambda: self._judge(trial)])
         self._conclude(trial, planned.point, entry)
+        return entry
 
     def _judge(self, trial: "Trial") -> Judge:
         sign = -1 if self.higher and self.during == LOSS else 1

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 from support import REPOSITORY
 from support.launches import ENVIRONMENT, SHORT, Forked, make_workspace, olmoe_ft
 
@@ -132,12 +133,13 @@ def test_points_are_trained_a_diverging_one_is_stopped_and_rows_are_tokenized_on
 
 
 def test_a_point_that_fails_is_marked_and_the_others_go_on(workspace):
-    """W&B online needs a key, which a launch looks for and a plan does not."""
-    result = sweep(workspace, "tracking.wandb='online','off'", "training.max_steps=3", "--name", "failing")
-    assert result.returncode == 1 and "1 of 2 point(s) failed (wandb=online)" in result.stderr
-    assert states(workspace, "failing") == {"wandb=online": "failed", "wandb=off": "finished"}
+    """A folder is in the place of the first point's lock, which a launch sees and a plan does not."""
+    (workspace / "runs/failing/lr=0.001/lock").mkdir(parents=True)
+    result = sweep(workspace, f"{LR}=1e-3,2e-3", "training.max_steps=3", "--name", "failing")
+    assert result.returncode == 1 and "1 of 2 point(s) failed (lr=0.001)" in result.stderr
+    assert states(workspace, "failing") == {"lr=0.001": "failed", "lr=0.002": "finished"}
     content = json.loads((workspace / "runs/failing/sweep.json").read_text())
-    assert content["points"][0]["reason"].startswith("tracking.wandb: found online")
+    assert "lr=0.001/lock: found a folder" in content["points"][0]["reason"]
 
 
 def test_a_stopped_sweep_goes_on_where_it_was(workspace, tmp_path):
@@ -194,5 +196,8 @@ def test_the_ablation_of_the_router(workspace):
     names = [f"lbc={coefficient},train={train}" for coefficient in ("0", "0.01") for train in ("full", "frozen")]
     assert states(workspace, "ablation") == dict.fromkeys(names, "finished")
     assert "the routers are frozen and router.load_balancing_coef is 0.01" in result.stdout
+    gates = [load_file(run / "final/model.safetensors") for run in (model, workspace / f"runs/ablation/{names[3]}")]
+    frozen = [name for name in gates[0] if name.endswith("mlp.gate.weight")]
+    assert len(frozen) == 4 and all((gates[0][name] == gates[1][name]).all() for name in frozen)
     page = (workspace / "runs/ablation/compare.html").read_text()
     assert all(name in page for name in names)

@@ -76,7 +76,7 @@ def searched(tmp_path, monkeypatch):
         state = open_state(folder, "tiny/sft", [], [f"{LR}=1e-6..1e-2:log"], "tpe", seed)
         runner = Written(state, None, "loss/task", False)
         runner.stopped_at = stopped_at
-        return Searched(runner, Points("tiny/sft", (), space.axes, name), space.axes, WHERE, count, "loss/task")
+        return Searched(runner, Points("tiny/sft", (), space.axes, name), WHERE, count, "loss/task")
 
     return make
 
