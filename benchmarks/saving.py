@@ -17,7 +17,6 @@ import yaml
 from olmoe_ft.data.mixture import load_mixtures
 from olmoe_ft.recipe import load_recipe
 from olmoe_ft.training.arguments import training_arguments
-from olmoe_ft.training.batch_rows import BatchRows
 from olmoe_ft.training.model_files import ModelFiles
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.saving import SavingMixin
@@ -56,7 +55,7 @@ def main(folder: Path) -> None:
     tokenizer = ModelFiles(recipe).tokenizer
     train, _ = load_mixtures(recipe, arguments.max_length, tokenizer)
     trainer = build_trainer(
-        recipe, arguments, RECIPE["model"]["path"], folder / "probe", tokenizer, train.rows, None, BatchRows(train)
+        recipe, arguments, RECIPE["model"]["path"], folder / "probe", tokenizer, train.rows, None, train
     )
     stock, ours = [], []
 

@@ -207,7 +207,8 @@ def _side(name: str, case: Case, networks: list[torch.nn.Module], steps: int, de
     # transformers' loss is K where ours is 1, at balance
     coefficient = BALANCE * policy.config.num_experts_per_tok if sft else 0.0
     router = Router(load_balancing_coef=coefficient, z_loss_coef=0.0, scope="pooled", train="full")
-    common |= {"router": router, "probe_file": folder / "probe.safetensors", "places_of": lambda batch: [], "start": ""}
+    common |= {"router": router, "probe_file": folder / "probe.safetensors", "source_rows": {}}
+    common |= {"places_of": lambda batch: [], "start": ""}
     stage, tokenizer = STAGES[case.stage], common["processing_class"]
     if (packing := stage.packing({"packing": True, "max_length": case.length})) is not None:
         common["train_dataset"] = pack(common["train_dataset"], packing)

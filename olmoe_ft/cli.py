@@ -10,7 +10,9 @@ import typer
 
 from olmoe_ft.commands.compare import compare
 from olmoe_ft.commands.evaluation import evaluate, samples
+from olmoe_ft.commands.push import push
 from olmoe_ft.commands.recipes import recipes_app
+from olmoe_ft.commands.report import report
 from olmoe_ft.commands.sweep import sweep
 from olmoe_ft.ending import exit_with_reason, let_no_text_fail
 from olmoe_ft.ranks import is_first
@@ -223,8 +225,10 @@ def chat(
 
 app.command()(evaluate)
 app.command()(samples)
+app.command()(report)
 app.command()(sweep)
 app.command()(compare)
+app.command()(push)
 
 
 @app.command()

@@ -122,7 +122,7 @@ def refusal(name: str, kind: Kind, error: BaseException) -> UserError:
         )
     if _any(found, HFValidationError):
         return UserError(f"{name}: there is no such {place} here, and the Hub does not allow this name; check it")
-    if lost := next((one for one in found if _is_no_answer(one)), None):
+    if lost := next((one for one in found if is_no_answer(one)), None):
         go_offline(one_line(lost))
     if constants.is_offline_mode() and (lost or _any(found, FileNotFoundError, OfflineModeIsEnabled, ConnectionError)):
         why = "cannot be reached" if _answers.get(constants.ENDPOINT) else "is not asked, because HF_HUB_OFFLINE is set"
@@ -155,7 +155,7 @@ def error_of_dataset(name: str, revision: str | None, error: BaseException) -> B
     return error
 
 
-def _is_no_answer(error: BaseException) -> bool:
+def is_no_answer(error: BaseException) -> bool:
     """Whether an error says that no server answered, or that it is down; not an error of offline mode."""
     import httpx2
 

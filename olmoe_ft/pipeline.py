@@ -22,12 +22,14 @@ def run(recipe: Recipe, restart: Restart = GO_ON) -> list[Summary]:
         RunError: what ends a run whose recipe is right.
     """
     stages = prepare_inputs(recipe, restart)
+    from olmoe_ft.report.of_run import page_of_pipeline
     from olmoe_ft.run_stage import run_stage  # the trainers, whose import takes seconds
 
     summaries: list[Summary] = []
-    for stage in stages:
-        aside = recipe.run_dir if restart.fresh and not summaries else None  # with all its stages, before the first
-        summaries.append(run_stage(stage, restart, aside))
+    with page_of_pipeline(recipe):
+        for stage in stages:
+            aside = recipe.run_dir if restart.fresh and not summaries else None  # with all its stages, before the first
+            summaries.append(run_stage(stage, restart, aside))
     if recipe.stages and is_first():
         print_comparison(recipe.stages, summaries)
     return summaries

@@ -17,19 +17,19 @@ from olmoe_ft.checkpoints.run_checkpoints import step_of
 from olmoe_ft.data.audit_report import data_report, print_audit
 from olmoe_ft.data.terminal import Console
 from olmoe_ft.evaluation import files
-from olmoe_ft.evaluation.answers import answered
 from olmoe_ft.evaluation.of_run import BetweenSteps, RunEvaluations
 from olmoe_ft.evaluation.score import Evaluation
-from olmoe_ft.evaluation.wanted import ANSWERS
 from olmoe_ft.inputs import Finished, Inputs
+from olmoe_ft.planning.of_launch import LaunchPlan, launched_machine
 from olmoe_ft.ranks import is_first
 from olmoe_ft.recipe.changes import GO_ON, Restart
 from olmoe_ft.recipe.precision import precision
+from olmoe_ft.report.of_run import LaunchReport, PageCallback
 from olmoe_ft.stages import TrainerArguments
 from olmoe_ft.summary import Summary, print_finished, print_summary
 from olmoe_ft.training.arguments import training_arguments, whole_weights
-from olmoe_ft.training.batch_rows import BatchRows
-from olmoe_ft.training.circumstances import circumstances, compare, refuse_other_start
+from olmoe_ft.training.circumstances import circumstances, compare, engine, refuse_other_start
+from olmoe_ft.training.hardware import hardware
 from olmoe_ft.training.launch_guard import LaunchGuard
 from olmoe_ft.training.launch_record import Launch
 from olmoe_ft.training.lock import only_launch, refuse_second
@@ -40,7 +40,7 @@ from olmoe_ft.training.space import check_space, space_of, zero_stage
 from olmoe_ft.training.start import starting_checkpoint, write_base
 from olmoe_ft.training.steps import Steps, count_steps
 from olmoe_ft.training.tracking import TrackingCallback
-from olmoe_ft.training.train import Trained, begin_records, train
+from olmoe_ft.training.train import begin_records, train
 from olmoe_ft.training.trainers import OlmoeTrainer, build_trainer
 
 
@@ -90,13 +90,14 @@ def run_stage(stage: Inputs | Finished, restart: Restart = GO_ON, aside: Path | 
         for folder in (aside, *aside.glob("*/")):  # of a pipeline, those of its stages
             refuse_second(folder)
         print_aside(aside)
-    run, guard = session.run, LaunchGuard(session.run)
-    with only_launch(run.path) if state.is_main_process else nullcontext(), guard.in_order():
+    run, guard, report = session.run, LaunchGuard(session.run), LaunchReport(session.run)
+    lock = only_launch(run.path) if state.is_main_process else nullcontext()
+    with lock, report.to_the_end(), guard.in_order():
         # from here on no other launch writes there; one may have finished the run while this one read its rows
         (summary,) = broadcast_object_list([_summary_now(run, restart)])
         if summary is not None:
             return _finished_before(Finished(session.inputs.recipe, summary), restart)
-        return _train_and_finish(session, guard)
+        return _train_and_finish(session, guard, report)
 
 
 def _finished_before(stage: Finished, restart: Restart) -> Summary:
@@ -124,7 +125,7 @@ def _summary_now(run: RunDirectory, restart: Restart) -> dict[str, Any] | None:
     return run.finished() if PartialState().is_main_process and not restart.fresh else None
 
 
-def _train_and_finish(session: Session, guard: LaunchGuard) -> Summary:
+def _train_and_finish(session: Session, guard: LaunchGuard, report: LaunchReport) -> Summary:
     """All that is done under the lock: what lies in the run directory, the base, two scores and the training."""
     inputs, run = session.inputs, session.run
     found = _look_around(session, guard) if PartialState().is_main_process else Found(None, [])
@@ -142,19 +143,23 @@ def _train_and_finish(session: Session, guard: LaunchGuard) -> Summary:
         files.forget_after(run.path, step_of(resume) if resume else 0)
         run.create()
     trainer = _trainer(session, start)
+    report.step = lambda: trainer.state.global_step
+    machine = hardware(PartialState().device)
     trainer.add_callback(guard)
     if evaluations.due["training"] and (every := inputs.recipe.evaluation.every_steps) is not None:
         trainer.add_callback(BetweenSteps(evaluations, trainer, every))
     with without_code(trusted):
         if PartialState().is_main_process:
-            launch = _launch(session, trainer, start, changed)
+            launch = _launch(session, trainer, start, changed, machine)
             tracking = begin_records(inputs.recipe, run, trainer, launch, start.stands_on)
             print_start(inputs.recipe, run, trainer, session.steps, resume)
             evaluations.keep(before, tracking, recorded=resume is not None)
+            report.begin(_plan(session, guard))
+            trainer.add_callback(PageCallback(run.path))
         trained = train(trainer, run, resume, evaluates=inputs.evaluation is not None)
     with whole_weights(session.arguments):
         after = evaluations.attempt(str(run.unfinished), "after", trained.steps)
-    summary = _summary(session, start, trained, before, after)
+    summary = Summary.of(inputs.recipe, start.stands_on["model"], trained, before, after)
     return _finish(run, trainer, summary, evaluations, after)
 
 
@@ -197,13 +202,24 @@ def _trainer(session: Session, start: Start) -> OlmoeTrainer:
         inputs.tokenizer,
         inputs.train_rows,
         inputs.evaluation_rows,
-        BatchRows(inputs.train),
+        inputs.train,
     )
 
 
-def _launch(session: Session, trainer: OlmoeTrainer, start: Start, changed: list[str]) -> Launch:
+def _plan(session: Session, guard: LaunchGuard) -> LaunchPlan:
+    state, space = PartialState(), guard.space
+    assert space is not None  # it was looked at before the base was written
+    machine = launched_machine(session.arguments, state.num_processes, state.device)
+    return LaunchPlan(session.inputs, session.arguments, machine, session.steps, space.checkpoint)
+
+
+def _launch(
+    session: Session, trainer: OlmoeTrainer, start: Start, changed: list[str], machine: dict[str, Any]
+) -> Launch:
     state = PartialState()
     return Launch(
+        machine=machine,
+        engine=engine(session.arguments),
         processes=state.num_processes,
         device=str(state.device),
         resumed_from=start.resume.name if start.resume else None,
@@ -211,25 +227,6 @@ def _launch(session: Session, trainer: OlmoeTrainer, start: Start, changed: list
         precision=precision(session.inputs.recipe, trainer.is_deepspeed_enabled)._asdict(),
         changed=changed,
         accepted=start.accepted,
-    )
-
-
-def _summary(
-    session: Session, start: Start, trained: Trained, before: Evaluation | None, after: Evaluation | None
-) -> Summary:
-    recipe = session.inputs.recipe
-    return Summary(
-        name=recipe.name,
-        stage=recipe.stage,
-        steps=trained.steps,
-        started_from=start.stands_on["model"],
-        train_loss=trained.train_loss,
-        train_seconds=trained.train_seconds,
-        last=trained.last,
-        others=trained.evaluation,
-        before=answered(ANSWERS, before.scores) if before else None,
-        after=answered(ANSWERS, after.scores) if after else None,
-        scores={one.when: one.headline for one in (before, after) if one is not None},
     )
 
 

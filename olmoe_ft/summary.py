@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from olmoe_ft.data.terminal import Console
 from olmoe_ft.evaluation.answered import Answered, answered_table
-from olmoe_ft.evaluation.score import Score
+from olmoe_ft.evaluation.answers import answered
+from olmoe_ft.evaluation.score import Evaluation, Score
 from olmoe_ft.evaluation.table import scores_table
 from olmoe_ft.evaluation.wanted import ANSWERS
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.run_directory import RunDirectory
+
+if TYPE_CHECKING:  # torch and the trainers take seconds to import
+    from olmoe_ft.training.train import Trained
 
 console = Console()
 
@@ -38,6 +42,34 @@ class Summary:
     after: Answered | None = None
     scores: dict[str, list[Score]] = field(default_factory=dict)
     """Of all tasks, `before` and `after` training."""
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        started_from: str,
+        trained: "Trained",
+        before: Evaluation | None,
+        after: Evaluation | None,
+    ) -> "Summary":
+        """Of a run that has just been trained.
+
+        Args:
+            started_from: the fingerprint of its starting weights.
+        """
+        return cls(
+            name=recipe.name,
+            stage=recipe.stage,
+            steps=trained.steps,
+            started_from=started_from,
+            train_loss=trained.train_loss,
+            train_seconds=trained.train_seconds,
+            last=trained.last,
+            others=trained.evaluation,
+            before=answered(ANSWERS, before.scores) if before else None,
+            after=answered(ANSWERS, after.scores) if after else None,
+            scores={one.when: one.headline for one in (before, after) if one is not None},
+        )
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> "Summary":

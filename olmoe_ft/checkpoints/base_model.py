@@ -6,12 +6,12 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from olmoe_ft.checkpoints.folders import BASE_KEY
 from olmoe_ft.checkpoints.safetensors_header import read_header
 from olmoe_ft.hub import reach_hub, refusal
 from olmoe_ft.model.checkpoint import weight_files
 from olmoe_ft.recipe import UserError
 
-BASE_KEY = "base_model_name_or_path"  # of PEFT's adapter_config.json; importing PEFT for it would take seconds
 NOTE = "base.json"  # in an adapter's folder, beside PEFT's files
 SAMPLE = 4096  # bytes of each tensor
 

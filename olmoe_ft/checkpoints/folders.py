@@ -14,6 +14,8 @@ from olmoe_ft.recipe.paths import sought
 if TYPE_CHECKING:  # torch takes seconds to import, and a folder that is not there is said before that
     from olmoe_ft.model import OlmoeConfig
 
+BASE_KEY = "base_model_name_or_path"  # of PEFT's adapter_config.json; importing PEFT for it would take seconds
+
 
 def resolve_checkpoint(path: str) -> str:
     """The folder (or Hub name) that holds the weights: `final/` of a run directory, otherwise the path itself.

@@ -16,6 +16,7 @@ import xxhash
 from olmoe_ft.recipe.errors import UserError
 
 NAME = "manifest.json"
+CARD = "README.md"  # for people, who may write in it: neither listed nor checked
 FORMAT = 1
 LOADED = (".safetensors", ".bin", ".pt", ".pth")  # a library may load such a file just because it is there
 THREADS = min(8, os.cpu_count() or 1)
@@ -25,11 +26,11 @@ Entries = dict[str, dict[str, Any]]
 
 
 def files_of(folder: Path) -> list[str]:
-    """Every file below a folder, by its path in it, with slashes; without the manifest itself."""
+    """Every file below a folder, by its path in it, with slashes; without the manifest itself and the card."""
     files = (
         file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir() or file.is_symlink()
     )
-    return sorted(file for file in files if file != NAME)
+    return sorted(file for file in files if file not in (NAME, CARD))
 
 
 def entries(folder: Path, files: Iterable[str]) -> Entries:
@@ -94,6 +95,7 @@ def damages(folder: Path, alone: bool = True) -> Iterator[tuple[str, str]]:
     if not known or not wanted:
         yield NAME, "cannot be read"
         return
+    wanted.pop(CARD, None)  # listed by earlier versions
     whole = []
     for file, (size, _) in wanted.items():
         if not (folder / file).is_file():

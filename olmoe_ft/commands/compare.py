@@ -40,7 +40,7 @@ def compare(
 
     found, notes = runs_at(runs)
     page = comparison(found, by)
-    file = to or _common_folder(runs) / NAME
+    file = to or _common_folder([one.path for one in found]) / NAME
     _refuse_unwritable(file)
     write_page(page, file, private_here([run.path for run in found]))
     for table in summary_of(page):

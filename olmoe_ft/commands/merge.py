@@ -10,7 +10,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 
 
 def merge_checkpoint(checkpoint: str, to: Path, dtype: str = "auto") -> None:
-    """Write a checkpoint that stock transformers loads, a layer at a time.
+    """Write a checkpoint that stock transformers loads, a layer at a time; of a run with its model card.
 
     Args:
         checkpoint: a run directory or checkpoint folder, with or without adapter.
@@ -32,3 +32,8 @@ def merge_checkpoint(checkpoint: str, to: Path, dtype: str = "auto") -> None:
     from olmoe_ft.data.tokenizer import load_tokenizer
 
     merge(folder, load_tokenizer(folder, config.vocab_size), to, dtype)
+    run = Path(folder).parent
+    if Path(folder).name == "final" and (run / "recipe.yaml").exists():
+        from olmoe_ft.report.card import write_card
+
+        write_card(run, to)

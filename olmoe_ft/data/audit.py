@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from olmoe_ft.data.prepare import Prepared
 from olmoe_ft.shipped import shipped_name
 
 LISTED_ROWS = 10_000  # contaminated rows of a source that the report names
+VERSION = 2  # of what an audit holds; raise it with every change, so that audits in the cache are made anew
+BINS = 30  # of a histogram of lengths, at most
+TAIL = 99  # percent of a source's rows; a histogram reaches to twice the longest of these
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class SourceAudit:
     """Length of a row, before truncation; for a pair, of its longer side."""
     tokens_p95: float
     tokens_max: int
+    lengths: dict[str, list[int]]
+    """A histogram of these lengths: `edges` from 0, the same for all sources, and `counts`, one fewer. A bin begins
+    with its first edge and ends before its second; the last one also counts whatever is longer."""
     supervised_tokens: int
     """Tokens that the loss is computed on, after truncation; for a pair, those of both answers."""
     truncated_rows: int
@@ -101,7 +107,7 @@ def audit(mixture: Mixture, positions: int | None = None) -> Audit:
 
     # names that the audit shows, although the rows do not depend on them
     names = [[shipped_name(prepared.source.path) for prepared in mixture.sources], mixture.held_out.key_with_places]
-    entry = mixture.cache.entry("audit", [mixture.key, names, positions, LISTED_ROWS], make)
+    entry = mixture.cache.entry("audit", [VERSION, mixture.key, names, positions, LISTED_ROWS], make)
     return _from_dict(json.loads((entry / "audit.json").read_text(encoding="utf-8")))
 
 
@@ -121,16 +127,21 @@ def _audit(mixture: Mixture, positions: int | None) -> Audit:
     exact, near = copies(concatenate_datasets(facts))
     ends = np.cumsum([len(prepared.kept) for prepared in mixture.sources])[:-1]
     split = zip(mixture.sources, np.split(exact, ends), np.split(near, ends), strict=True)
-    found = [_audit_source(*parts, mixture.held_out, positions) for parts in split]
+    edges = _edges([_lengths(prepared) for prepared in mixture.sources])
+    found = [_audit_source(*parts, mixture.held_out, positions, edges) for parts in split]
     return Audit(found, mixture.held_out.groups(), positions)
 
 
 def _audit_source(
-    prepared: Prepared, exact: np.ndarray, near: np.ndarray, held_out: HeldOut, positions: int | None
+    prepared: Prepared,
+    exact: np.ndarray,
+    near: np.ndarray,
+    held_out: HeldOut,
+    positions: int | None,
+    edges: list[int],
 ) -> SourceAudit:
     fact, source, kept = prepared.fact, prepared.source, prepared.kept
-    lengths = fact("length")
-    lengths = lengths[lengths > 0]
+    lengths = _lengths(prepared)
     median, most = np.percentile(lengths, (50, 95)) if len(lengths) else (0.0, 0.0)
     prompt, answer = fact("cut_prompt")[kept], fact("cut_answer")[kept]
     trained = sequence_lengths(prepared.rows, prepared.stage).max(axis=1)
@@ -149,6 +160,7 @@ def _audit_source(
         tokens_p50=float(median),
         tokens_p95=float(most),
         tokens_max=int(lengths.max(initial=0)),
+        lengths={"edges": edges, "counts": _histogram(lengths, edges)},
         supervised_tokens=int(fact("supervised")[kept].sum(dtype=np.int64)),
         truncated_rows=int(np.count_nonzero(prompt + answer)),
         truncated_prompt_tokens=int(prompt.sum(dtype=np.int64)),
@@ -166,6 +178,31 @@ def _audit_source(
             for row in overlapping[:LISTED_ROWS]
         ],
     )
+
+
+def _lengths(prepared: Prepared) -> np.ndarray:
+    """Tokens of each readable row, before truncation."""
+    lengths = prepared.fact("length")
+    return lengths[lengths > 0]
+
+
+def _edges(lengths: Sequence[np.ndarray]) -> list[int]:
+    """The edges of histograms of several sources: multiples of 1, 2 or 5 times a power of ten, from 0.
+
+    They hold the longest row of all, or twice what is long in each source, if that is less: one book among short
+    questions would leave these a single bin.
+    """
+    long = max((float(np.percentile(one, TAIL)) for one in lengths if len(one)), default=0.0)
+    longest = max((int(one.max()) for one in lengths if len(one)), default=0)
+    reach = min(longest, int(2 * long))
+    widths = (factor * 10**power for power in range(10) for factor in (1, 2, 5))
+    width = next(width for width in widths if reach // width < BINS)
+    return [width * bin for bin in range(reach // width + 2)]
+
+
+def _histogram(lengths: np.ndarray, edges: list[int]) -> list[int]:
+    bins = np.minimum(lengths // edges[1], len(edges) - 2)
+    return [int(number) for number in np.bincount(bins, minlength=len(edges) - 1)]
 
 
 def _counted(prepared: Prepared, column: str) -> dict[str, int]:

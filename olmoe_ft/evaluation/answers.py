@@ -49,7 +49,9 @@ class AnswersTask:
         else:
             texts = ["\n".join(question.texts()) for question in questions]
         encoded = tokenizer(texts, add_special_tokens=not chat)["input_ids"]  # the template has written them
-        said = engine.generate([Ask(tuple(ids), self.max_new_tokens) for ids in encoded], self.batch_size)
+        said = engine.generate(
+            [Ask(tuple(ids), self.max_new_tokens, task=self.name) for ids in encoded], self.batch_size
+        )
         marks = [question.mark(one.text) for question, one in zip(questions, said, strict=True)]
         samples = [
             Sample(

@@ -9,9 +9,10 @@ Shapes: B rows of a batch, S tokens of a row, L layers, E experts, V vocabulary.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -63,6 +64,7 @@ class OlmoeEngine:
         self.max_length: int = model.config.max_position_embeddings
         self.end_tokens = end_tokens(model.generation_config, tokenizer)
         self.new_tokens, self.generating = 0, 0.0
+        self.counts: dict[str, np.ndarray] = {}  # (L, E) int64 by task: choices of experts in this process
 
     def generate(self, asks: Sequence[Ask], batch_size: int | None = None) -> list[Said]:
         """What the model says behind each text, in order; the same in every process.
@@ -92,6 +94,20 @@ class OlmoeEngine:
             for index, one in zip(indices, ones, strict=True):
                 found[index] = one
         return [one for one in found if one is not None]
+
+    def loads(self) -> dict[str, list[list[int]]]:
+        """How often each expert was chosen, by task. A text that several choices share but for their last token is
+        counted once."""
+        found: dict[str, np.ndarray] = {}
+        for counts in gather_object([self.counts]):
+            for task, one in counts.items():
+                found[task] = found.get(task, 0) + one
+        return {task: found[task].tolist() for task in sorted(found)}
+
+    def _count(self, tasks: Collection[str], experts: Tensor) -> None:
+        """Add choices (L, E) to the tasks they were made for."""
+        for task in tasks:
+            self.counts[task] = self.counts.get(task, 0) + experts.cpu().numpy().astype(np.int64)
 
     def _shared(
         self,
@@ -132,8 +148,10 @@ class OlmoeEngine:
             sampling=[Sampling(ask.temperature, ask.top_p, ask.seed) if ask.temperature else None for ask in asks],
         )
         texts = self.tokenizer.batch_decode([one.tokens for one in generated], skip_special_tokens=True)
+        for ask, one in zip(asks, generated, strict=True):
+            self._count([ask.task], one.experts)
         return [
-            Said(_cut(text, ask.until), tuple(one.tokens), [] if one.experts is None else busiest(one.experts))
+            Said(_cut(text, ask.until), tuple(one.tokens), busiest(one.experts))
             for ask, text, one in zip(asks, texts, generated, strict=True)
         ]
 
@@ -175,8 +193,9 @@ class OlmoeEngine:
         for place, (group, row) in enumerate(zip(groups, rows, strict=True)):
             places = slice(len(row) - len(group[0].continuation), len(row))
             logits = self.model.lm_head(outputs.last_hidden_state[place, places])  # (continuation, V)
-            experts = busiest(counted(chosen[place, places], config.num_experts))
-            found.append(_weighed(logits, group, experts))
+            experts = counted(chosen[place, places], config.num_experts)
+            self._count({pair.task for pair in group}, experts)
+            found.append(_weighed(logits, group, busiest(experts)))
         return found
 
 

@@ -63,6 +63,7 @@ class EngineLM(TemplateLM):
         return prompts([chat_history[:-1]], self.tokenizer)[0] + chat_history[-1]["content"]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        self._tasks = [str(request.task_name) for request in requests]
         found = super().loglikelihood(requests, disable_tqdm=True)
         of_pairs = zip(requests, found, self._weighed, self._lengths, strict=True)
         for request, (logprob, _), (tokens, experts), length in of_pairs:
@@ -81,7 +82,8 @@ class EngineLM(TemplateLM):
                 f"{self.engine.max_length:,} positions; leave its task out"
             )
         self._lengths = [len(context) + len(rest) - 1 for _, context, rest in requests]
-        weighed = self.engine.weigh([Pair(tuple(context), tuple(rest)) for _, context, rest in requests])
+        tasks = zip(requests, self._tasks, strict=True)
+        weighed = self.engine.weigh([Pair(tuple(context), tuple(rest), task) for (_, context, rest), task in tasks])
         self._weighed = [(len(rest), one.experts) for (_, _, rest), one in zip(requests, weighed, strict=True)]
         return [(one.logprob, one.greedy) for one in weighed]
 
@@ -94,7 +96,9 @@ class EngineLM(TemplateLM):
                 self.tok_encode(request.args[0]), self.prefix_token_id, self.engine.max_length, context_len=1
             )
         ]
-        weighed = self.engine.weigh([Pair(tuple(context), tuple(rest)) for _, (context, rest) in windows])
+        weighed = self.engine.weigh(
+            [Pair(tuple(context), tuple(rest), str(requests[index].task_name)) for index, (context, rest) in windows]
+        )
         totals = [0.0] * len(requests)
         for (index, (_, rest)), one in zip(windows, weighed, strict=True):
             totals[index] += one.logprob
@@ -138,4 +142,5 @@ class EngineLM(TemplateLM):
             temperature=temperature,
             top_p=options.get("top_p", 1.0),
             seed=int.from_bytes(drawn[:7]),
+            task=str(request.task_name),
         )

@@ -118,6 +118,7 @@ def evaluate_checkpoint(
             engine = OlmoeEngine(network, tokenizer, wanted.batch_size, about.label, stop)
         start = time.perf_counter()
         outcome, found = put(engine, tokenizer, loaded)
+        loads = engine.loads()
     if about.overlaps is not None:
         outcome = without_seen(outcome, about.overlaps)
     return Evaluation(
@@ -137,6 +138,7 @@ def evaluate_checkpoint(
         seconds=time.perf_counter() - start,
         new_tokens=engine.new_tokens,
         generating=engine.generating,
+        loads=outcome.loads(loads),
     )
 
 

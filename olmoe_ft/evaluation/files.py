@@ -5,12 +5,14 @@ of a key that `evaluation.json` does not list do not count. They are of an evalu
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from olmoe_ft.checkpoints.run_checkpoints import put_aside
 from olmoe_ft.data.terminal import say
+from olmoe_ft.evaluation.listed import check_listed
 from olmoe_ft.evaluation.score import Evaluation, Sample, Score, digest
 from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.wording import nearest
@@ -19,6 +21,8 @@ from olmoe_ft.training.files import to_json, write_text, write_whole
 EVALUATIONS = "evaluation.json"
 SAMPLES = "samples.jsonl"
 VERSION = 1
+
+NUMBERS = re.compile(r"\[\n[-+.,\deE\s]*\]")  # a list of numbers over several lines; no text in JSON has a line end
 
 Listed = list[dict[str, Any]]  # the evaluations, as they are in the file
 
@@ -197,7 +201,12 @@ def _evaluation(values: Mapping[str, Any]) -> Evaluation:
         seconds=values["seconds"],
         new_tokens=values["new_tokens"],
         generating=values["generating"],
+        loads=_loads(values.get("loads", {})),  # which older versions do not have
     )
+
+
+def _loads(values: Mapping[str, Any]) -> dict[str, list[list[float]]]:
+    return {task: [[*map(float, layer)] for layer in layers] for task, layers in values.items()}
 
 
 def _listed(folder: Path) -> tuple[Listed, int]:
@@ -215,7 +224,7 @@ def _listed(folder: Path) -> tuple[Listed, int]:
             raise ValueError(f"found version {found['version']!r}; allowed: {VERSION}")
         for one in found["evaluations"]:
             _evaluation(one)
-            int(one["samples"])
+            check_listed(one)
         return found["evaluations"], int(found["samples_bytes"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
@@ -241,4 +250,5 @@ def _size(folder: Path) -> int:
 
 def _write_list(folder: Path, listed: Listed) -> None:
     content = {"version": VERSION, "samples_bytes": _size(folder), "evaluations": listed}
-    write_text(folder / EVALUATIONS, to_json(content, indent=2) + "\n")
+    text = NUMBERS.sub(lambda found: " ".join(found[0].split()), to_json(content, indent=2))
+    write_text(folder / EVALUATIONS, text + "\n")

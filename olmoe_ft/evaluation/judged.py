@@ -141,7 +141,7 @@ def judged_outputs(
                 f"{name}: the prompt {shown(one.text)} has {len(tokens):,} tokens as it is put, but the model has "
                 f"{engine.max_length:,} positions; remove it from the file"
             )
-        asks.append(Ask(tokens, max_new_tokens=min(longest, room)))
+        asks.append(Ask(tokens, max_new_tokens=min(longest, room), task=name))
     return [*zip(texts, engine.generate(asks), strict=True)]
 
 

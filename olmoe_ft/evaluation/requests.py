@@ -22,6 +22,8 @@ class Ask:
     top_p: float = 1.0
     seed: int = 0
     """Of sampling. The same request with the same seed has the same answer in any batch and on any process."""
+    task: str = ""
+    """Whose question it is."""
 
 
 class Said(NamedTuple):
@@ -43,6 +45,8 @@ class Pair:
     """At least one token."""
     continuation: tuple[int, ...]
     """At least one token."""
+    task: str = ""
+    """Whose question it is."""
 
 
 class Weighed(NamedTuple):
@@ -71,3 +75,8 @@ class Engine(Protocol):
     def generate(self, asks: Sequence[Ask], batch_size: int | None = None) -> list[Said]: ...
 
     def weigh(self, pairs: Sequence[Pair]) -> list[Weighed]: ...
+
+    def loads(self) -> dict[str, list[list[int]]]:
+        """How often each expert was chosen for the tokens generated or scored so far, by task: of each layer, of each
+        expert. The same in every process, each of which must ask. Empty where the engine does not see it."""
+        ...

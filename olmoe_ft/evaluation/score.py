@@ -6,9 +6,13 @@ They are what `evaluation.json` and `samples.jsonl` hold, in a run directory or 
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+import numpy as np
+
+from olmoe_ft.training.router.loads import shares
 
 PLACE = re.compile(" at 0x[0-9a-f]+")
 NUMBERS = ("value", "stderr", "clean_value")
@@ -118,6 +122,19 @@ class Outcome:
     judged: list[str] = field(default_factory=list)
     """Tasks without scores, as another model has to judge their outputs."""
 
+    def loads(self, counts: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, list[list[float]]]:
+        """The experts' shares by headline task (`Evaluation.loads`), to five digits.
+
+        Args:
+            counts: choices of experts by task; of a task that is not there nothing is known.
+        """
+        found = {}
+        for name in self.headline:
+            own = [counts[task] for task in self.members.get(name, [name]) if task in counts]
+            if own:
+                found[name] = shares(np.sum(own, axis=0)).round(5).tolist()
+        return found
+
     def __add__(self, other: "Outcome") -> "Outcome":
         return Outcome(
             self.scores + other.scores,
@@ -149,6 +166,9 @@ class Evaluation:
     """Generated, all questions together."""
     generating: float = 0.0
     """Seconds of `seconds` in which text was generated."""
+    loads: dict[str, list[list[float]]] = field(default_factory=dict, repr=False)
+    """By task of `headline`: of each layer the share of its choices that each expert got, over all tokens that were
+    generated or scored; of a group of tasks those of all its members. Empty where the engine does not see it."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -183,4 +203,5 @@ class Evaluation:
             "generating": self.generating,
             "tokens_per_second": self.tokens_per_second,
             "scores": [score.as_dict() for score in self.scores],
+            "loads": self.loads,
         }

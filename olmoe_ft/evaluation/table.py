@@ -114,9 +114,14 @@ def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
     return lines
 
 
+def is_share(score: Score) -> bool:
+    """Whether a value is a share of 1, which is shown as percent."""
+    return score.metric.partition("/")[0] not in NOT_SHARES and 0 <= score.value <= 1
+
+
 def shown_value(score: Score) -> str:
     """`41.2% ± 1.3`; of what is no share, the number."""
-    share = score.metric.partition("/")[0] not in NOT_SHARES and 0 <= score.value <= 1
+    share = is_share(score)
     factor = 100 if share else 1
     error = "" if score.stderr is None else f" ± {factor * score.stderr:.1f}"
     return f"{factor * score.value:.1f}{'%' if share else ''}{error}"

@@ -71,6 +71,10 @@ class VllmEngine:
         self.new_tokens += sum(len(one.tokens) for one in said)
         return said
 
+    def loads(self) -> dict[str, list[list[int]]]:
+        """None: vLLM does not say which experts it used."""
+        return {}
+
     def weigh(self, pairs: Sequence[Pair]) -> list[Weighed]:
         """How likely each continuation is: vLLM gives the log-probability and the rank of every token of a prompt. A
         text that is too long loses its start; one more token is generated and not looked at."""

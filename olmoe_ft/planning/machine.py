@@ -1,7 +1,7 @@
 """The machine that a recipe will run on: devices and sharding, read from an accelerate configuration."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,28 +102,33 @@ def _machine(file: str, settings: dict[str, Any], processes: int | None) -> Mach
             f"{file}: found no deepspeed_config_file in deepspeed_config; name one, as in configs/accelerate/zero3.yaml"
         )
     check_deepspeed(path, settings := _read(path, json.loads))
-    zero = settings.get("zero_optimization", {})
-    if (stage := zero.get("stage", 0)) not in range(4):
+    if (stage := settings.get("zero_optimization", {}).get("stage", 0)) not in range(4):
         raise UserError(f"{path}: found zero_optimization.stage {stage!r}; allowed: 0, 1, 2, 3")
+    return sharded(Machine(name, count, gpu=gpu, nodes=nodes, mixed_precision=mixed), settings)
+
+
+def sharded(machine: Machine, deepspeed: dict[str, Any]) -> Machine:
+    """The same machine under DeepSpeed.
+
+    Args:
+        deepspeed: the content of a file of configs/deepspeed, or what DeepSpeed has made of it.
+    """
+    zero = deepspeed.get("zero_optimization", {})
     bucket = zero.get("reduce_bucket_size", int(5e8))
-    return Machine(
-        name,
-        count,
-        stage=stage,
+    return replace(
+        machine,
+        stage=zero.get("stage", 0),
         offload_optimizer=_offloads(zero, "offload_optimizer"),
-        gpu=gpu,
         deepspeed=True,
         offload_weights=_offloads(zero, "offload_param"),
         bucket=0 if bucket == "auto" else int(bucket),
         live=_number(zero.get("stage3_max_live_parameters"), 10**9),
-        nodes=nodes,
-        mixed_precision=mixed,
         to_owner=not zero.get("use_multi_rank_bucket_allreduce", True),
     )
 
 
 def _offloads(zero: dict[str, Any], name: str) -> bool:
-    return zero.get(name, {}).get("device", "none") != "none"
+    return (zero.get(name) or {}).get("device", "none") != "none"
 
 
 def _number(value: Any, default: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from olmoe_ft.report.blocks import Block, Curves, HeatMap, HeatMaps, Histogram, Series
 from olmoe_ft.report.numbers import number, rounded
 
-TABLE_ROWS = 50
+TABLE_ROWS, TABLE_CELLS = 50, 1_000  # of a chart's table, at most; a table of fifty runs has fewer rows
 DIGITS = 6
 """Significant digits of a value of a curve: as many as people compare."""
 X_DIGITS = 15
@@ -87,11 +87,12 @@ def _about(series: Series) -> str:
 
 
 def _rows_of(all_series: Sequence[Series]) -> list[list[str]]:
-    """At most `TABLE_ROWS` values of x; of lines the newest value until there, of points only those exactly there."""
+    """Some values of x; of lines the newest value until there, of points only those exactly there."""
+    most = min(TABLE_ROWS, max(4, TABLE_CELLS // max(1, len(all_series))))
     steps = sorted({x for one in all_series for x in one.x})
     exact = sorted({x for one in all_series if one.points for x in one.x})
-    kept = set(_spread(exact, TABLE_ROWS // 2))
-    kept |= set(_spread(steps, TABLE_ROWS - len(kept)))
+    kept = set(_spread(exact, most // 2))
+    kept |= set(_spread(steps, most - len(kept)))
     columns = []
     for one in all_series:
         values = dict(zip(one.x, one.y, strict=False))

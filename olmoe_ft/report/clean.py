@@ -8,8 +8,8 @@ from olmoe_ft.data.terminal import printable
 from olmoe_ft.report.blocks import Answer, Question, TrainingRow
 from olmoe_ft.report.private import Private
 
-OF_ROWS = (TrainingRow, Question, Answer)
-"""Their texts are the data's or a model's own words, in which a path is no secret."""
+OF_ROWS = {TrainingRow: ("spans",), Question: ("prompt", "expected"), Answer: ("text",)}
+"""The data's or a model's own words, in which a path is no secret; a title beside them may name a file here."""
 
 Shown = TypeVar("Shown")
 
@@ -30,8 +30,11 @@ def _walk(value: Any, clean: Callable[[str], str], private: Private) -> Any:
     if isinstance(value, str):
         return printable(clean(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        clean = private.row if isinstance(value, OF_ROWS) else clean
-        changes = {one.name: _walk(getattr(value, one.name), clean, private) for one in dataclasses.fields(value)}
+        rows = OF_ROWS.get(type(value), ())
+        changes = {
+            one.name: _walk(getattr(value, one.name), private.row if one.name in rows else clean, private)
+            for one in dataclasses.fields(value)
+        }
         return dataclasses.replace(value, **changes)
     if isinstance(value, dict):
         found: dict[Any, Any] = {}

@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from olmoe_ft.recipe import UserError
-from olmoe_ft.report.blocks import Cell
+from olmoe_ft.report.blocks import Cell, Tone
 from olmoe_ft.report.run_files import RunFiles, read_run, stages_of
-from olmoe_ft.training.lock import refuse_second
+from olmoe_ft.report.state import How, State, state_of
+
+TONES: dict[How, Tone] = {"finished": "good", "training": "", "failed": "bad", "killed": "warn", "stopped": "warn"}
 
 
 @dataclass(frozen=True)
@@ -20,24 +22,14 @@ class Compared:
     run: RunFiles
 
     @cached_property
+    def state(self) -> State:
+        """How it has ended, or that it has not."""
+        return state_of(self.run)
+
+    @property
     def status(self) -> Cell:
-        """Whether it has finished, still trains, or how its newest launch ended."""
-        run, step = self.run, f"step {self.run.metrics.last_step:,}"
-        if run.summary is not None:
-            return Cell("finished", step, "good")
-        if _trains(run.path):
-            return Cell("training", step)
-        ended = run.launch.get("ended")
-        how = str(ended.get("how", "")) if isinstance(ended, dict) else ""
-        return Cell(how or "not finished", step, "bad" if how == "failed" else "warn")
-
-
-def _trains(folder: Path) -> bool:
-    try:
-        refuse_second(folder)
-    except UserError:
-        return True
-    return False
+        """The same for people."""
+        return Cell(self.state.how, f"step {self.state.step:,}", TONES.get(self.state.how, ""))
 
 
 def labelled(runs: Sequence[RunFiles]) -> list[Compared]:
@@ -62,23 +54,35 @@ def common_folder(places: Sequence[Path]) -> Path:
 
 
 def runs_at(paths: Sequence[Path]) -> tuple[list[RunFiles], list[str]]:
-    """The runs in these folders; of a pipeline the last stage that was trained, which is what it has come to.
+    """The runs in these folders. A sweep is all of its points, and a pipeline is the last stage that was trained, which
+    is what it has come to.
 
     Returns:
-        the runs, and a sentence for each pipeline.
+        the runs, and a sentence for each sweep and pipeline.
     Raises:
         UserError: a folder is no run.
     """
     runs, notes = [], []
     for path in paths:
-        if stages := stages_of(path):
-            last = stages[-1]
+        points = sorted(folder for folder in path.iterdir() if _holds_run(folder)) if _is_sweep(path) else []
+        if points:
+            notes.append(f"{path} is a sweep; its points are compared: {', '.join(point.name for point in points)}")
+        elif stages := stages_of(path):
             notes.append(
-                f"{path} is a pipeline; its last stage is compared, {last}. Its stages side by side: "
-                f"olmoe-ft compare {' '.join(map(str, stages))}"
-                if len(stages) > 1
-                else f"{path} is a pipeline of which one stage was trained so far; it is compared, {last}"
+                f"{path} is a pipeline; its last stage is compared, {stages[-1]}. Its stages side by side: "
+                f"olmoe-ft report {path}"
             )
-            path = last
-        runs.append(read_run(path))
+        runs += [read_run(_last_stage(folder)) for folder in points or [path]]
     return runs, notes
+
+
+def _is_sweep(path: Path) -> bool:
+    return path.is_dir() and (path / "sweep.json").is_file()
+
+
+def _holds_run(folder: Path) -> bool:
+    return (_last_stage(folder) / "recipe.yaml").is_file()
+
+
+def _last_stage(folder: Path) -> Path:
+    return [folder, *stages_of(folder)][-1]

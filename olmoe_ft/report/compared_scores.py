@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from olmoe_ft.data.terminal import middle_cut
 from olmoe_ft.evaluation.files import chosen, read_samples
 from olmoe_ft.evaluation.paired import pairs
 from olmoe_ft.evaluation.score import Evaluation, Sample, Score
 from olmoe_ft.recipe import UserError
 from olmoe_ft.report.compared import Compared
 from olmoe_ft.report.significance import Difference, holm, paired_difference
+from olmoe_ft.report.texts import cut
 
 LOWER = ("word_perplexity", "byte_perplexity", "perplexity", "bits_per_byte", "brier_score")  # less is better
 ANSWER, PROMPT = 1500, 6000  # characters that are kept of each
@@ -193,13 +193,8 @@ def _asked_of(task: str, evaluation: Evaluation) -> Asked:
 
 def _light(sample: Sample, texts: dict[str, str]) -> Sample:
     def kept(text: str, most: int) -> str:
-        cut = _cut(text, most)
-        return texts.setdefault(cut, cut)
+        short = cut(text, most)
+        return texts.setdefault(short, short)
 
     prompt, output, expected = kept(sample.prompt, PROMPT), kept(sample.output, ANSWER), kept(sample.expected, ANSWER)
     return replace(sample, prompt=prompt, output=output, expected=expected, experts=[])
-
-
-def _cut(text: str, most: int) -> str:
-    start, end, left_out = middle_cut(text, most // 2, most // 2)
-    return f"{start}\n[… {left_out:,} characters are left out …]\n{end}" if left_out else start

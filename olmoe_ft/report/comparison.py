@@ -1,11 +1,14 @@
 """The page of several runs side by side."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
 
 from olmoe_ft import __version__
+from olmoe_ft.evaluation.score import Score
+from olmoe_ft.evaluation.table import shown_value
 from olmoe_ft.report.amounts import duration, hours
 from olmoe_ft.report.blocks import Block, Cell, Column, Finding, Page, Prose, Section, Table
 from olmoe_ft.report.compared import Compared, labelled
@@ -126,8 +129,9 @@ def _tiles(scores: ComparedScores, differing: Sequence[Differing], ranked: Ranki
     if ranked is not None and (best := ranked.values[ranked.order[0]]) is not None:
         tiles.append((f"best {ranked.name}", Cell(f"{best:.5g}", runs[ranked.order[0]].label)))
     if (key := scores.main) is not None:
-        values = [(scores.score(place, key), one.label) for place, one in enumerate(runs)]
-        known = [(score.value, label) for score, label in values if score is not None]
+        known = [
+            (score, one.label) for place, one in enumerate(runs) if (score := scores.score(place, key)) is not None
+        ]
         tiles += [(f"{' '.join(key)}, of {len(known)} runs", _span(known))] if len(known) > 1 else []
     losses = [(found, one.label) for one in runs if (found := one.run.metrics.last("loss/task")) is not None]
     finite = [(loss, label) for loss, label in losses if np.isfinite(loss)]
@@ -139,22 +143,23 @@ def _tiles(scores: ComparedScores, differing: Sequence[Differing], ranked: Ranki
     return tiles
 
 
-def _span(values: Sequence[tuple[float, str]]) -> Cell:
-    low, high = min(values)[0], max(values)[0]
-    return Cell(f"{low:.3g} to {high:.3g}", f"highest: {max(values)[1]}")
+def _span(scores: Sequence[tuple[Score, str]]) -> Cell:
+    ordered = sorted(scores, key=lambda one: one[0].value)
+    low, high = (shown_value(replace(one, stderr=None)) for one in (ordered[0][0], ordered[-1][0]))
+    return Cell(f"{low} to {high}", f"highest: {ordered[-1][1]}")
 
 
 def _findings(scores: ComparedScores) -> list[Finding]:
     """After the sections were made, since files are found damaged where they are read."""
     found = []
     for one in scores.runs:
-        ended = one.run.launch.get("ended")
-        if one.status.tone == "bad":
-            reason = ended.get("reason") if isinstance(ended, dict) else None
-            found.append(Finding("bad", f"{one.label} failed" + (f": {reason}" if reason else ""), "summary"))
+        if one.state.how == "failed":
+            why = f": {one.state.reason}" if one.state.reason else ""
+            found.append(Finding("bad", f"{one.label} failed at {one.status.note}{why}", "summary"))
     for one in scores.runs:
-        if one.status.tone != "good" and one.status.tone != "bad":
-            found.append(Finding("warn", f"{one.label} is {one.status.text}: {one.status.note} so far", "summary"))
+        if one.state.how not in ("finished", "failed"):
+            text = f"{one.label} has not finished: {one.state.how}, {one.status.note} so far"
+            found.append(Finding("warn", text, "summary"))
     for text in dict.fromkeys([*scores.unreadable, *(text for one in scores.runs for text in one.run.unreadable)]):
         found.append(Finding("warn", text))
     return [*found, *_not_comparable(scores), *_significant(scores)]

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from olmoe_ft.report.amounts import duration, finite, hours
-from olmoe_ft.report.blocks import Cell, Column, Facts, Section, Table
+from olmoe_ft.report.blocks import Cell, Column, Facts, Section, Table, Tone
 from olmoe_ft.report.run_files import RunFiles
 from olmoe_ft.report.time_spent import (
     LaunchTime,
@@ -39,7 +39,7 @@ def _facts(run: RunFiles, times: list[LaunchTime]) -> list[tuple[str, Cell | str
     if tokens is not None:
         found.append(("tokens trained on", Cell(f"{tokens:,.0f}", "prompts are counted, and of a pair both sides")))
         if spent:
-            found.append((f"tokens a {word}-hour", f"{tokens / spent:,.0f}"))
+            found.append((f"tokens per {word}-hour", f"{tokens / spent:,.0f}"))
     if times:
         found.append(("energy", energy(run)))
         how = Counter(_how(run, index) for index in range(len(times)))
@@ -90,8 +90,14 @@ def _how(run: RunFiles, index: int) -> str:
         return how
     if "started" not in launch:  # of a version that recorded no end
         newest = index == len(run.launches) - 1
-        return "finished" if newest and run.summary is not None else "of which the end was not recorded"
+        return "finished" if newest and run.summary is not None else "end not recorded"
     return "killed" if index < len(run.launches) - 1 else "without an end: killed, or still training"
+
+
+def _end(run: RunFiles, index: int) -> Cell:
+    how, reason = _how(run, index), str(ended(run.launches[index]).get("reason") or "")
+    tone: dict[str, Tone] = {"failed": "bad", "killed": "warn"}
+    return Cell(how, reason.removeprefix(f"{how} "), tone.get(how, ""))  # "stopped by SIGTERM"
 
 
 def _launches(run: RunFiles, times: list[LaunchTime]) -> Table:
@@ -106,8 +112,7 @@ def _launches(run: RunFiles, times: list[LaunchTime]) -> Table:
     ]
     rows: list[list[Cell | str]] = []
     for index, (launch, time) in enumerate(zip(run.launches, times, strict=True)):
-        end, began = ended(launch), time.first_step
-        step = finite(end.get("step"))
+        began, step = time.first_step, finite(ended(launch).get("step"))
         at_least = "" if time.known == "end" else "training alone" if time.known == "summary" else "at least"
         rows.append(
             [
@@ -115,7 +120,7 @@ def _launches(run: RunFiles, times: list[LaunchTime]) -> Table:
                 str(launch.get("started") or "not recorded"),
                 str(time.processes or "not recorded"),
                 Cell(f"{began:,}", "" if began else "the beginning"),
-                Cell(_how(run, index), str(end.get("reason") or ""), "bad" if end.get("how") == "failed" else ""),
+                _end(run, index),
                 "" if step is None else f"{step:,.0f}",
                 Cell(duration(time.seconds), at_least),
             ]

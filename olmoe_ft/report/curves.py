@@ -13,7 +13,7 @@ from olmoe_ft.report.metrics import Values
 from olmoe_ft.report.planned import Planned
 from olmoe_ft.report.run_files import RunFiles
 from olmoe_ft.report.score_charts import score_charts
-from olmoe_ft.report.thin import POINTS, drawn, thinned
+from olmoe_ft.report.thin import POINTS, thinned
 
 OF_ROWS = "eval_"  # before the name of a metric, where it is one of the evaluation rows
 LAYER = re.compile(r"router/\w+/layer_\d+")
@@ -70,7 +70,7 @@ def series_of(name: str, found: Values) -> Series:
 def _level(value: float, series: list[Series]) -> Series | None:
     """What was planned, from the first step of a chart to its last."""
     first, last = min(one.x[0] for one in series), max(one.x[-1] for one in series)
-    return Series("planned", [first, last], drawn([value, value]), dashed=True) if first < last else None
+    return Series("planned", [first, last], [value, value], dashed=True) if first < last else None
 
 
 def _lead(run: RunFiles) -> str:

@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from olmoe_ft.report.blocks import Block, Curves, Fold, Prose, Series
+from olmoe_ft.report.blocks import Block, Curves, Fold, Prose
 from olmoe_ft.report.charts_known import LEARNING, ROUTERS, SPEED, Chart
 from olmoe_ft.report.compared import Compared
 from olmoe_ft.report.compared_scores import asked
 from olmoe_ft.report.curves import LAYER, OF_ROWS, unknown
 from olmoe_ft.report.metrics import Values
-from olmoe_ft.report.thin import drawn, thinned
+from olmoe_ft.report.thin import thinned
 
-POINTS = 120_000  # of all curves together, so that a page of fifty runs is no larger than one of two
+POINTS = 60_000  # of all curves together, so that a page of fifty runs is no larger than one of two
 MOST, LEAST = 1_000, 40  # of one curve
 OTHER_PACE = 1.05  # tokens a step of one run over those of another that are worth a note
 DRIFT = "router/drift_agreement"
@@ -39,11 +39,10 @@ def curve_blocks(runs: Sequence[Compared], begins: Sequence[int] | None = None) 
     """A chart for each metric of two runs or more; those that people rarely compare are in a fold.
 
     Args:
-        begins: the step at which each run begins in the charts, which then have the metrics of one run too; None: all
-            at 0.
+        begins: the step at which each run begins in the charts; None: all at 0.
     """
     counts = Counter(name for one in runs for name in one.run.metrics.of if not LAYER.fullmatch(name))
-    shared = {name: found for name, found in counts.items() if found > 1 or begins is not None}
+    shared = [name for name, found in counts.items() if found >= min(2, len(runs))]
     first = [one for one in _known() if one.metric in shared]
     others = [OneMetric(name, chart) for chart in unknown(shared) for name in _with_rows(chart) if name in shared]
     scores = sorted({name for one in runs for name in _score_names(one)})
@@ -105,10 +104,11 @@ class Axis(NamedTuple):
         for place, one in enumerate(self.runs):
             scores = {step: score for at, step, score, like in found if at == place and like == usual}
             if scores:
-                steps = sorted(scores)
-                values, errors = [scores[step].value for step in steps], [scores[step].stderr or 0.0 for step in steps]
-                line = Series(one.label, steps, drawn(values), points=True, errors=errors, group=one.label)
-                series.append(line)
+                steps = np.array(sorted(scores))
+                values = Values(steps, np.array([scores[step].value for step in steps]))
+                errors = Values(steps, np.array([scores[step].stderr or 0.0 for step in steps]))
+                line = thinned(one.label, values, points=True, errors=errors, most=self.most)
+                series.append(replace(line, group=one.label))
         return Curves(name, series, smooth=False, note="Bars are standard errors.")
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 
@@ -14,10 +15,12 @@ def number(value: Any, digits: int = 4) -> str:
         return "–"
     size = abs(value)
     if size >= 1e9 or 0 < size < 1e-4:
-        return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e+")
-    if float(value).is_integer() or size >= 10**digits:
-        return f"{value:,.0f}"
-    return f"{value:,.{digits}g}"
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa}e{int(exponent):+d}"
+    exact = Decimal(repr(float(value)))
+    decimals = 0 if exact == exact.to_integral_value() else max(0, digits - 1 - exact.adjusted())
+    text = f"{exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP):,f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
 
 
 def rounded(values: Iterable[Any], digits: int) -> list[float | int | None]:

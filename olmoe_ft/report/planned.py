@@ -174,7 +174,9 @@ def _off(planned: float | None, measured: float | None, far: float | None) -> Ce
     if not planned or measured is None:
         return ""
     share = measured / planned - 1
-    return Cell(f"{share:+.1%}", tone="warn" if far is not None and abs(share) > far else "")
+    return Cell(
+        "0.0%" if abs(share) < 0.0005 else f"{share:+.1%}", tone="warn" if far is not None and abs(share) > far else ""
+    )
 
 
 def _count(value: float) -> str:

@@ -1,20 +1,20 @@
 """What differs between the recipes of several runs, and between what else they were trained with."""
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
 from olmoe_ft.recipe.changes import FREE, STEPS
-from olmoe_ft.recipe.training_fields import default_of, training_fields
 from olmoe_ft.report.blocks import Cell, Column, Table
 from olmoe_ft.report.compared import Compared
-from olmoe_ft.stages import STAGES
+from olmoe_ft.report.data_report import mapping
+from olmoe_ft.report.recipe_values import No, Values, of_trainer, shown_value, value_in, values_of
 
 WIDE = 6  # more runs than that are the rows of a table rather than its columns
-NOT_SET = "not set"
+NOT_SET = No.VALUE.value
 FEW = 3  # differing keys that are named where there is one line for them
 
 
@@ -29,17 +29,33 @@ class Differing:
 def recipe_differences(runs: Sequence[Compared]) -> list[Differing]:
     """The keys of the recipes, with dots, whose values are not the same in all runs; without the runs' names.
 
-    Where a run leaves out a field of the trainer, it has the field's default. Keys that only say how a run is watched
-    and saved come last.
+    What a run leaves out is its field's default. Keys that only say how a run is watched and saved come last.
     """
-    recipes = [dict(_leaves(one.run.recipe)) for one in runs]
+    recipes = [values_of(one.run.recipe) for one in runs]
+    having = {key: recipe for recipe in reversed(recipes) for key in recipe}  # the first recipe that has it
     keys = sorted(dict.fromkeys(key for recipe in recipes for key in recipe), key=_changes_no_step)
-    return [
-        Differing(key, [_cell(one, recipe, key) for one, recipe in zip(runs, recipes, strict=True)])
+    values = {
+        key: [_value(key, one, recipe, having[key]) for one, recipe in zip(runs, recipes, strict=True)] for key in keys
+    }
+    found = [
+        Differing(key, [_cell(value, key in recipe) for value, recipe in zip(values[key], recipes, strict=True)])
         for key in keys
-        if key != "name"
-        and not _all_the_same([_value(one, recipe, key) for one, recipe in zip(runs, recipes, strict=True)])
+        if not _all_the_same(values[key])
     ]
+    stages = [str(one.run.recipe.get("stage", NOT_SET)) for one in runs]
+    return found if _all_the_same(stages) else [Differing("stage", list(map(Cell, stages))), *found]
+
+
+def _value(key: str, one: Compared, own: Values, having: Values) -> Any:
+    """A run's value; of what its trainer has and the recipe leaves out the default of the run's own stage."""
+    if key in own or not key.startswith("training."):
+        return value_in(key, own, having)
+    default = of_trainer(str(one.run.recipe.get("stage")), key.removeprefix("training."))
+    return No.VALUE if default is No.FIELD else default
+
+
+def _cell(value: Any, given: bool) -> Cell:
+    return Cell(shown_value(value), "" if given or isinstance(value, No) else "the default")
 
 
 def other_differences(runs: Sequence[Compared]) -> list[Differing]:
@@ -58,11 +74,13 @@ def other_differences(runs: Sequence[Compared]) -> list[Differing]:
 
 def in_one_line(differing: Sequence[Differing], number: int) -> str:
     """The values of one run by short names: `learning_rate=1e-05, r=8`."""
+    if not differing:
+        return "the same recipe"
     names = _short_names([one.key for one in differing])
     texts = [one.cells[number].text for one in differing]
-    values = [f"{name}={text}" for name, text in zip(names, texts, strict=True) if text != NOT_SET]
-    if differing and not values:
-        return f"{names[0]} {NOT_SET}"
+    values = [f"{name}={text}" for name, text in zip(names, texts, strict=True) if text not in (NOT_SET, "null")]
+    if not values:
+        return f"{names[0]}={texts[0]}"
     more = f" and {len(values) - FEW} more" if len(values) > FEW else ""
     return ", ".join(values[:FEW]) + more
 
@@ -97,40 +115,8 @@ def _all_numbers(cells: Sequence[Cell]) -> bool:
     return all(re.fullmatch(r"[-+]?[\d,.]+(e[-+]?\d+)?%?|", cell.text) for cell in cells)
 
 
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that holds no others with its key; of a list of sources each by its place."""
-    if isinstance(value, Mapping) and value:
-        for name, item in value.items():
-            yield from _leaves(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        for place, item in enumerate(value):
-            yield from _leaves(item, f"{key}.{place}")
-    else:
-        yield key, value
-
-
 def _changes_no_step(key: str) -> bool:
     return key not in STEPS and any(fnmatch(key, pattern) for pattern in FREE)
-
-
-def _value(one: Compared, recipe: Mapping[str, Any], key: str) -> Any:
-    if key in recipe:
-        return recipe[key]
-    stage, (section, _, name) = str(one.run.recipe.get("stage")), key.partition(".")
-    if section == "training" and stage in STAGES and name in training_fields(stage):
-        return default_of(stage, name)
-    return None
-
-
-def _cell(one: Compared, recipe: Mapping[str, Any], key: str) -> Cell:
-    value = _value(one, recipe, key)
-    if key in recipe:
-        return Cell(_shown(value))
-    return Cell(NOT_SET) if value is None else Cell(_shown(value), "the default")
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
 
 
 def _all_the_same(values: Sequence[Any]) -> bool:
@@ -139,7 +125,7 @@ def _all_the_same(values: Sequence[Any]) -> bool:
 
 def _recorded(one: Compared) -> dict[str, Any]:
     launch, summary = one.run.launch, one.run.summary or {}
-    data, machine = _mapping(launch.get("data")), _mapping(launch.get("machine"))
+    data, machine = mapping(launch.get("data")), mapping(launch.get("machine"))
     sources, devices = data.get("sources"), machine.get("devices")
     found = {
         "training rows": data.get("rows"),
@@ -152,19 +138,15 @@ def _recorded(one: Compared) -> dict[str, Any]:
         "fingerprint of the start": _digest(summary.get("started_from")),
         "git revision": _revision(launch.get("git_revision")),
         "Python": launch.get("python"),
-        **_mapping(launch.get("libraries")),
+        **mapping(launch.get("libraries")),
         "processes": launch.get("processes"),
         "device": launch.get("device"),
         "devices": ", ".join(map(str, devices)) if isinstance(devices, list) else None,
         "processor": machine.get("cpu"),
         "engine": launch.get("engine"),
-        **{f"precision of {name}": value for name, value in _mapping(launch.get("precision")).items()},
+        **{f"precision of {name}": value for name, value in mapping(launch.get("precision")).items()},
     }
     return {name: value for name, value in found.items() if value not in (None, "")}
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _digest(value: Any) -> str | None:
@@ -177,14 +159,12 @@ def _revision(value: Any) -> str | None:
 
 
 def _short_names(keys: Sequence[str]) -> list[str]:
-    """The last parts of each key that no other key ends with."""
+    """The last parts of each key that no other key ends with; of a list's items with their place in it."""
 
     def tails(key: str) -> list[str]:
         parts = key.split(".")
-        return [".".join(parts[start:]) for start in reversed(range(len(parts)))]
+        first = next((at - 1 for at, part in enumerate(parts) if part.isdigit()), len(parts) - 1)
+        return [".".join(parts[start:]) for start in range(first, -1, -1)]
 
-    def short(key: str) -> str:
-        others = {tail for other in keys if other != key for tail in tails(other)}
-        return next((tail for tail in tails(key) if tail not in others and not tail[0].isdigit()), key)
-
-    return [short(key) for key in keys]
+    counts = Counter(tail for key in keys for tail in tails(key))
+    return [next((tail for tail in tails(key) if counts[tail] == 1), key) for key in keys]

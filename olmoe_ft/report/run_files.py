@@ -102,11 +102,20 @@ def read_run(path: Path) -> RunFiles:
 
 
 def stages_of(path: Path) -> list[Path]:
-    """The run directories of a pipeline's stages in the order they were trained; empty of a single run."""
-    if (path / "recipe.yaml").exists():
+    """The run directories of a pipeline's stages in the order they were trained; empty of anything else.
+
+    A stage is named `<pipeline>/<stage>`, and its folder by the last part of that. The runs of a sweep are named alike,
+    and are no stages; neither are runs that a folder such as `runs/` just holds.
+    """
+    if (path / "recipe.yaml").exists() or (path / "sweep.json").exists():
         return []
-    found: Sequence[Path] = [file.parent for file in path.glob("*/recipe.yaml")]
+    found: Sequence[Path] = [file.parent for file in path.glob("*/recipe.yaml") if _is_stage(file)]
     return sorted(found, key=lambda folder: (folder / "recipe.yaml").stat().st_mtime_ns)
+
+
+def _is_stage(file: Path) -> bool:
+    pipeline, _, stage = str((read_yaml(file) or {}).get("name", "")).rpartition("/")
+    return bool(pipeline) and stage == file.parent.name
 
 
 def _object(file: Path, unreadable: list[str]) -> dict[str, Any] | None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from olmoe_ft.evaluation.score import Sample
 from olmoe_ft.report.blocks import Answer, Question, Questions, Section
 from olmoe_ft.report.compared_scores import AskedOfAll, ComparedScores
+from olmoe_ft.report.texts import cut
 
 SHOWN = 24
 ALIKE = 4  # of them at least, where there are any, on which all runs agree
@@ -56,14 +56,9 @@ def _differs(question: AskedOfAll) -> bool:
 def _question(scores: ComparedScores, one: AskedOfAll, length: int) -> Question:
     first = next(iter(one.answers.values()))
     answers = [
-        Answer(scores.runs[place].label, _text(sample, length), sample.right) for place, sample in one.answers.items()
+        Answer(scores.runs[place].label, cut(sample.output, length), sample.right)
+        for place, sample in one.answers.items()
     ]
     overlapping = [scores.runs[place].label for place, sample in one.answers.items() if sample.overlaps]
     note = f"In the training rows of {', '.join(overlapping)}." if overlapping else ""
     return Question(first.task, first.prompt, first.expected, answers, note)
-
-
-def _text(sample: Sample, length: int) -> str:
-    if len(sample.output) <= length:
-        return sample.output
-    return f"{sample.output[:length]} [… cut at {length:,} characters]"

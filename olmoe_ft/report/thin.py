@@ -1,14 +1,15 @@
 """Long series as few points, with every peak: 100,000 records are drawn as all of them would be."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from olmoe_ft.report.blocks import Series
 from olmoe_ft.report.metrics import Values
+from olmoe_ft.report.numbers import rounded
 
 POINTS = 2_000  # of one series: two for each pixel of a wide chart
+DIGITS = 6  # significant, of a value
 
 
 def kept(values: np.ndarray, points: int = POINTS) -> np.ndarray:
@@ -38,11 +39,6 @@ def kept(values: np.ndarray, points: int = POINTS) -> np.ndarray:
     return np.unique(np.concatenate([[0, count - 1], places[every, low], places[every, high], gap]))
 
 
-def drawn(values: Iterable[float]) -> list[float | None]:
-    """Numbers as they are written to a page: six significant digits, None where one is not finite."""
-    return [_short(value) if math.isfinite(value) else None for value in values]
-
-
 def thinned(
     name: str, found: Values, *, points: bool = False, errors: Values | None = None, most: int = POINTS
 ) -> Series:
@@ -59,17 +55,12 @@ def thinned(
     return Series(
         name,
         x=steps.tolist(),
-        y=drawn(found.values[places].tolist()),
+        y=rounded(found.values[places], DIGITS),
         points=points,
         errors=None if errors is None else _errors(steps, errors),
     )
 
 
 def _errors(steps: np.ndarray, errors: Values) -> Sequence[float]:
-    at = dict(zip(errors.steps.tolist(), drawn(errors.values.tolist()), strict=True))
+    at = dict(zip(errors.steps.tolist(), rounded(errors.values, DIGITS), strict=True))
     return [at.get(step) or 0.0 for step in steps.tolist()]
-
-
-def _short(value: float) -> float:
-    rounded = float(f"{value:.6g}")
-    return int(rounded) if rounded.is_integer() and abs(rounded) < 2**53 else rounded  # "33237", not "33237.0"

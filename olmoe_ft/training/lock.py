@@ -102,6 +102,14 @@ def refuse_second(folder: Path) -> None:
         raise _held(folder, found.holder)
 
 
+def held(folder: Path) -> bool | None:
+    """Whether a launch is seen to train in a folder; None where that cannot be seen from here."""
+    found = _look(folder / NAME)
+    if found is None:
+        return False
+    return found.holder.lives() if found.holder is not None else None
+
+
 def _take(file: Path, own: Holder) -> None:
     while not _create(file, own):
         if file.is_dir() and not file.is_symlink():

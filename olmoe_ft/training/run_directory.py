@@ -20,7 +20,7 @@ from olmoe_ft.recipe.changes import GO_ON, STEPS, Restart, differences, of_anoth
 from olmoe_ft.recipe.metrics import FOLLOWING
 from olmoe_ft.training import lock
 from olmoe_ft.training.files import existing, free_space, read_yaml, to_json, write_text
-from olmoe_ft.training.launch_record import Launch
+from olmoe_ft.training.launch_record import Ended, Launch
 
 if TYPE_CHECKING:
     from olmoe_ft.model import OlmoeConfig
@@ -46,6 +46,8 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.launches = self.path / "run.json"
+        self.plan = self.path / "plan.json"
+        self.report = self.path / "report.html"
         self.untrained = self.path / "UNTRAINED"  # there until the first step is done: so long nothing is worth keeping
         self.data_report = self.path / "data_report.json"
         self.lock = self.path / lock.NAME
@@ -212,6 +214,16 @@ class RunDirectory:
         """Add to `run.json` what this run depends on, once for each launch that worked on it."""
         content = {"launches": [*self._recorded(), launch.as_dict()]}
         write_text(self.launches, to_json(content, indent=2) + "\n")
+
+    def record_end(self, ended: Ended) -> None:
+        """Add to the newest launch in `run.json` how it ended."""
+        *before, newest = self._recorded()
+        content = {"launches": [*before, {**newest, "ended": ended.as_dict()}]}
+        write_text(self.launches, to_json(content, indent=2) + "\n")
+
+    def write_plan(self, planned: dict[str, Any]) -> None:
+        """What was planned for a launch, beside what it measures."""
+        write_text(self.plan, to_json(planned, indent=2) + "\n")
 
     def _recorded(self) -> list[dict[str, Any]]:
         launches = (read_object(self.launches) or {}).get("launches")

@@ -8,7 +8,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers.trainer_utils import TrainOutput
 
-from olmoe_ft.checkpoints.manifest import write_manifest
+from olmoe_ft.checkpoints.manifest import CARD, write_manifest
 from olmoe_ft.model.experts.gradient_memory import GRADIENTS
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.training.adapter_checks import AdapterChecks
@@ -50,6 +50,7 @@ def train(trainer: OlmoeTrainer, run: RunDirectory, resume: Path | None, evaluat
     state = PartialState()
     if state.is_main_process:
         (run.unfinished / "training_args.bin").unlink(missing_ok=True)  # a pickle nobody needs to load the model
+        (run.unfinished / CARD).unlink(missing_ok=True)  # PEFT's: a form with nothing filled in but a local path
         write_routing(run)
         if (checks := trainer.pop_callback(AdapterChecks)) is not None:
             checks.note(run.unfinished)

@@ -1,6 +1,5 @@
 """A thin trainer per stage, and the one function that builds it."""
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,16 @@ from olmoe_ft.adapters.lora import lora_config
 from olmoe_ft.adapters.matched import adapted_kinds
 from olmoe_ft.adapters.quantize import quantize_base
 from olmoe_ft.checkpoints.weights import refuse_not_finite
+from olmoe_ft.data.mixture import Mixture
 from olmoe_ft.model.finite import not_finite
 from olmoe_ft.model.router import freeze_routers
 from olmoe_ft.recipe import Recipe
 from olmoe_ft.stages import STAGES, Stage, TrainerArguments
 from olmoe_ft.training.adapter_checks import AdapterChecks
+from olmoe_ft.training.batch_rows import BatchRows
 from olmoe_ft.training.by_length import StepsByLengthMixin
 from olmoe_ft.training.evaluation_loss import EvaluationMixin
-from olmoe_ft.training.finite import Batch, FiniteMixin, everywhere
+from olmoe_ft.training.finite import FiniteMixin, everywhere
 from olmoe_ft.training.moving_reference import MovingReferenceMixin
 from olmoe_ft.training.optimizer.choice import OptimizerMixin
 from olmoe_ft.training.optimizer.moved import MovedCallback
@@ -30,6 +31,7 @@ from olmoe_ft.training.progress import ProgressBar
 from olmoe_ft.training.reference import PrecomputedReferenceMixin, ReferenceCheck
 from olmoe_ft.training.router.guard import check_reach
 from olmoe_ft.training.router.loss import RouterLossMixin
+from olmoe_ft.training.router.source_loads import rows_by_source
 from olmoe_ft.training.saving import SavingMixin
 from olmoe_ft.training.scoring import LabelPlaces, ScoringOlmoe, drop_trl_head
 from olmoe_ft.training.universal import UniversalMixin
@@ -87,7 +89,7 @@ def build_trainer(
     tokenizer: PreTrainedTokenizerBase,
     train: Dataset,
     evaluation: Dataset | None,
-    places_of: Callable[[Batch], list[str]],
+    mixture: Mixture,
 ) -> OlmoeTrainer:
     """The trainer of a stage, its model loaded from `checkpoint`.
 
@@ -95,7 +97,7 @@ def build_trainer(
 
     Args:
         probe_file: where the probe of the routers' drift is kept.
-        places_of: where the rows of a batch are in their sources.
+        mixture: what the rows to train on were drawn from.
     Raises:
         UserError: the start has weights that are not finite, the adapter does not match the model, or the router
             losses can change no weight that is trained.
@@ -115,7 +117,8 @@ def build_trainer(
         "peft_config": lora_config(recipe.lora, recipe.router.train) if recipe.lora else None,
         "router": recipe.router,
         "probe_file": probe_file,
-        "places_of": places_of,
+        "source_rows": rows_by_source(mixture),
+        "places_of": BatchRows(mixture),
         "start": checkpoint,
         "data_collator": stage.collator(arguments, tokenizer, recipe.model.attn_implementation),
     }

@@ -53,6 +53,25 @@ def test_every_damage_is_found(folder, act, said):
     assert damage(folder) == said
 
 
+def test_people_may_write_in_the_card(folder):
+    (folder / "README.md").write_text("one")
+    assert damage(folder) is None
+    write_manifest(folder)
+    (folder / "README.md").write_text("another")
+    assert damage(folder) is None
+    (folder / "shards/README.md").write_text("one")
+    write_manifest(folder)
+    (folder / "shards/README.md").write_text("another")
+    assert damage(folder) == "shards/README.md has 7 bytes instead of 3"
+
+
+def test_a_card_that_an_earlier_version_has_listed_may_be_written_anew(folder):
+    listed = json.loads((folder / NAME).read_text())
+    listed["files"]["README.md"] = {"bytes": 1, "xxh3_128": "0"}
+    (folder / NAME).write_text(json.dumps(listed))
+    assert damage(folder) is None
+
+
 def test_every_flipped_bit_of_a_manifest_is_found(folder):
     """Or means the same: a bit of white space, or of a letter's case in a key that JSON escapes."""
     whole = json.loads((folder / NAME).read_text())

@@ -51,6 +51,31 @@ def test_truncation_is_counted_by_rows_and_by_what_it_cut(write, mixture):
     assert "1 of 2 rows (50.0%) are cut, losing 0 of prompts and 4 of answers in tokens" in finding
 
 
+def test_lengths_are_counted_in_bins_that_all_sources_share(write, mixture, tokenizer):
+    """A text of n words "a" has n tokens, BOS and EOS: a row of 3 tokens, two of 5, and in the other source one of 61.
+
+    The bins must hold 61, which is less than twice the 99th percentile of the second source. Bins of 1 would be 62, of
+    2 31, and of 5 are 13, of at most 30. A row of 5 is in the second bin, which begins with 5.
+    """
+    one, other = ([{"text": " ".join(["a"] * words)} for words in lengths] for lengths in ((1, 3, 3), (59,)))
+    sources = [{"path": write(name, rows)} for name, rows in (("one.jsonl", one), ("other.jsonl", other))]
+    found = audit(mixture(sources)).sources
+    per_word = {name: len(tokenizer(" ".join(["a"] * count)).input_ids) for name, count in (("a", 1), ("aaa", 3))}
+    assert per_word == {"a": 1, "aaa": 3}  # the premise
+    edges = list(range(0, 66, 5))
+    assert [source.lengths["edges"] for source in found] == [edges, edges]
+    assert found[0].lengths["counts"] == [1, 2] + [0] * 11 and found[1].lengths["counts"] == [0] * 12 + [1]
+
+
+def test_a_single_long_row_leaves_the_others_their_bins(write, mixture):
+    """200 rows of 3 tokens and one of 1,002: bins to twice the 99th percentile, which is 3; the long row is in the last
+    one."""
+    rows = [{"text": "a"}] * 200 + [{"text": " ".join(["a"] * 1000)}]
+    [source] = audit(mixture([{"path": write("rows.jsonl", rows)}])).sources
+    assert source.tokens_max == 1002
+    assert source.lengths == {"edges": [0, 1, 2, 3, 4, 5, 6, 7], "counts": [0, 0, 0, 200, 0, 0, 1]}
+
+
 def test_a_text_with_a_bos_of_its_own_is_seen(write, mixture):
     found = audit(mixture([{"path": write("rows.jsonl", [{"text": "<|endoftext|>a"}, {"text": "b"}])}])).sources[0]
     assert (found.double_bos, found.without_eos) == (1, 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.small_tokenizers import FOLDERS, small_tokenizer
 
+from olmoe_ft.data import audit as audits
 from olmoe_ft.data import cache
 from olmoe_ft.data.audit import audit
 from olmoe_ft.data.cache import Cache
@@ -25,17 +26,19 @@ ROWS = [
     {"prompt": "nothing"},
 ]
 PAIR = {"prompt": "q", "chosen": "\n\nyes", "rejected": " no"}
-# What VERSION makes of these rows. A change that alters this needs a new VERSION, and then the new hash here.
-VERSION, MADE = 2, {"tiny": "2040d0fd4285eb26", "olmoe": "ed12d517371f483f"}
+# What the version of the rows, and that of audits, makes of these rows. A change that alters this needs a new version,
+# and then the new hash here.
+VERSIONS = 2, 2
+MADE = {"tiny": ("efb86a6508ce4cdb", "60b47e79aed5d2dd"), "olmoe": ("144125699b541b3c", "4eb859118c65918b")}
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_the_version_is_raised_when_rows_are_made_otherwise(name, write, monkeypatch, tmp_path):
-    """All that is kept of rows, and their audit, in a hash."""
+def test_a_version_is_raised_when_rows_or_audits_are_made_otherwise(name, write, monkeypatch, tmp_path):
+    """All that is kept of rows in one hash, their audits in another."""
     monkeypatch.chdir(tmp_path)  # a place names the file as the recipe does
     write("rows.jsonl", ROWS), write("pairs.jsonl", [PAIR, PAIR | {"rejected": ""}])
     write("bench.jsonl", [{"question": "q"}])
-    found = []
+    kept, audited = [], []
     for path, stage, more in (
         ("rows.jsonl", "sft", {}),
         ("rows.jsonl", "sft", {"learn": "last_answer", "turn_marks": "obey", "long_prompts": "keep_end"}),
@@ -43,9 +46,10 @@ def test_the_version_is_raised_when_rows_are_made_otherwise(name, write, monkeyp
     ):
         made = mixture_of(small_tokenizer(name), path, stage, more)
         rows = [{**row, "signature": row["signature"][:4]} for row in made.sources[0].rows]
-        found.append(json.dumps([rows, audit(made, 32).as_dict()], sort_keys=True))
-    digest = hashlib.sha256("".join(found).encode()).hexdigest()[:16]
-    assert (cache.VERSION, digest) == (VERSION, MADE[name])
+        kept.append(json.dumps(rows, sort_keys=True))
+        audited.append(json.dumps(audit(made, 32).as_dict(), sort_keys=True))
+    digests = [hashlib.sha256("".join(texts).encode()).hexdigest()[:16] for texts in (kept, audited)]
+    assert ((cache.VERSION, audits.VERSION), tuple(digests)) == (VERSIONS, MADE[name])
 
 
 def mixture_of(tokenizer, path, stage, more):
@@ -168,6 +172,21 @@ def test_weights_need_no_new_rows(write, mixture):
 def test_what_changes_a_row_is_another_entry(write, mixture, change):
     path = write("rows.jsonl", ROWS[:2])
     assert mixture([{"path": path}]).sources[0].entry != mixture([{"path": path}], **change).sources[0].entry
+
+
+def test_an_audit_of_an_older_version_is_made_anew(write, mixture, monkeypatch):
+    """As olmoe_ft 0.1 left it: without a histogram, under another key."""
+    found = mixture([{"path": write("rows.jsonl", ROWS[:2])}])
+
+    def older(folder: Path) -> None:
+        values = audit(found, 512).as_dict()
+        del values["sources"][0]["lengths"]
+        (folder / "audit.json").write_text(json.dumps(values))
+
+    names = [[found.sources[0].source.path], found.held_out.key_with_places]
+    entry = found.cache.entry("audit", [found.key, names, 512, audits.LISTED_ROWS], older)
+    assert sum(audit(found, 512).sources[0].lengths["counts"]) == 2
+    assert entry.is_dir()
 
 
 def test_the_audit_is_kept_with_the_rows(write, mixture, monkeypatch):

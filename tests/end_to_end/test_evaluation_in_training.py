@@ -92,6 +92,7 @@ def test_the_command_gives_the_scores_and_outputs_of_the_run(runs, workspace, re
     end, command = (one for one in kept if one["step"] == 5)
     assert (end["when"], command["when"]) == ("after", "command")
     assert command["scores"] == end["scores"]
+    assert command["loads"] == end["loads"] and end["loads"].keys() == {"answers", "exact_rows"}
     by_time = [
         {(one["task"], one["id"]): one["output"] for one in lines(folder / "samples.jsonl") if one["when"] == when}
         for when in ("after", "command")
@@ -101,7 +102,8 @@ def test_the_command_gives_the_scores_and_outputs_of_the_run(runs, workspace, re
 
 
 def test_two_processes_give_the_scores_of_one(runs, workspace):
-    """By `accelerate launch`, under DDP's and ZeRO-3's configuration: the same figures and outputs to the last bit."""
+    """By `accelerate launch`, under DDP's and ZeRO-3's configuration: the same figures, outputs and loads of experts to
+    the last bit."""
     runs("sft", "one")
     for number, shape in enumerate(("zero2", "zero3")):
         copy = workspace / f"runs/copy-{number}"
@@ -112,6 +114,7 @@ def test_two_processes_give_the_scores_of_one(runs, workspace):
         assert result.returncode == 0, result.stderr[-3000:]
         after = json.loads((copy / "evaluation.json").read_text())["evaluations"]
         assert after[-1]["scores"] == before[-1]["scores"] and after[-1]["when"] == "command"
+        assert after[-1]["loads"] == before[-1]["loads"] != before[0]["loads"]
 
 
 def test_a_run_that_goes_on_evaluates_nothing_twice(workspace):

@@ -59,6 +59,17 @@ def test_stock_libraries_load_the_result(short_run, recipe, shape):
     assert {file.name for file in run.path.iterdir()} > {"routing.parquet", "routing.png", "routing_probe.safetensors"}
 
 
+@pytest.mark.parametrize("shape", ["zero2", "zero3"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_experts_of_each_source_are_those_of_one_process(short_run, recipe, shape):
+    """Of the same weights at the start not one choice differs; ten steps later one in a hundred may."""
+    one, other = (load_file(short_run(recipe, of).path / "routing_probe.safetensors") for of in ("one", shape))
+    assert one.keys() == other.keys() and torch.equal(one["sources_start"], other["sources_start"])
+    assert (one["sources_start"] != one["sources_end"]).any()
+    moved = (one["sources_end"] - other["sources_end"]).abs().sum() / 2
+    assert moved <= 0.01 * one["sources_end"].sum()
+
+
 def stock_logits(folder: Path) -> torch.Tensor:
     adapter = (folder / "adapter_config.json").exists()
     base = peft.PeftConfig.from_pretrained(folder).base_model_name_or_path if adapter else folder

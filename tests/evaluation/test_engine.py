@@ -1,6 +1,7 @@
 """What the engine answers: numbers by hand, whatever shares a batch, and no more than asked."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -82,6 +83,36 @@ def test_the_busiest_experts_are_those_of_the_scored_tokens(network, tokenizer):
     chosen = {(layer, expert) for layer, one in enumerate(logits) for expert in one[-1].topk(2).indices.tolist()}
     assert {(layer, expert) for layer, expert, _ in found.experts} <= chosen
     assert [share for _, _, share in found.experts] == [0.5] * 3
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_loads_are_the_choices_for_every_scored_and_generated_token_by_task(network, tokenizer, batch_size):
+    """Of 9 pairs and their 9 contexts continued by 5 tokens, odd ones of another task; one row at a time by hand. Of a
+    text x of n tokens behind a context of m, the places m - 1 to m + n - 2 bring it forth."""
+    asked = [replace(pair, task="odd" if index % 2 else "even") for index, pair in enumerate(pairs())]
+    engine = OlmoeEngine(network, tokenizer, batch_size)
+    engine.weigh(asked)
+    said = engine.generate([Ask(pair.context, 5, task=f"say {pair.task}") for pair in asked])
+    texts = [(pair.task, pair.context, pair.continuation) for pair in asked]
+    texts += [(f"say {pair.task}", pair.context, one.tokens) for pair, one in zip(asked, said, strict=True)]
+    expected = {}
+    for task, context, behind in texts:
+        with torch.no_grad():
+            ids = torch.tensor([[*context, *behind]])
+            outputs = network.model(input_ids=ids, output_router_logits=True)
+        counts = expected.setdefault(task, [[0] * 8 for _ in outputs.router_logits])
+        for layer, logits in enumerate(outputs.router_logits):
+            for token in logits[len(context) - 1 : ids.shape[1] - 1].topk(2).indices.tolist():
+                for expert in token:
+                    counts[layer][expert] += 1
+    assert engine.loads() == expected and expected.keys() == {"odd", "even", "say odd", "say even"}
+
+
+def test_a_row_that_choices_share_counts_once(network, tokenizer):
+    """Four letters behind one prompt, each two tokens long: two experts for two tokens in each layer, not 16."""
+    engine = OlmoeEngine(network, tokenizer, 4)
+    engine.weigh([Pair((5, 6, 7), (8, last), "letters") for last in (20, 21, 22, 23)])
+    assert [sum(layer) for layer in engine.loads()["letters"]] == [4] * network.config.num_hidden_layers
 
 
 def test_a_prompt_beyond_the_positions_loses_its_start(network, tokenizer):

@@ -8,6 +8,7 @@ import pytest
 from support.evaluations import evaluation, sample
 
 from olmoe_ft.evaluation.files import add, forget_after, newest_evaluation, read_evaluations, read_samples
+from olmoe_ft.evaluation.score import Outcome
 from olmoe_ft.recipe import UserError
 
 
@@ -43,6 +44,32 @@ def test_what_is_written_is_read_back(tmp_path):
     ]
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert written["version"] == 1 and written["evaluations"][1] == {**second.as_dict(), "samples": 1}
+
+
+def test_the_experts_loads_are_kept_a_layer_a_line_and_older_files_have_none(tmp_path):
+    loads = {"sums": [[0.5, 0.5, 0.0], [1.0, 0.0, 1e-05]]}
+    add(tmp_path, replace(evaluation("before", 0, [sample(0, output="[1,\n 2]")]), loads=loads))
+    add(tmp_path, evaluation("after", 5, [sample(0)]))
+    assert [one.loads for one in read_evaluations(tmp_path)] == [loads, {}]
+    file = tmp_path / "evaluation.json"
+    assert "[ 0.5, 0.5, 0.0 ],\n" in file.read_text()
+    content = json.loads(file.read_text())
+    for one in content["evaluations"]:
+        del one["loads"]
+    file.write_text(json.dumps(content))
+    assert [one.loads for one in read_evaluations(tmp_path)] == [{}, {}]
+    content["evaluations"][0]["loads"] = {"sums": [["many"]]}
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="cannot be read"):
+        read_evaluations(tmp_path)
+
+
+def test_a_group_has_the_loads_of_its_members_together():
+    """3 of 4 and 0 of 4 choices are 3 of 8. Of a task whose choices are not known there is nothing; members that have a
+    group's score are not listed."""
+    outcome = Outcome([], [], [], {"group": {"one", "two"}}, ["group", "alone", "unknown"])
+    counts = {"one": [[3, 1, 0]], "two": [[0, 2, 2]], "alone": [[0, 0, 3]]}
+    assert outcome.loads(counts) == {"group": [[0.375, 0.375, 0.25]], "alone": [[0.0, 0.0, 1.0]]}
 
 
 def test_the_same_evaluation_replaces_the_older_one(tmp_path):

@@ -112,6 +112,16 @@ def test_scores_and_texts_are_those_of_stock_lm_eval(networks, tokenizer, tasks,
         assert ours["choices", example["doc_id"]].output == best
 
 
+def test_every_task_has_the_loads_of_its_own_tokens(networks, tokenizer, tasks):
+    """Two experts a layer for each token: of `texts` those generated, of `likelihoods` those of the whole texts."""
+    engine = OlmoeEngine(networks[1], tokenizer, 8)
+    samples = Harness(engine, tokenizer, True).run(tasks()).samples
+    found = {task: {sum(layer) for layer in counts} for task, counts in engine.loads().items()}
+    for task in ("texts", "likelihoods"):
+        assert found[task] == {2 * sum(sample.tokens for sample in samples if sample.task == task)}
+    assert found.keys() == {"choices", "texts", "likelihoods"} and len(found["choices"]) == 1
+
+
 def test_batch_size_changes_no_output_and_no_score(networks, tokenizer, tasks):
     found = [put(networks, tokenizer, tasks("choices", "texts"), batch_size) for batch_size in (1, 7, 64)]
     for scores, samples in found[1:]:

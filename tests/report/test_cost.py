@@ -46,7 +46,7 @@ def test_a_finished_launch(tmp_path):
         "40.0 s",
         "2% of 30 min 00 s; the rest is loading, evaluation and saving",
     )
-    assert (found["tokens trained on"][0], found["tokens a GPU-hour"][0]) == ("4,000", "1,000")
+    assert (found["tokens trained on"][0], found["tokens per GPU-hour"][0]) == ("4,000", "1,000")
     assert found["energy"][0] == "0.5 kWh"
     assert found["launches"] == ("1", "1 finished")
 
@@ -109,6 +109,14 @@ def test_how_a_launch_failed_is_in_its_line(tmp_path):
         "30",
         Cell("5.0 s"),
     ]
+
+
+def test_what_stopped_a_launch_is_said_once(tmp_path):
+    ends = [end(5.0, "stopped", reason="stopped by SIGTERM")]
+    (row, killed, _) = (
+        cost(small_run(tmp_path, RECORDS, [*(launch(ended=one) for one in ends), launch(), launch()])).blocks[1].rows
+    )
+    assert (row[4], killed[4]) == (Cell("stopped", "by SIGTERM"), Cell("killed", "", "warn"))
 
 
 def test_hours_of_cpus_and_gpus_are_those_of_devices(tmp_path):

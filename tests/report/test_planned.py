@@ -44,7 +44,7 @@ def test_a_finished_run_beside_its_plan(tmp_path):
     2,400 / (1 - 0.5) + 2,000 / (1 - 0.2) = 7,300, of them 2,900 empty: 39.7%. 5 GiB are a quarter more than 4."""
     records = [record(20, 2400, 240.0, 0.5, 4.0), record(40, 4400, 100.0, 0.2, 5.0)]
     found = rows(planned(small_run(tmp_path, records, plan=PLAN)))
-    assert found["steps"] == [("40", "", ""), ("40", "", ""), ("+0.0%", "", "")]
+    assert found["steps"] == [("40", "", ""), ("40", "", ""), ("0.0%", "", "")]
     assert found["tokens"] == [("4,000", "", ""), ("4,400", "", ""), ("+10.0%", "", "")]
     assert found["tokens a step"] == [("100", "", ""), ("110", "", ""), ("+10.0%", "", "")]
     assert found["padding"] == [("20.0%", "", ""), ("39.7%", "", ""), ("", "", "")]

@@ -9,7 +9,6 @@ from support.training_cases import Case, recipe_of, write_start
 from olmoe_ft.data.mixture import load_mixtures
 from olmoe_ft.recipe import Recipe, load_recipe
 from olmoe_ft.training.arguments import training_arguments
-from olmoe_ft.training.batch_rows import BatchRows
 from olmoe_ft.training.model_files import ModelFiles
 from olmoe_ft.training.packing import trainer_rows
 from olmoe_ft.training.run_directory import RunDirectory
@@ -56,7 +55,7 @@ def make_trainer(tmp_path, monkeypatch) -> Callable[..., OlmoeTrainer]:
             tokenizer,
             trainer_rows(train, recipe),
             trainer_rows(evaluation, recipe, evaluation=True) if evaluation else None,
-            BatchRows(train),
+            train,
         )
 
     return make

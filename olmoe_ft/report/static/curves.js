@@ -36,6 +36,8 @@ function smoothingOf(section, points) {
   return shared;
 }
 
+const groups = []; // of all charts of the page, so that one has the same colour in each of them
+
 /** How each series looks: one colour a group, a pattern for further lines in the same colour. */
 function looks(all) {
   const keys = [];
@@ -43,8 +45,9 @@ function looks(all) {
   return all.map((series, place) => {
     const key = series.group ? `group ${series.group}` : `series ${place}`;
     if (series.dashed && !series.group) return { name: "--quiet", dash: [7, 5], swatch: "dashed" };
-    if (!keys.includes(key)) keys.push(key);
-    const number = keys.indexOf(key);
+    const known = series.group ? groups : keys;
+    if (!known.includes(key)) known.push(key);
+    const number = known.indexOf(key);
     const name = SERIES_COLOURS[number % SERIES_COLOURS.length];
     if (series.points) return { name, dash: null, swatch: "points" };
     if (series.dashed) return { name, dash: [7, 5], swatch: "dashed" };
@@ -54,9 +57,18 @@ function looks(all) {
   });
 }
 
+/** The places of values between gaps, which no line would show; none is null. */
+function alone(values) {
+  const there = values.flatMap((value, place) => (value === undefined ? [] : [place]));
+  const gap = (place) => place === undefined || values[place] === null;
+  const found = there.filter((place, index) => values[place] !== null && gap(there[index - 1]) && gap(there[index + 1]));
+  return found.length ? found : null;
+}
+
 class CurvesChart {
   constructor(figure, data) {
     this.figure = figure;
+    data.series.sort((one, other) => one.points - other.points); // points lie on lines
     this.data = data;
     this.box = figure.querySelector(".plot");
     this.controls = figure.querySelector(".controls");
@@ -76,6 +88,8 @@ class CurvesChart {
   }
 
   smooths(series) { return this.data.smooth && !series.points && !series.dashed; }
+
+  withErrors() { return this.data.series.filter((series, place) => series.errors && !this.hidden.has(place)); }
 
   positive() { return this.data.series.some((series) => series.y.some((value) => value > 0)); }
 
@@ -100,7 +114,7 @@ class CurvesChart {
     });
     this.reset = make("button", { type: "button", hidden: true }, "Reset zoom");
     this.reset.addEventListener("click", () => this.showAll());
-    const scale = make("button", { type: "button", "aria-pressed": this.log }, "Log");
+    const scale = make("button", { type: "button", "aria-pressed": String(this.log) }, "Log");
     scale.title = "Logarithmic scale";
     scale.disabled = !this.positive();
     scale.addEventListener("click", () => {
@@ -108,7 +122,7 @@ class CurvesChart {
       scale.setAttribute("aria-pressed", this.log);
       this.redraw();
     });
-    this.controls.append(make("span", { class: "end" }, this.reset, scale));
+    this.figure.querySelector("figcaption").append(make("span", { class: "end" }, this.reset, scale));
   }
 
   showAll() {
@@ -128,8 +142,10 @@ class CurvesChart {
       if (!uplot || !(event.key in steps) || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       const x = uplot.data[0];
-      const first = uplot.valToIdx(uplot.scales.x.min);
-      const last = uplot.valToIdx(uplot.scales.x.max);
+      const { min, max } = uplot.scales.x;
+      const first = x.findIndex((value) => value >= min);
+      const last = x.findLastIndex((value) => value <= max);
+      if (first < 0 || last < first) return;
       const from = uplot.cursor.idx ?? (event.key === "ArrowLeft" ? last + 1 : first - 1);
       const place = Math.max(first, Math.min(last, from + steps[event.key]));
       this.reading.setAttribute("aria-live", "polite");
@@ -148,6 +164,10 @@ class CurvesChart {
       const drawn = this.smooths(series) && this.smoothing.weight > 0 ? smoothed(y, this.smoothing.weight) : y;
       return [this.data.axes[series.x], y, drawn];
     });
+    for (const series of this.withErrors()) { // unseen, for the scale to take in the error bars
+      const end = (sign) => usable(series.y.map((value, place) => (value === null ? null : value + sign * (series.errors[place] || 0))));
+      tables.push([this.data.axes[series.x], end(-1), end(1)]);
+    }
     return tables.length ? uPlot.join(tables) : [[]];
   }
 
@@ -173,25 +193,19 @@ class CurvesChart {
       const show = !this.hidden.has(place);
       const smooth = this.smooths(series) && this.smoothing.weight > 0;
       const points = series.points
-        ? { show: true, size: 8, width: 2, stroke, fill: colour("--card"), space: 0 } : { size: 5, fill: stroke };
-      if (!series.points && series.y.length === 1) points.show = true;
+        ? { show: true, size: 8, width: 2, stroke, fill: colour("--card"), space: 0 } : { size: 5, fill: stroke, show: false, filter: (uplot, column) => alone(uplot.data[column]) };
       made.push(
-        { show: show && smooth, stroke, alpha: 0.28, width: 1, points: { show: false } },
+        { show: show && smooth, stroke, alpha: 0.28, width: 1, points: { show: false, filter: () => null } },
         { show, stroke, width: series.dashed ? 1.5 : 2, dash: look.dash || undefined, points,
           ...(series.points ? { paths: () => null } : {}) });
     });
+    for (let unseen = 2 * this.withErrors().length; unseen > 0; unseen--) {
+      made.push({ paths: () => null, points: { show: false, filter: () => null } });
+    }
     return made;
   }
 
   rangeY(low, high) {
-    this.data.series.forEach((series, place) => {
-      if (!series.errors || this.hidden.has(place)) return;
-      series.y.forEach((value, index) => {
-        if (value === null || (this.log && value <= series.errors[index])) return;
-        low = Math.min(low ?? value, value - series.errors[index]);
-        high = Math.max(high ?? value, value + series.errors[index]);
-      });
-    });
     if (low === null || low === undefined) return this.log ? [1, 10] : [0, 1];
     return this.log ? uPlot.rangeLog(low, high, 10, false) : uPlot.rangeNum(low, high, 0.08, true);
   }
@@ -283,7 +297,10 @@ class CurvesChart {
       cursor: {
         y: false,
         drag: { x: true, y: false, dist: 8 },
-        dataIdx: (uplot, column, place) => (column === 0 ? place : column % 2 ? null : this.nearest(uplot, column, place)),
+        dataIdx: (uplot, column, place) => {
+          if (column === 0) return place;
+          return column % 2 || column > 2 * this.data.series.length ? null : this.nearest(uplot, column, place);
+        },
         points: { size: 8 },
         sync: { key: `${this.section.id} ${this.data.xName}`, setSeries: false, scales: ["x", null] },
       },

@@ -107,7 +107,7 @@ class HistogramChart {
       const at = x(place);
       const anchor = place === 0 ? "start" : place === this.bins ? "end" : "middle";
       const value = this.data.edges[place];
-      svg.append(make("text", { x: at, y: base + 15, "text-anchor": anchor }, value === null ? "∞" : formatTick(value)));
+      svg.append(make("text", { x: at, y: base + 15, "text-anchor": anchor }, value === null ? "∞" : formatTick(+value.toPrecision(4))));
     }
   }
 

@@ -28,7 +28,7 @@ function colour(name) {
 function formatNumber(value, digits = 4) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
-  if (size >= 1e9 || (size > 0 && size < 1e-4)) return value.toExponential(digits - 1).replace("e+", "e+");
+  if (size >= 1e9 || (size > 0 && size < 1e-4)) return value.toExponential(digits - 1);
   if (Number.isInteger(value) || size >= 10 ** digits) return value.toLocaleString("en", { maximumFractionDigits: 0 });
   return value.toLocaleString("en", { maximumSignificantDigits: digits });
 }
@@ -38,7 +38,7 @@ function formatTick(value) {
   const size = Math.abs(value);
   if (value === null || value === undefined) return "";
   if (size === 0) return "0";
-  if (size >= 1e15 || size < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
+  if (size >= 1e15 || size < 1e-4) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
   for (const [factor, letter] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
     if (size >= factor) return +(value / (letter === "k" ? 1e3 : factor)).toPrecision(4) + letter;
   }

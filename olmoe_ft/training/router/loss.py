@@ -1,9 +1,11 @@
 """What both trainers add to TRL's: the router objective in the loss, and its numbers in the log."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 
 from olmoe_ft.objective import RouterObjective, Routing
 from olmoe_ft.recipe.schema import Router
@@ -25,9 +27,12 @@ class RouterLossMixin(CarriedMixin):
     Args:
         router: the recipe's section.
         probe_file: where the probe batch and its routing are kept, in the run directory.
+        source_rows: a few rows of each data source, whose routing is kept there too.
     """
 
-    def __init__(self, *args: Any, router: Router, probe_file: Path, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, router: Router, probe_file: Path, source_rows: Mapping[str, Dataset], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.router = router
         self.router_objective = RouterObjective(router.load_balancing_coef, router.z_loss_coef, router.scope)
@@ -37,7 +42,7 @@ class RouterLossMixin(CarriedMixin):
         self._guard = GradientGuard(self.model, self.backbone.layers, router) if self.router_objective else None
         self.work = Work()
         self._window = LogWindow()
-        self._drift = RoutingDrift(self, self.backbone, router.tokens, probe_file)
+        self._drift = RoutingDrift(self, self.backbone, router.tokens, probe_file, source_rows)
         self.add_callback(self._drift)
 
     def training_step(self, model, inputs, num_items_in_batch=None):

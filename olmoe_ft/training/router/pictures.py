@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from olmoe_ft.training.router.loads import load_of
+
 HIGHEST = 4.0  # end of the colour scale, in balanced loads; the same in all pictures, so that they can be compared
 
 
@@ -19,7 +21,7 @@ def routing_picture(rows: list[dict[str, Any]], probe: dict[str, np.ndarray]) ->
     experts = int(probe["experts"])
     figure = Figure(figsize=(15, 4.5), layout="constrained")
     before, after, drift = figure.subplots(1, 3)
-    loads = [_load(probe[name], experts) for name in ("start", "end")]
+    loads = [load_of(probe[name], experts) for name in ("start", "end")]
     draw_load(before, loads[0], "load before, on the probe batch")
     draw_load(after, loads[1], "load after, on the probe batch")
     layers = len(probe["start"])
@@ -65,9 +67,3 @@ class LoadMap:
         self.axes.set_title(f"expert load at step {step}")
         self.canvas.draw()
         return np.array(self.canvas.buffer_rgba())
-
-
-def _load(choices: np.ndarray, experts: int) -> np.ndarray:
-    """Experts chosen (L, T, K) -> share of the choices that each got (L, E)."""
-    counts = np.stack([np.bincount(layer.ravel(), minlength=experts) for layer in choices])
-    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -1,0 +1,88 @@
+"""Findings on the rows that a run was trained on, and on its scores."""
+
+from collections.abc import Iterator
+
+from olmoe_ft.evaluation.score import Score
+from olmoe_ft.evaluation.table import shown_value
+from olmoe_ft.report.blocks import Finding
+from olmoe_ft.report.data_report import DataReport, data_report
+from olmoe_ft.report.run_files import RunFiles
+from olmoe_ft.report.score_changes import Change, changes, scores_at
+from olmoe_ft.report.scores import cut_off
+from olmoe_ft.report.significance import shown_p
+
+SENTENCES = 12  # of the data report that are listed: a mixture of many sources would push all else off the page
+REMEDY = "data.decontaminate"  # in sentences on held-out questions, which are summed up here by themselves
+TASKS = 6  # whose scores rose, and those that fell, by name
+
+
+def of_data(run: RunFiles) -> Iterator[Finding]:
+    """What the audit found; rows with held-out questions are worse than the rest, since scores are then too high."""
+    report = data_report(run)
+    if report is None:
+        return
+    parts = [("", report)] if report.evaluation is None else [("", report), ("evaluation rows: ", report.evaluation)]
+    sentences = [
+        f"{where}{sentence}"
+        for where, part in parts
+        for sentence in part.findings or _dropped(part)
+        if REMEDY not in sentence
+    ]
+    for sentence in sentences[:SENTENCES]:
+        yield Finding("warn", sentence, "data")
+    if len(sentences) > SENTENCES:
+        yield Finding(
+            "warn", f"{len(sentences) - SENTENCES:,} more findings on the rows are in data_report.json", "data"
+        )
+    for group in report.groups:
+        found = [source.overlaps[group] for source in report.sources if group in source.overlaps]
+        if kept := sum(one.kept for one in found):
+            yield Finding("bad", f"{kept:,} rows that were trained on contain questions of {group}", "data")
+
+
+def _dropped(report: DataReport) -> list[str]:
+    """Of a report without findings."""
+    return [
+        f"{source.path}: {source.lost:,} of {source.rows:,} rows are dropped"
+        for source in report.sources
+        if source.lost
+    ]
+
+
+def of_scores(run: RunFiles) -> Iterator[Finding]:
+    """The first metric of each task that was asked for: what became better or worse beyond chance, and what its scores
+    do not cover."""
+    found = [change for change in changes(run) if _is_asked(run, change.after)]
+    first = {change.after.task: change for change in reversed(found)}
+    certain = [change for change in found if change is first[change.after.task] and change.significant]
+    for better in (False, True):
+        ones = [change for change in certain if change.better is better]
+        for change in ones[:TASKS]:
+            yield Finding("good" if better else "bad", _sentence(change), "scores")
+        if len(ones) > TASKS:
+            what = "better" if better else "worse"
+            yield Finding("good" if better else "bad", f"{len(ones) - TASKS} more tasks became {what}", "scores")
+    yield from _seen_questions(run)
+    for when in ("before", "after"):
+        for task, what in cut_off(evaluation) if (evaluation := run.evaluation(when)) is not None else ():
+            yield Finding("warn", f"{task}, {when} training: {what}", "scores")
+
+
+def _sentence(change: Change) -> str:
+    score = change.after
+    verb = "rose" if change.difference and change.difference > 0 else "fell"
+    values = f"from {shown_value(change.before)} to {shown_value(score)}"
+    return f"{score.task}: {score.metric} {verb} {values} ({shown_p(change.p or 0.0)}, {change.how})"
+
+
+def _seen_questions(run: RunFiles) -> Iterator[Finding]:
+    for score in scores_at(run, "after"):
+        if score.clean_n is not None and score.clean_n < score.n and _is_asked(run, score):
+            seen = f"{score.n - score.clean_n:,} of {score.n:,} questions are in the training rows"
+            yield Finding("bad", f"{score.task}: {score.metric}: {seen}", "scores")
+
+
+def _is_asked(run: RunFiles, score: Score) -> bool:
+    """Whether it is of a task that was asked for, not of a group's member."""
+    evaluation = run.evaluation("after")
+    return evaluation is None or score.task in evaluation.settings["tasks"]

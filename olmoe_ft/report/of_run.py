@@ -1,0 +1,113 @@
+"""The page of a run while it trains and when its launch ends; and how it ended, in `run.json`."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import TrainerCallback
+
+from olmoe_ft.data.terminal import say
+from olmoe_ft.planning.of_launch import LaunchPlan
+from olmoe_ft.ranks import is_first
+from olmoe_ft.reasons import one_line
+from olmoe_ft.recipe import Recipe, RunError, UserError
+from olmoe_ft.report.run_files import stages_of
+from olmoe_ft.report.written import write_report
+from olmoe_ft.stopping import Stopped, asked, name_of, undisturbed
+from olmoe_ft.training.hardware import Energy
+from olmoe_ft.training.launch_record import Ended
+from olmoe_ft.training.run_directory import RunDirectory
+
+FIRST = 60.0  # seconds of training before the first page
+SHARE = 400  # a page may take one of so many seconds: 0.25% of the time
+
+
+class LaunchReport:
+    """Of one launch of a stage; every process has one, the first one writes."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run, self.state = run, PartialState()
+        self.since = time.perf_counter()
+        self.energy = Energy(self.state.device)
+        self.step: Callable[[], int] = int  # of the trainer, once there is one
+        self.plan: LaunchPlan | None = None  # of the first process, once its launch is in run.json
+
+    def begin(self, plan: LaunchPlan) -> None:
+        """The launch is in `run.json`. For the first process."""
+        self.plan = plan
+        self.run.write_plan(plan.at_once())
+
+    @contextmanager
+    def to_the_end(self) -> Iterator[None]:
+        """Around a launch: what ends it is recorded and shown, once a step was trained."""
+        try:
+            yield
+        except BaseException as error:
+            # where all stop together all count; where one fails it cannot wait for the others
+            together = isinstance(error, Stopped) or self.state.num_processes == 1
+            with undisturbed():
+                self._end(_ended_by(error), self.energy.of_all() if together else None)
+            raise
+        self._end(("finished", None), self.energy.of_all())
+
+    def _end(self, how: tuple[Any, str | None], joules: float | None) -> None:
+        if self.plan is None or not self.run.begun():
+            return
+        seconds = time.perf_counter() - self.since
+        attempt("run.json", lambda: self.run.record_end(Ended(*how, self.step(), seconds, joules)))
+        if how[0] != "stopped":  # then there may be seconds left
+            attempt("plan.json", self._complete_plan)
+        if attempt("its page", lambda: write_report(self.run.path)):
+            say(f"the run to look at: {self.run.report}")
+
+    def _complete_plan(self) -> None:
+        assert self.plan is not None
+        self.run.write_plan(self.plan.whole())
+
+
+@contextmanager
+def page_of_pipeline(recipe: Recipe) -> Iterator[None]:
+    """Around the stages of a pipeline: their page, however they end; of a single stage nothing."""
+    try:
+        yield
+    finally:
+        if recipe.stages and is_first() and stages_of(recipe.run_dir):
+            with undisturbed():
+                attempt("the pipeline's page", lambda: write_report(recipe.run_dir))
+
+
+def attempt(what: str, write: Callable[[], Any]) -> bool:
+    """A run is worth more than what is written about it: where that fails, it is said, and the run continues."""
+    try:
+        write()
+    except Exception as error:
+        say(f"check: {what} could not be written: {one_line(error)}")
+        return False
+    return True
+
+
+def _ended_by(error: BaseException) -> tuple[Any, str]:
+    if isinstance(error, Stopped):
+        return "stopped", str(error)
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return "stopped", f"stopped by {name_of(asked())}" if asked() else one_line(error)
+    return "failed", str(error) if isinstance(error, UserError | RunError) else one_line(error)
+
+
+class PageCallback(TrainerCallback):
+    """Writes the page now and then, so that a run that is killed has one. For the first process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.due = time.perf_counter() + FIRST
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        start = time.perf_counter()
+        if start < self.due:
+            return
+        attempt("its page", lambda: write_report(self.folder))
+        done = time.perf_counter()
+        self.due = done + max(FIRST, SHARE * (done - start))

@@ -1,0 +1,40 @@
+"""How a run has ended, or that it has not."""
+
+from typing import Literal, NamedTuple
+
+from olmoe_ft.report.data_report import mapping
+from olmoe_ft.report.run_files import RunFiles
+from olmoe_ft.training.lock import held
+
+How = Literal["finished", "stopped", "failed", "training", "killed", "not known"]
+ENDS: tuple[How, ...] = ("finished", "stopped", "failed")
+
+
+class State(NamedTuple):
+    """The state of the newest launch."""
+
+    how: How
+    reason: str
+    """Why it stopped or failed, as it was recorded; empty where nothing is."""
+    step: int
+    """The optimizer steps that it has taken, as far as its files say."""
+
+
+def state_of(run: RunFiles) -> State:
+    """What the files of a run say of its newest launch.
+
+    A launch that has ended has recorded how. One that has not still trains if it holds the run's lock, and was killed
+    if nobody does; launches of older versions recorded no end, but a summary.
+    """
+    ended = mapping(run.launch.get("ended"))
+    step = ended.get("step")
+    steps = max(step if isinstance(step, int) else 0, run.metrics.last_step)
+    for how in ENDS:
+        if ended.get("how") == how:
+            return State(how, str(ended.get("reason") or ""), steps)
+    trains = held(run.path)
+    if trains:
+        return State("training", "", steps)
+    if run.summary is not None:
+        return State("finished", "", steps)
+    return State("not known" if trains is None else "killed", "", steps)

@@ -1,0 +1,153 @@
+"""The section on scores, and whether their changes may be chance."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from support.evaluations import evaluation, sample
+from support.run_folders import make_run, table_of, titles_of
+
+from olmoe_ft.evaluation.score import Score
+from olmoe_ft.report.score_changes import changes
+from olmoe_ft.report.scores import NOTE, scores
+
+
+def of(when, step, values, **settings):
+    """An evaluation with these scores: task, metric, value, standard error, questions, clean value and n."""
+    ones = [Score(*one[:5], 0, "t", *one[5:]) for one in values]
+    made = {
+        "tasks": [score.task for score in ones],
+        "cut_prompts": {},
+        "short_outputs": {},
+        "questions": {},
+        **settings,
+    }
+    return replace(evaluation(when, step, [], settings=made), scores=ones)
+
+
+def test_before_between_and_after(tmp_path):
+    """Of two evaluations between steps the last. 0.3 - 0.1 = 20 points; errors 3 and 4 make 5 of a difference of two
+    separate measurements; z = 4, so that p is below 0.0001 (it is 6.3e-5)."""
+    run = make_run(
+        tmp_path / "x",
+        evaluations=[
+            of("before", 0, [("gsm8k", "exact_match", 0.1, 0.03, 90)]),
+            of("training", 100, [("gsm8k", "exact_match", 0.15, 0.03, 90)]),
+            of("training", 200, [("gsm8k", "exact_match", 0.2, 0.03, 90)]),
+            of("after", 300, [("gsm8k", "exact_match", 0.3, 0.04, 90)]),
+        ],
+    )
+    section = scores(run)
+    assert [column.name for column in section.blocks[0].columns] == [
+        "task: metric", "questions", "before", "step 200", "after", "difference",
+    ]  # fmt: skip
+    assert table_of(section, "Scores") == [
+        [
+            "gsm8k: exact_match", "90", "10.0% ± 3.0", "20.0% ± 3.0", "30.0% ± 4.0",
+            "+20.0 points ± 5.0 (p < 0.0001, unpaired, z test)",
+        ]
+    ]  # fmt: skip
+    assert section.blocks[0].note == NOTE and section.blocks[0].rows[0][-1].tone == "good"
+
+
+def test_the_same_questions_are_paired(tmp_path):
+    """Ten questions, six gained, none lost: 0.6 with a standard error of sqrt(10/9 * 0.6 * 0.4 / 10) = 16.3 points;
+    p = 2 / 2^6 = 0.031 by McNemar's test. The scores' own errors, 12.5, would have made 17.7 of it."""
+    ones = [sample(number, right=number >= 8) for number in range(10)]
+    others = [sample(number, right=number >= 2) for number in range(10)]
+    run = make_run(tmp_path / "x", evaluations=[evaluation("before", 0, ones), evaluation("after", 9, others)])
+    [change] = changes(run)
+    assert (change.before.value, change.after.value, change.difference) == (0.2, 0.8, 0.6)
+    assert change.stderr == pytest.approx(math.sqrt(10 / 9 * 0.6 * 0.4 / 10))
+    assert change.p == 2 / 2**6 and change.significant and change.better
+    assert table_of(scores(run), "Scores")[0][-1] == "+60.0 points ± 16.3 (p = 0.031, paired, McNemar's exact test)"
+
+
+def test_a_perplexity_that_rose_is_worse_and_no_share(tmp_path):
+    """0.5 beside errors of 0.03 and 0.04: z = 10."""
+    name = ("wikitext", "word_perplexity")
+    run = make_run(
+        tmp_path / "x", evaluations=[of("before", 0, [(*name, 8.0, 0.03, 9)]), of("after", 9, [(*name, 8.5, 0.04, 9)])]
+    )
+    [change] = changes(run)
+    assert change.p == pytest.approx(math.erfc(10 / math.sqrt(2))) and change.better is False
+    [row] = scores(run).blocks[0].rows
+    assert row[2:4] == ["8.0 ± 0.0", "8.5 ± 0.0"]
+    assert (row[-1].text, row[-1].tone) == ("+0.5 ± 0.1", "bad")
+
+
+@pytest.mark.parametrize("metric", ["style_polite", "likelihood"])
+def test_of_some_metrics_more_is_neither_better_nor_worse(tmp_path, metric):
+    run = make_run(
+        tmp_path / "x",
+        evaluations=[of("before", 0, [("a", metric, 0.1, 0.01, 9)]), of("after", 9, [("a", metric, 0.9, 0.01, 9)])],
+    )
+    assert changes(run)[0].significant and changes(run)[0].better is None
+    assert scores(run).blocks[0].rows[0][-1].tone == ""
+
+
+@pytest.mark.parametrize(
+    ("n", "questions", "why"),
+    [(90, "other", "other questions"), (50, "same", "another number of questions")],
+)
+def test_what_was_asked_otherwise_is_not_compared(tmp_path, n, questions, why):
+    before = of("before", 0, [("a", "acc", 0.5, 0.05, 90)], questions={"a": "same"})
+    after = of("after", 9, [("a", "acc", 0.9, 0.03, n)], questions={"a": questions})
+    run = make_run(tmp_path / "x", evaluations=[before, after])
+    assert changes(run)[0].difference is None and not changes(run)[0].significant
+    assert table_of(scores(run), "Scores")[0][-1] == f" (not comparable: {why})"
+
+
+def test_values_without_the_questions_in_the_training_rows(tmp_path):
+    run = make_run(tmp_path / "x", evaluations=[of("after", 9, [("a", "acc", 0.5, 0.05, 100, 0.4, 80)])])
+    section = scores(run)
+    assert table_of(section, "Scores") == [
+        ["a: acc", "100", "50.0% ± 5.0", ""],
+        ["  without those in the training rows", "", "40.0% (of 80)", ""],
+    ]
+    assert section.lead == "No evaluation of before training was found, so there is no difference to show."
+
+
+def test_members_of_a_group_are_folded(tmp_path):
+    values = [("mmlu", "acc", 0.5, 0.05, 100), ("mmlu_law", "acc", 0.4, 0.05, 50), ("mmlu_art", "acc", 0.6, 0.05, 50)]
+    section = scores(make_run(tmp_path / "x", evaluations=[of("after", 9, values, tasks=["mmlu"])]))
+    assert titles_of(section) == ["Scores", "Members of the groups"]
+    assert [row[0] for row in table_of(section, "Scores")] == ["mmlu: acc"]
+    assert [row[0] for row in table_of(section, "Members of the groups")] == ["mmlu_law: acc", "mmlu_art: acc"]
+
+
+def test_what_did_not_fit(tmp_path):
+    settings = {"cut_prompts": {"a": 1200}, "short_outputs": {"a": 256}}
+    run = make_run(tmp_path / "x", evaluations=[of("after", 9, [("a", "acc", 0.5, 0.05, 100)], **settings)])
+    assert table_of(scores(run), "What did not fit into the network's positions") == [
+        ["after", "a", "1,200 prompts lost their start"],
+        ["after", "a", "outputs end after 256 tokens, and the task wants more"],
+    ]
+
+
+def test_a_run_of_an_older_version_has_its_exact_match_in_its_summary(tmp_path):
+    """sqrt(0.5 * 0.5 / 100) = 5.0 points with 101 prompts; of 0 it is 0, so that z is 10."""
+    answered = {"styles": {}, "skills": {}, "count": 101}
+    summary = {"steps": 9, "before": answered | {"exact_match": 0.0}, "after": answered | {"exact_match": 0.5}}
+    section = scores(make_run(tmp_path / "x", summary=summary))
+    assert table_of(section, "Scores") == [
+        [
+            "answers: exact_match", "101", "0.0% ± 0.0", "50.0% ± 5.0",
+            "+50.0 points ± 5.0 (p < 0.0001, unpaired, z test)",
+        ]
+    ]  # fmt: skip
+
+
+def test_scores_of_a_summary(tmp_path):
+    score = Score("a", "acc", 0.5, None, 7, 0, None).as_dict()
+    run = make_run(tmp_path / "x", summary={"steps": 9, "scores": {"after": [score]}})
+    assert table_of(scores(run), "Scores") == [["a: acc", "7", "50.0%", ""]]
+
+
+def test_a_damaged_summary_is_named(tmp_path):
+    run = make_run(tmp_path / "x", summary={"steps": 9, "scores": {"after": [{"task": 1}]}})
+    assert scores(run) is None and "summary.json cannot be read" in run.unreadable[0]
+
+
+def test_a_run_without_scores(tmp_path):
+    assert scores(make_run(tmp_path / "x")) is None
