@@ -1,7 +1,9 @@
 """`olmoe-ft sweep`: plan, then run or print, then compare."""
 
 import shlex
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -59,23 +61,31 @@ def sweep(asked: Asked) -> None:
     name = _name(asked, space)
     state = _state(asked, space, name)
     maker = Points(asked.recipe, space.fixed, space.axes, name)
-    points, same = maker.make_all(_combinations(asked, space))
-    for sentence in same:
-        say(sentence)
-    if asked.search != "tpe":
-        for point in points:
-            state.entry(point.name, point.overrides)
     where = _where(asked)
-    planned = plan_points(points, where)
-    print_plans(planned, pace(planned), asked.count if asked.search == "tpe" else None)
-    if all(one.refused for one in planned):
-        raise UserError("no point fits; change the recipe, or give --accelerate or --device-memory")
+    # the lines for SLURM can be written into a file
+    with nullcontext() if asked.slurm is None else redirect_stdout(sys.stderr):
+        planned = _plan(asked, space, state, maker, where)
     if asked.plan_only:
         return
     if asked.slurm is not None:
         _print_jobs(asked, space, planned)
         return
     _run(asked, state, maker, planned, where)
+
+
+def _plan(asked: Asked, space: Space, state: SweepState, maker: Points, where: Where) -> list[Planned]:
+    points, same = maker.make_all(_combinations(asked, space))
+    for sentence in same:
+        say(sentence)
+    searched = asked.count if asked.search == "tpe" else None  # then these are not the points themselves
+    if searched is None:
+        for point in points:
+            state.entry(point.name, point.overrides)
+    planned = plan_points(points, where)
+    print_plans(planned, pace(planned), searched)
+    if all(one.refused for one in planned):
+        raise UserError("no point fits; change the recipe, or give --accelerate or --device-memory")
+    return planned
 
 
 def _space(asked: Asked) -> Space:

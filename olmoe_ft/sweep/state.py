@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from olmoe_ft.checkpoints.run_checkpoints import read_object
 from olmoe_ft.recipe import UserError
+from olmoe_ft.recipe.load import parse_override
 from olmoe_ft.training.files import to_json, write_text
 
 NAME = "sweep.json"
@@ -52,7 +53,7 @@ class SweepState:
         found = next((one for one in self.points if one.name == name), None)
         if found is None:
             self.points.append(found := Entry(name, list(overrides)))
-        elif sorted(found.overrides) != sorted(overrides):
+        elif _values(found.overrides) != _values(overrides):
             raise UserError(
                 f"{self.folder / NAME}: the point {name} is that of {' '.join(found.overrides)}, and not of "
                 f"{' '.join(overrides)}; give this sweep another --name"
@@ -75,7 +76,7 @@ def open_state(
     found = read_state(folder)
     if found is None:
         return SweepState(folder, recipe, list(fixed), list(axes), search, seed)
-    if (found.recipe, sorted(found.fixed)) != (recipe, sorted(fixed)):
+    if found.recipe != recipe or _values(found.fixed) != _values(fixed):
         raise UserError(
             f"{folder / NAME}: found a sweep of {' '.join([found.recipe, *found.fixed])}, and this is one of "
             f"{' '.join([recipe, *fixed])}; give this one another --name"
@@ -83,6 +84,11 @@ def open_state(
     found.axes = list(dict.fromkeys([*found.axes, *axes]))
     found.search, found.seed = search, seed
     return found
+
+
+def _values(overrides: Sequence[str]) -> dict[str, Any]:
+    """Without regard to their order, and to how a number is written."""
+    return {one.key: one.value for one in map(parse_override, overrides)}
 
 
 def read_state(folder: Path) -> SweepState | None:

@@ -95,12 +95,13 @@ def test_lines_for_slurm_are_commands_that_make_jobs(workspace):
         "--accelerate", "configs/accelerate/gpu.yaml", "--sbatch", "partition=gpu",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    lines = [shlex.split(line) for line in result.stdout.splitlines() if line.startswith("olmoe-ft launch")]
+    lines = [shlex.split(line) for line in result.stdout.splitlines()]  # and nothing else
     assert [line[-5] for line in lines] == ["name=jobs/lr=0.001", "name=jobs/lr=0.002"]
     assert all(
-        line[1:4] == ["launch", "--slurm", "tiny/sft"] and line[-2:] == ["--sbatch", "partition=gpu"] for line in lines
+        line[:4] == ["olmoe-ft", "launch", "--slurm", "tiny/sft"] and line[-2:] == ["--sbatch", "partition=gpu"]
+        for line in lines
     )
-    hours = [line for line in result.stdout.splitlines() if "all that fit" in line][0].split("│")[3]
+    hours = [line for line in result.stderr.splitlines() if "all that fit" in line][0].split("│")[3]
     assert float(hours) > 0  # on a GPU there is a prediction
     job = olmoe_ft(workspace, *lines[0][1:], "--dry-run")
     assert job.returncode == 0 and "RUN=runs/jobs/lr=0.001\n" in job.stdout
