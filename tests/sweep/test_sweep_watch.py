@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from olmoe_ft.stages import STAGES
 from olmoe_ft.sweep.records import Records
 from olmoe_ft.sweep.watch import Expected, Verdict, Watch
 
@@ -72,6 +73,11 @@ def test_a_loss_worse_than_guessing_has_diverged_though_it_falls():
 def test_a_number_that_is_not_finite_has_diverged_at_once(name):
     found = verdict([*losses(1.0), {"step": 20, name: "NaN"}])
     assert found == Verdict("diverged", f"{name} is nan at step 20", 20)
+
+
+def test_only_a_likelihood_of_tokens_is_compared_with_guessing():
+    assert STAGES["sft"].guessing_loss(300) == pytest.approx(5.704, abs=1e-3)
+    assert STAGES["dpo"].guessing_loss(300) is None
 
 
 def test_router_logits_that_explode():
