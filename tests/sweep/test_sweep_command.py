@@ -154,7 +154,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(workspace, tmp_path):
             process = Forked(command, workspace, ENVIRONMENT, stream, stream)
             _wait(lambda before=taken: len(steps(run)) >= before + 2)
             process.send_signal(number)
-            assert process.wait(100) == code, output.read_text()[-3000:]
+            assert process.wait(200) == code, output.read_text()[-3000:]
         _wait(lambda: not _is_trained(run))
         assert len(steps(run)) > taken and states(workspace, "stopped")["lr=0.001"] == "planned"
         taken = len(steps(run))
@@ -168,7 +168,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(workspace, tmp_path):
 
 
 def _wait(until) -> None:
-    end = time.monotonic() + 90
+    end = time.monotonic() + 200
     while not until():
         assert time.monotonic() < end
         time.sleep(0.1)
