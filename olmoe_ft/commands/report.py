@@ -31,7 +31,7 @@ def report(
 
 
 def _complete_plan(folder: Path) -> None:
-    """The plan of a launch that was killed lacks what takes seconds to find; that needs the recipe's files, and torch."""
+    """The plan of a killed launch lacks what takes seconds to find; that needs the recipe's files, and torch."""
     planned = read_object(folder / "plan.json")
     if planned is None or "machine" not in planned or "memory" in planned or held(folder) is not False:
         return

@@ -3,8 +3,8 @@
 import math
 
 import pytest
+from olmoe_ft.report.page.render.blocks import Curves, HeatMap, HeatMaps, Histogram, Prose, Series
 
-from olmoe_ft.report.page.blocks import Curves, HeatMap, HeatMaps, Histogram, Prose, Series
 from olmoe_ft.report.page.charts import TABLE_ROWS, chart_of
 from olmoe_ft.report.page.numbers import number, rounded
 

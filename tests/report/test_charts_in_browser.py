@@ -3,10 +3,10 @@
 import dataclasses
 import json
 
+from olmoe_ft.report.page.render.blocks import Curves, Series
 from support.browser import open_page, undrawn
 from support.report_pages import curves, heat_maps, one_section, two_histograms
 
-from olmoe_ft.report.page.blocks import Curves, Series
 from olmoe_ft.report.page.numbers import number
 
 

@@ -8,11 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.report_pages import HOSTILE, every_block, hostile_page, large_page, two_histograms
-
-from olmoe_ft.data.terminal import printable
-from olmoe_ft.report import page as report_page
-from olmoe_ft.report.page.blocks import (
+from olmoe_ft.report.page.render.blocks import (
     Answer,
     Code,
     Curves,
@@ -24,6 +20,10 @@ from olmoe_ft.report.page.blocks import (
     Questions,
     TrainingRow,
 )
+from support.report_pages import HOSTILE, every_block, hostile_page, large_page, two_histograms
+
+from olmoe_ft.data.terminal import printable
+from olmoe_ft.report import page as report_page
 from olmoe_ft.report.page.clean import cleaned
 from olmoe_ft.report.page.render import anchor, placed, render, write_page
 from olmoe_ft.report.private.private import private_here

@@ -47,13 +47,13 @@ def ranking(scores: ComparedScores, by: str) -> Ranking:
     keys = {f"eval/{task}/{metric}": (task, metric) for task, metric in scores.keys}
     if by in keys:
         found = [scores.score(place, keys[by]) for place in range(len(scores.runs))]
-        return Ranking(by, is_lower_better(keys[by][1]), [None if one is None else one.value for one in found])
+        return Ranking(by, is_less_better(by), [None if one is None else one.value for one in found])
     of_runs = [
         {name for name in one.run.metrics.of if "/layer_" not in name and not name.startswith("eval/")}
         for one in scores.runs
     ]
     if any(by in names for names in of_runs):
-        return Ranking(by, _is_less_better(by), [one.run.metrics.last(by) for one in scores.runs])
+        return Ranking(by, is_less_better(by), [one.run.metrics.last(by) for one in scores.runs])
     in_all = [name for name, key in keys.items() if all(scores.score(at, key) for at in range(len(scores.runs)))]
     allowed = [*in_all, *sorted(set.intersection(*of_runs))]
     raise UserError(
@@ -62,9 +62,12 @@ def ranking(scores: ComparedScores, by: str) -> Ranking:
     )
 
 
-def _is_less_better(metric: str) -> bool:
-    short = metric.removeprefix("eval_")
+def is_less_better(by: str) -> bool:
+    """Of a metric of records or a score, by its name."""
+    if by.startswith("eval/"):
+        return is_lower_better(by.split("/", 2)[-1])
+    short = by.removeprefix("eval_")
     for stage in STAGES.values():
         if short in stage.metrics and stage.metrics[short].better is not None:
             return not stage.metrics[short].better
-    return any(word in metric for word in LESS)
+    return any(word in by for word in LESS)

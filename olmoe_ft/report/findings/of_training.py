@@ -10,7 +10,7 @@ from olmoe_ft.constants import GIB
 from olmoe_ft.report.files.data_report import mapping, note
 from olmoe_ft.report.files.metrics import Values
 from olmoe_ft.report.files.run_files import RunFiles
-from olmoe_ft.report.page.blocks import Finding
+from olmoe_ft.report.page.render.blocks import Finding
 
 NAMED = 6  # metrics that are not finite, by name
 OVERFIT = 0.02  # above its minimum: more than an evaluation loss changes by chance between two evaluations

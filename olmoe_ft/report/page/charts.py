@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from olmoe_ft.report.page.blocks import Block, Curves, HeatMap, HeatMaps, Histogram, Series
 from olmoe_ft.report.page.numbers import number, rounded
+from olmoe_ft.report.page.render.blocks import Block, Curves, HeatMap, HeatMaps, Histogram, Series
 
 TABLE_ROWS, TABLE_CELLS = 50, 1_000  # of a chart's table, at most; a table of fifty runs has fewer rows
 DIGITS = 6

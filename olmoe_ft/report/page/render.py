@@ -12,9 +12,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from olmoe_ft.report.page.blocks import Block, Curves, Facts, Histogram, Page
 from olmoe_ft.report.page.charts import chart_of
 from olmoe_ft.report.page.clean import cleaned
+from olmoe_ft.report.page.render.blocks import Block, Curves, Facts, Histogram, Page
 from olmoe_ft.report.private.private import Private
 
 HERE = Path(__file__).parent
