@@ -14,7 +14,7 @@ from olmoe_ft.checkpoints.folders import is_adapter
 from olmoe_ft.checkpoints.manifest import CARD
 from olmoe_ft.evaluation.score import Score
 from olmoe_ft.recipe import UserError
-from olmoe_ft.report.card.card import card_sections as sections
+from olmoe_ft.report.card import card_sections as sections
 from olmoe_ft.report.card.card_usage import usage
 from olmoe_ft.report.card.markdown import Markdown
 from olmoe_ft.report.card.origin import Origin, base_on_hub, network_of, origin_of
