@@ -14,9 +14,9 @@ from typing import Any
 from huggingface_hub import get_token
 
 from olmoe_ft.checkpoints.run_checkpoints import read_object
+from olmoe_ft.report.private import hosts
 from olmoe_ft.report.private.keys import OF_NAMES, OF_NAMES_IN_ROWS, REMOVED, without_keys
 from olmoe_ft.report.private.local_paths import ELSEWHERE, without_folders
-from olmoe_ft.report.private import hosts
 from olmoe_ft.training.files import read_yaml
 
 SHORTEST_KEY = 8  # characters of a value that is looked for everywhere
