@@ -20,7 +20,9 @@ from olmoe_ft.training.files import write_text
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 STYLES = ("uplot/uPlot.min.css", "page.css", "blocks.css", "charts.css")
-SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js", "series.js", "curves.js", "histogram.js", "heat_maps.js", "start.js")
+CHART_SCRIPTS = ("series.js", "curves.js", "histogram.js", "heat_colours.js", "heat_maps.js")
+SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js", *CHART_SCRIPTS, "start.js")
+MOST_TILES = 6  # in a row
 SIDE_BY_SIDE = (Curves, Histogram, Facts)
 
 
