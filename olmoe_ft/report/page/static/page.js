@@ -1,7 +1,7 @@
 "use strict";
 // What all charts share, and the page around them: colours, scheme, contents, long texts, copying, printing.
 
-const SERIES_COLOURS = ["--s1", "--s2", "--s3", "--s4", "--s5", "--s6", "--s7", "--s8"];
+const SERIES_COLOURS = [1, 2, 3, 4, 5, 6, 7, 8].map((number) => `var(--s${number})`);
 const charts = []; // each has draw(): from nothing, in the colours and width of now
 
 /** An element with attributes; children are elements or texts, and a text is never read as HTML. */
@@ -15,9 +15,9 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A colour of page.css as the browser resolves it now; canvases know no variables. */
-function colour(name) {
-  const probe = make("span", { style: `color: var(${name})` });
+/** A colour as the browser resolves it now, such as "var(--ink)"; canvases know no variables. */
+function colour(css) {
+  const probe = make("span", { style: `color: ${css}` });
   document.body.append(probe);
   const found = getComputedStyle(probe).color;
   probe.remove();
