@@ -110,6 +110,18 @@ function startContents() {
   mark();
 }
 
+const WITHIN_NAME = /(?<=[\p{L}\d_]{2}[._/])(?=\p{L}[\p{L}\d_])/u; // not in numbers, and not in "e.g."
+
+/** In tables a line may break after the dots, underscores and slashes of a name. Copied, the name is as it was. */
+function startLineBreaks() {
+  for (const cell of document.querySelectorAll("th, td, .facts dt, .facts dd")) {
+    const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (texts.nextNode()) if (WITHIN_NAME.test(texts.currentNode.data)) found.push(texts.currentNode);
+    for (const text of found) text.replaceWith(...text.data.split(WITHIN_NAME).flatMap((part) => [make("wbr"), part]).slice(1));
+  }
+}
+
 /** Texts of more than a few lines are cut, with a button that shows all of them. */
 function startLongTexts() {
   const cut = (text) => {
