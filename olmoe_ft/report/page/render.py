@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -76,6 +77,12 @@ def placed(blocks: Sequence[Block]) -> Iterator[tuple[Block, bool]]:
             yield block, kind in SIDE_BY_SIDE and len(found) > 1 and not alone
 
 
+def in_a_row(tiles: Sequence[object]) -> int:
+    """How many tiles are in a row where there is room: seven are four and three, not six and one."""
+    rows = math.ceil(len(tiles) / MOST_TILES)
+    return math.ceil(len(tiles) / rows)
+
+
 def anchor(text: str) -> str:
     """A text as the name of a place in the page."""
     return re.sub(r"[^a-z0-9-]+", "-", text.lower()) or "section"
@@ -98,6 +105,7 @@ def _environment() -> Environment:
     environment.filters["anchor"] = anchor
     environment.filters["chart"] = chart_of
     environment.filters["placed"] = placed
+    environment.filters["in_a_row"] = in_a_row
     environment.filters["kind"] = lambda block: type(block).__name__
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False, "sort_keys": False}
     return environment
