@@ -7,7 +7,7 @@ from support.browser import all_problems, check_page, open_page, undrawn
 from support.report_pages import HOSTILE, every_block, hostile_page, one_section
 
 from olmoe_ft.data.terminal import printable
-from olmoe_ft.report.page.blocks import Code
+from olmoe_ft.report.page.blocks import Code, Column, Fold, Table
 from olmoe_ft.report.page.render import write_page
 from olmoe_ft.report.private.private import private_here
 

@@ -159,6 +159,16 @@ function startCopying() {
   }
 }
 
+const PAPER = { width: 670, fold: 34 }; // pixels of a sheet, and of what a fold takes of it
+
+/** A table that is wider than the sheet, even with all its lines broken, becomes smaller. */
+function fitTable(table) {
+  table.style.width = "min-content";
+  const room = PAPER.width - (table.closest(".fold") ? PAPER.fold : 0);
+  table.style.zoom = Math.min(1, room / table.offsetWidth);
+  table.style.width = "";
+}
+
 /** On paper: light, as wide as a sheet, all folds open but for the tables of charts. */
 function startPrinting() {
   const root = document.documentElement;
@@ -169,7 +179,8 @@ function startPrinting() {
     root.dataset.printing = "yes";
     root.dataset.scheme = "light";
     for (const fold of before.closed) fold.open = true;
-    drawAll(670);
+    drawAll(PAPER.width);
+    document.querySelectorAll(".scroll table").forEach(fitTable);
   });
   addEventListener("afterprint", () => {
     if (!before) return;
@@ -178,6 +189,7 @@ function startPrinting() {
     for (const fold of before.closed) fold.open = false;
     before = null;
     delete root.dataset.printing;
+    for (const table of document.querySelectorAll(".scroll table")) table.style.zoom = "";
     drawAll();
   });
 }
