@@ -21,7 +21,7 @@ from olmoe_ft.report.files.atlas import AFTER, BEFORE, PROBE, atlas
 from olmoe_ft.report.files.run_files import read_run, stages_of
 from olmoe_ft.report.files.time_spent import device_hours, seconds_in_steps, tokens_trained
 from olmoe_ft.report.findings.findings import ORDER, findings
-from olmoe_ft.report.page.render.blocks import (
+from olmoe_ft.report.page.blocks import (
     Block,
     Cell,
     Column,

@@ -7,7 +7,7 @@ from olmoe_ft import __version__
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.files.state import How, state_of
 from olmoe_ft.report.findings.findings import findings
-from olmoe_ft.report.page.render.blocks import Cell, Page, Tone
+from olmoe_ft.report.page.blocks import Cell, Page, Tone
 from olmoe_ft.report.sections.answers import samples
 from olmoe_ft.report.sections.asked import asked
 from olmoe_ft.report.sections.cost import cost

@@ -8,7 +8,7 @@ from olmoe_ft.evaluation.table import NOT_SHARES
 from olmoe_ft.report.amounts import duration, hours
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.files.time_spent import device_hours, device_word, seconds_in_steps, tokens_trained
-from olmoe_ft.report.page.render.blocks import Cell, Tone
+from olmoe_ft.report.page.blocks import Cell, Tone
 
 Tile = tuple[str, Cell]
 

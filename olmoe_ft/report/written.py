@@ -4,8 +4,8 @@ from pathlib import Path
 
 from olmoe_ft.report.card.card import CARD, write_card
 from olmoe_ft.report.files.run_files import read_run, stages_of
+from olmoe_ft.report.page.blocks import Page
 from olmoe_ft.report.page.render import write_page
-from olmoe_ft.report.page.render.blocks import Page
 from olmoe_ft.report.pipeline_page import pipeline_page
 from olmoe_ft.report.private.private import private_here
 from olmoe_ft.report.run_page import run_page

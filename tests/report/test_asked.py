@@ -2,13 +2,13 @@
 
 import pytest
 import yaml
-from olmoe_ft.report.page.render.blocks import Code, Prose
 from support.run_folders import blocks_of, make_run, recipe_of, table_of
 
 from olmoe_ft.recipe import load_recipe
 from olmoe_ft.report.files.recipe_origin import origin, overridden
 from olmoe_ft.report.files.recipe_values import No, differing, values_of
 from olmoe_ft.report.files.run_files import read_run
+from olmoe_ft.report.page.blocks import Code, Prose
 from olmoe_ft.report.sections.asked import asked, unit
 
 DEFAULTS = "What differs from the defaults"

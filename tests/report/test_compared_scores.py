@@ -1,7 +1,6 @@
 """Scores of several runs: which evaluations are compared, with which p-values, and which are not."""
 
 import pytest
-from olmoe_ft.report.page.render.blocks import Fold, Table
 from support.evaluations import sample
 from support.side_by_side import asked, run_of
 
@@ -9,6 +8,7 @@ from olmoe_ft.report.comparison.compared import labelled
 from olmoe_ft.report.comparison.compared_scores import ComparedScores
 from olmoe_ft.report.comparison.samples_side_by_side import ALIKE, SHOWN, samples_section, select
 from olmoe_ft.report.comparison.scores_side_by_side import scores_section
+from olmoe_ft.report.page.blocks import Fold, Table
 
 SUMS, POEMS = ("sums", "exact_match"), ("poems", "chrf")
 

@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-from olmoe_ft.report.page.render.blocks import Curves, Fold, HeatMaps, Page, Prose, Table
 from rich.console import Console, ConsoleDimensions
 from support.evaluations import sample
 from support.side_by_side import RECIPE, asked, run_of, write_probe
@@ -15,6 +14,7 @@ from olmoe_ft.recipe import UserError
 from olmoe_ft.report.comparison.comparison import comparison, summary_of
 from olmoe_ft.report.comparison.curves_of_runs import LEAST, POINTS
 from olmoe_ft.report.files.run_files import read_run
+from olmoe_ft.report.page.blocks import Curves, Fold, HeatMaps, Page, Prose, Table
 from olmoe_ft.report.page.render import render
 from olmoe_ft.report.private.private import private_here
 

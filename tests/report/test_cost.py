@@ -1,10 +1,10 @@
 """Device-hours, tokens and launches by hand; the machine, and the command to repeat the run."""
 
 import pytest
-from olmoe_ft.report.page.render.blocks import Cell, Code
 from support.small_runs import small_run
 
 from olmoe_ft.report.amounts import duration, size
+from olmoe_ft.report.page.blocks import Cell, Code
 from olmoe_ft.report.sections.cost import cost, device_hours, seconds_in_steps, tokens_trained
 from olmoe_ft.report.sections.machine import machine
 

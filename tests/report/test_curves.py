@@ -5,10 +5,10 @@ import math
 from collections import Counter
 
 import pytest
-from olmoe_ft.report.page.render.blocks import Curves, Facts, Fold
 from support.small_runs import small_run
 
 from olmoe_ft.constants import GIB
+from olmoe_ft.report.page.blocks import Curves, Facts, Fold
 from olmoe_ft.report.sections.charts_known import TOTALS
 from olmoe_ft.report.sections.curves import curves
 

@@ -1,9 +1,9 @@
 """The section on what a run was trained on."""
 
 import pytest
-from olmoe_ft.report.page.render.blocks import Fold, Histogram, TrainingRow
 from support.run_folders import blocks_of, make_run, recipe_of, table_of, titles_of
 
+from olmoe_ft.report.page.blocks import Fold, Histogram, TrainingRow
 from olmoe_ft.report.sections.data import PART, data, max_length
 
 SOURCE = {

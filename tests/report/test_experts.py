@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from olmoe_ft.report.page.render.blocks import Curves, HeatMaps, Prose, Table
 from safetensors.numpy import load_file, save_file
 from support.evaluations import evaluation, sample
 
 from olmoe_ft.evaluation.files import add
 from olmoe_ft.report.files.atlas import AFTER, BEFORE, PROBE, TRAINED, Atlas, Probe, atlas
 from olmoe_ft.report.files.run_files import RunFiles, read_run
+from olmoe_ft.report.page.blocks import Curves, HeatMaps, Prose, Table
 from olmoe_ft.report.sections.experts import entropy, experts, favourites, max_violation
 
 START = np.array([[[0], [0], [1], [2]], [[0], [1], [2], [3]]], dtype=np.int16)

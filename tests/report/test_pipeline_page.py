@@ -3,11 +3,11 @@
 import os
 
 import pytest
-from olmoe_ft.report.page.render.blocks import Curves, HeatMaps, Prose
 from support.evaluations import sample
 from support.side_by_side import RECIPE, asked, run_of, write_probe
 
 from olmoe_ft.recipe import UserError
+from olmoe_ft.report.page.blocks import Curves, HeatMaps, Prose
 from olmoe_ft.report.pipeline_page import pipeline_page
 
 

@@ -1,10 +1,10 @@
 """The plan beside what was measured, by hand."""
 
 import pytest
-from olmoe_ft.report.page.render.blocks import Cell
 from support.small_runs import small_run
 
 from olmoe_ft.constants import GIB
+from olmoe_ft.report.page.blocks import Cell
 from olmoe_ft.report.sections.planned import planned
 
 PLAN = {

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from olmoe_ft.report.page.render.blocks import (
+
+from olmoe_ft.report.page.blocks import (
     Answer,
     Block,
     Cell,
@@ -27,7 +28,6 @@ from olmoe_ft.report.page.render.blocks import (
     Table,
     TrainingRow,
 )
-
 from olmoe_ft.report.page.render import write_page
 from olmoe_ft.report.private.private import private_here
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from olmoe_ft.report.page.render.blocks import Block, Cell, Fold, Section, Table
 
 from olmoe_ft.evaluation.files import add
 from olmoe_ft.evaluation.score import Evaluation
 from olmoe_ft.recipe import load_recipe
 from olmoe_ft.report.files.run_files import RunFiles, read_run
+from olmoe_ft.report.page.blocks import Block, Cell, Fold, Section, Table
 from olmoe_ft.training.files import to_json
 
 

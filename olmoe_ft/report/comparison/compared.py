@@ -9,7 +9,7 @@ from pathlib import Path
 from olmoe_ft.recipe import UserError
 from olmoe_ft.report.files.run_files import RunFiles, read_run, stages_of
 from olmoe_ft.report.files.state import How, State, state_of
-from olmoe_ft.report.page.render.blocks import Cell, Tone
+from olmoe_ft.report.page.blocks import Cell, Tone
 
 TONES: dict[How, Tone] = {"finished": "good", "training": "", "failed": "bad", "killed": "warn", "stopped": "warn"}
 

@@ -22,7 +22,7 @@ from olmoe_ft.report.comparison.scores_side_by_side import scores_section, size_
 from olmoe_ft.report.comparison.significance import shown_p
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.files.time_spent import device_hours, seconds_in_steps, tokens_trained
-from olmoe_ft.report.page.render.blocks import Block, Cell, Column, Finding, Page, Prose, Section, Table
+from olmoe_ft.report.page.blocks import Block, Cell, Column, Finding, Page, Prose, Section, Table
 
 MOST = 10  # findings of one kind
 

@@ -10,7 +10,7 @@ import numpy as np
 from olmoe_ft.report.comparison.compared import Compared
 from olmoe_ft.report.comparison.compared_scores import asked
 from olmoe_ft.report.files.metrics import Values
-from olmoe_ft.report.page.render.blocks import Block, Curves, Fold, Prose
+from olmoe_ft.report.page.blocks import Block, Curves, Fold, Prose
 from olmoe_ft.report.sections.charts_known import LEARNING, ROUTERS, SPEED, Chart
 from olmoe_ft.report.sections.curves import LAYER, OF_ROWS, unknown
 from olmoe_ft.report.sections.thin import thinned

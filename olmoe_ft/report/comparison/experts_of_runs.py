@@ -6,7 +6,7 @@ import numpy as np
 
 from olmoe_ft.report.comparison.compared import Compared
 from olmoe_ft.report.files.atlas import AFTER, PROBE, Atlas, atlas
-from olmoe_ft.report.page.render.blocks import Block, Cell, Column, HeatMap, HeatMaps, Prose, Section, Table
+from olmoe_ft.report.page.blocks import Block, Cell, Column, HeatMap, HeatMaps, Prose, Section, Table
 from olmoe_ft.report.sections.experts import entropy
 
 CELLS = 200_000  # of all maps of a page together: about a megabyte

@@ -14,7 +14,7 @@ from olmoe_ft.report.comparison.recipe_differences import Differing, in_one_line
 from olmoe_ft.report.comparison.scores_side_by_side import p_cell, value_cell
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.files.time_spent import device_hours, device_word
-from olmoe_ft.report.page.render.blocks import Cell, Column, Table
+from olmoe_ft.report.page.blocks import Cell, Column, Table
 
 
 class Figure(NamedTuple):

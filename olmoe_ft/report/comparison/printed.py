@@ -7,7 +7,7 @@ from rich.table import Table as Printed
 from rich.text import Text
 
 from olmoe_ft.data.terminal import Console, printable
-from olmoe_ft.report.page.render.blocks import Cell, Column, Table, Tone
+from olmoe_ft.report.page.blocks import Cell, Column, Table, Tone
 
 STYLES: dict[Tone, str] = {"": "", "good": "green", "warn": "yellow", "bad": "red"}
 PADDING = 2  # between two columns

@@ -11,7 +11,7 @@ from olmoe_ft.recipe.changes import FREE, STEPS
 from olmoe_ft.report.comparison.compared import Compared
 from olmoe_ft.report.files.data_report import mapping
 from olmoe_ft.report.files.recipe_values import No, Values, of_trainer, shown_value, value_in, values_of
-from olmoe_ft.report.page.render.blocks import Cell, Column, Table
+from olmoe_ft.report.page.blocks import Cell, Column, Table
 
 WIDE = 6  # more runs than that are the rows of a table rather than its columns
 NOT_SET = No.VALUE.value

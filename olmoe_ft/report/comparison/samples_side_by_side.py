@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from olmoe_ft.report.comparison.compared_scores import AskedOfAll, ComparedScores
-from olmoe_ft.report.page.render.blocks import Answer, Question, Questions, Section
+from olmoe_ft.report.page.blocks import Answer, Question, Questions, Section
 from olmoe_ft.report.texts import cut
 
 SHOWN = 24

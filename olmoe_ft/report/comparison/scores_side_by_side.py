@@ -9,7 +9,7 @@ from olmoe_ft.report.comparison.compared import Compared
 from olmoe_ft.report.comparison.compared_scores import ComparedScores, Key, Tested, is_lower_better
 from olmoe_ft.report.comparison.recipe_differences import by_run
 from olmoe_ft.report.comparison.significance import LEVEL, METHODS, shown_p
-from olmoe_ft.report.page.render.blocks import Block, Cell, Column, Fold, Section, Table, Tone
+from olmoe_ft.report.page.blocks import Block, Cell, Column, Fold, Section, Table, Tone
 
 
 def scores_section(scores: ComparedScores) -> Section | None:

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from olmoe_ft.report.files.run_files import RunFiles
-from olmoe_ft.report.page.render.blocks import Span
+from olmoe_ft.report.page.blocks import Span
 
 
 class Lengths(BaseModel):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from olmoe_ft.report.files.data_report import mapping
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.files.state import state_of
-from olmoe_ft.report.page.render.blocks import Finding
+from olmoe_ft.report.page.blocks import Finding
 
 KEYS = 8  # changed keys of a launch that are named
 

@@ -7,7 +7,7 @@ from olmoe_ft.evaluation.table import shown_value
 from olmoe_ft.report.comparison.significance import shown_p
 from olmoe_ft.report.files.data_report import DataReport, data_report
 from olmoe_ft.report.files.run_files import RunFiles
-from olmoe_ft.report.page.render.blocks import Finding
+from olmoe_ft.report.page.blocks import Finding
 from olmoe_ft.report.sections.score_changes import Change, changes, scores_at
 from olmoe_ft.report.sections.scores import cut_off
 

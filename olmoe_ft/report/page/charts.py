@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from olmoe_ft.report.page.blocks import Block, Curves, HeatMap, HeatMaps, Histogram, Series
 from olmoe_ft.report.page.numbers import number, rounded
-from olmoe_ft.report.page.render.blocks import Block, Curves, HeatMap, HeatMaps, Histogram, Series
 
 TABLE_ROWS, TABLE_CELLS = 50, 1_000  # of a chart's table, at most; a table of fifty runs has fewer rows
 DIGITS = 6
 """Significant digits of a value of a curve: as many as people compare."""
 X_DIGITS = 15
+DESCRIBED = 12  # maps: as many as are shown first
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,8 @@ def _heat_maps(block: HeatMaps) -> Chart:
     ]
     data = {"maps": maps, "unit": block.unit, "rowName": block.row_name, "columnName": block.column_name}
     sentences = [f"Heat map: {block.title}, a {block.row_name} a row, an {block.column_name} a column."]
-    if block.maps:
-        sentences.append(_extremes(block, block.maps[0]))
+    shown = [one for one in block.maps if one.subject == block.maps[0].subject]
+    sentences += [_extremes(block, one) for one in shown[:DESCRIBED]]
     return Chart("heat-maps", data, " ".join(sentences))
 
 

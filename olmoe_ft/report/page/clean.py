@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from olmoe_ft.data.terminal import printable
-from olmoe_ft.report.page.render.blocks import Answer, Question, TrainingRow
+from olmoe_ft.report.page.blocks import Answer, Question, TrainingRow
 from olmoe_ft.report.private.private import Private
 
 OF_ROWS = {TrainingRow: ("spans",), Question: ("prompt", "expected"), Answer: ("text",)}

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,15 +13,17 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from olmoe_ft.report.page.blocks import Block, Curves, Facts, Histogram, Page
 from olmoe_ft.report.page.charts import chart_of
 from olmoe_ft.report.page.clean import cleaned
-from olmoe_ft.report.page.render.blocks import Block, Curves, Facts, Histogram, Page
 from olmoe_ft.report.private.private import Private
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 STYLES = ("uplot/uPlot.min.css", "page.css", "blocks.css", "charts.css")
-SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js", "series.js", "curves.js", "histogram.js", "heat_maps.js", "start.js")
+CHART_SCRIPTS = ("series.js", "curves.js", "histogram.js", "heat_colours.js", "heat_maps.js")
+SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js", *CHART_SCRIPTS, "start.js")
+MOST_TILES = 6  # in a row
 SIDE_BY_SIDE = (Curves, Histogram, Facts)
 
 
@@ -79,6 +82,12 @@ def placed(blocks: Sequence[Block]) -> Iterator[tuple[Block, bool]]:
             yield block, kind in SIDE_BY_SIDE and len(found) > 1 and not alone
 
 
+def in_a_row(tiles: Sequence[object]) -> int:
+    """How many tiles are in a row where there is room: seven are four and three, not six and one."""
+    rows = math.ceil(len(tiles) / MOST_TILES)
+    return math.ceil(len(tiles) / rows)
+
+
 def anchor(text: str) -> str:
     """A text as the name of a place in the page."""
     return re.sub(r"[^a-z0-9-]+", "-", text.lower()) or "section"
@@ -101,6 +110,7 @@ def _environment() -> Environment:
     environment.filters["anchor"] = anchor
     environment.filters["chart"] = chart_of
     environment.filters["placed"] = placed
+    environment.filters["in_a_row"] = in_a_row
     environment.filters["kind"] = lambda block: type(block).__name__
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False, "sort_keys": False}
     return environment

@@ -7,7 +7,7 @@ from olmoe_ft.evaluation.paired import Changes, Pair, pairs
 from olmoe_ft.evaluation.score import Sample
 from olmoe_ft.report.comparison.significance import shown_p
 from olmoe_ft.report.files.run_files import RunFiles
-from olmoe_ft.report.page.render.blocks import Answer, Question, Questions, Section
+from olmoe_ft.report.page.blocks import Answer, Question, Questions, Section
 from olmoe_ft.report.texts import cut
 
 SHOWN = 24  # questions: all kinds are seen, and a page is read in minutes

@@ -7,7 +7,7 @@ from olmoe_ft.recipe.yaml_file import dump_yaml
 from olmoe_ft.report.files.recipe_origin import Origin, command_of, origin, overridden
 from olmoe_ft.report.files.recipe_values import No, not_defaults, shown_value, values_of
 from olmoe_ft.report.files.run_files import RunFiles
-from olmoe_ft.report.page.render.blocks import Cell, Code, Column, Fold, Prose, Section, Table
+from olmoe_ft.report.page.blocks import Cell, Code, Column, Fold, Prose, Section, Table
 
 # What the number of a key counts, by how the key ends; the first that fits. The names are the schema's and TRL's.
 UNITS = {

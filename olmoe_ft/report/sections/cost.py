@@ -13,7 +13,7 @@ from olmoe_ft.report.files.time_spent import (
     seconds_in_steps,
     tokens_trained,
 )
-from olmoe_ft.report.page.render.blocks import Cell, Column, Facts, Section, Table, Tone
+from olmoe_ft.report.page.blocks import Cell, Column, Facts, Section, Table, Tone
 
 KWH = 3.6e6  # joules
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from olmoe_ft.report.files.metrics import Values
 from olmoe_ft.report.files.run_files import RunFiles
-from olmoe_ft.report.page.render.blocks import Block, Curves, Facts, Fold, Section, Series
+from olmoe_ft.report.page.blocks import Block, Curves, Facts, Fold, Section, Series
 from olmoe_ft.report.sections.charts_known import LEARNING, RARE, ROUTERS, SPEED, TOTALS, Chart
 from olmoe_ft.report.sections.planned import Planned
 from olmoe_ft.report.sections.score_charts import score_charts

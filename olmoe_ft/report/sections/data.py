@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from olmoe_ft.recipe.training_fields import default_of, training_fields
 from olmoe_ft.report.files.data_report import DataReport, Source, data_report, mapping
 from olmoe_ft.report.files.run_files import RunFiles
-from olmoe_ft.report.page.render.blocks import Block, Cell, Column, Fold, Histogram, Section, Table, Tone, TrainingRow
+from olmoe_ft.report.page.blocks import Block, Cell, Column, Fold, Histogram, Section, Table, Tone, TrainingRow
 from olmoe_ft.report.texts import cut
 from olmoe_ft.stages import STAGES
 

@@ -9,7 +9,7 @@ import numpy as np
 from olmoe_ft.report.files.atlas import AFTER, BEFORE, PROBE, TRAINED, Atlas, Probe, atlas
 from olmoe_ft.report.files.metrics import Metrics, Values
 from olmoe_ft.report.files.run_files import RunFiles
-from olmoe_ft.report.page.render.blocks import (
+from olmoe_ft.report.page.blocks import (
     Block,
     Cell,
     Column,

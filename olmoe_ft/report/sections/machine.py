@@ -6,7 +6,7 @@ from typing import Any
 
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.files.time_spent import processes_of
-from olmoe_ft.report.page.render.blocks import Block, Cell, Code, Facts, Section
+from olmoe_ft.report.page.blocks import Block, Cell, Code, Facts, Section
 
 SCALARS = (str, int, float)
 

@@ -10,7 +10,7 @@ from olmoe_ft.constants import GIB
 from olmoe_ft.report.amounts import finite, size
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.files.time_spent import first_step, tokens_trained, windows
-from olmoe_ft.report.page.render.blocks import Cell, Column, Section, Table
+from olmoe_ft.report.page.blocks import Cell, Column, Section, Table
 
 FAR = 0.15  # memory and tokens are counted, not guessed: further off than this, the plan was of something else
 COPIED = "metrics.jsonl"  # in a checkpoint; it grows with the run and is not planned

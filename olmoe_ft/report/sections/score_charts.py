@@ -6,7 +6,7 @@ import numpy as np
 
 from olmoe_ft.evaluation.table import NOT_SHARES
 from olmoe_ft.report.files.metrics import Values
-from olmoe_ft.report.page.render.blocks import Block, Curves
+from olmoe_ft.report.page.blocks import Block, Curves
 from olmoe_ft.report.sections.thin import thinned
 
 SCORE, ERROR = "eval/", "_stderr"

@@ -7,7 +7,7 @@ from olmoe_ft.evaluation.score import Evaluation, Score
 from olmoe_ft.evaluation.table import shown_value
 from olmoe_ft.report.comparison.significance import shown_p
 from olmoe_ft.report.files.run_files import RunFiles
-from olmoe_ft.report.page.render.blocks import Block, Cell, Column, Fold, Section, Table, Tone
+from olmoe_ft.report.page.blocks import Block, Cell, Column, Fold, Section, Table, Tone
 from olmoe_ft.report.sections.score_changes import Change, Key, changes, key_of, scores_at
 
 TIMES = ("before", "training", "after")

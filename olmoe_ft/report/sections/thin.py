@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from olmoe_ft.report.files.metrics import Values
+from olmoe_ft.report.page.blocks import Series
 from olmoe_ft.report.page.numbers import rounded
-from olmoe_ft.report.page.render.blocks import Series
 
 POINTS = 2_000  # of one series: two for each pixel of a wide chart
 DIGITS = 6  # significant, of a value
