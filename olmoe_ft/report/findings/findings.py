@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 
 from olmoe_ft.report.files.run_files import RunFiles
-from olmoe_ft.report.findings.findings.of_training import of_curves, of_memory, of_routers
 from olmoe_ft.report.findings.of_launches import of_ending, of_files, of_launches
 from olmoe_ft.report.findings.of_results import of_data, of_scores
+from olmoe_ft.report.findings.of_training import of_curves, of_memory, of_routers
 from olmoe_ft.report.page.blocks import Finding, Tone
 
 ORDER: tuple[Tone, ...] = ("bad", "warn", "", "good")
