@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from olmoe_ft.data.terminal import say
 from olmoe_ft.recipe import Recipe, UserError
-from olmoe_ft.report.comparison.ranking import is_less_better
+from olmoe_ft.report.comparison.ranking import direction
 from olmoe_ft.report.files.run_files import read_run
 from olmoe_ft.sweep.axes import Axis, Range, Values
 from olmoe_ft.sweep.child import Judge
@@ -55,6 +55,14 @@ def metric_of(by: str | None, recipe: Recipe) -> str:
     return LOSS
 
 
+def looks_for_more(metric: str) -> bool:
+    """Whether the highest is searched for; where that is not known by the metric's name, it is, which is said."""
+    better = direction(metric)
+    if better is None:
+        say(f"--search tpe: whether more of {metric} is better is not known by its name; the highest is searched for")
+    return better is not False
+
+
 class Searched:
     """A study of optuna in `runs/<sweep>/optuna.db`, which the same command continues.
 
@@ -65,7 +73,7 @@ class Searched:
     def __init__(self, runner: Runner, maker: Points, where: Where, count: int, metric: str) -> None:
         self.runner, self.maker, self.axes, self.where = runner, maker, maker.axes, where
         self.count, self.metric = count, metric
-        self.higher = not is_less_better(metric)
+        self.higher = looks_for_more(metric)
         # scores come after training, so that the loss has to say during it
         self.during = LOSS if metric.startswith(SCORES) else metric
         self.study = self._study()

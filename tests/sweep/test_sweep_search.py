@@ -17,7 +17,7 @@ from olmoe_ft.sweep.plans import Planned, Where  # noqa: E402
 from olmoe_ft.sweep.points import Points  # noqa: E402
 from olmoe_ft.sweep.result import check_metric, default_metric  # noqa: E402
 from olmoe_ft.sweep.run import Runner  # noqa: E402
-from olmoe_ft.sweep.search import Searched, metric_of  # noqa: E402
+from olmoe_ft.sweep.search import Searched, looks_for_more, metric_of  # noqa: E402
 from olmoe_ft.sweep.state import Entry, open_state  # noqa: E402
 
 LR = "training.learning_rate"
@@ -155,3 +155,11 @@ def test_the_metric_that_finished_runs_are_sorted_by(tmp_path):
     assert default_metric([both, loss]) == default_metric([]) == "loss/task"
     with pytest.raises(UserError, match=r"found eval_lss \(did you mean `eval_loss`\?\); allowed: "):
         check_metric("eval_lss", both)
+
+
+def test_which_way_is_searched_is_said_where_the_name_does_not_say_it(capsys):
+    assert looks_for_more("eval/a/acc") and not looks_for_more("eval/regex_rows/timed_out")
+    assert not looks_for_more("loss/task") and looks_for_more("perf/tokens_per_second")
+    assert capsys.readouterr().out == ""
+    assert looks_for_more("eval/a/length")
+    assert "eval/a/length is better is not known by its name; the highest is searched for" in capsys.readouterr().out
