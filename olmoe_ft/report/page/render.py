@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from olmoe_ft import __version__
 from olmoe_ft.report.page.blocks import Block, Curves, Facts, Histogram, Page
 from olmoe_ft.report.page.charts import chart_of
 from olmoe_ft.report.page.clean import cleaned
@@ -24,6 +25,8 @@ STYLES = ("uplot/uPlot.min.css", "page.css", "blocks.css", "charts.css")
 CHART_SCRIPTS = ("series.js", "curves.js", "histogram.js", "heat_colours.js", "heat_maps.js")
 SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js", *CHART_SCRIPTS, "start.js")
 MOST_TILES = 6  # in a row
+GENERATOR = "olmoe-ft"
+MARK = f'<meta name="generator" content="{GENERATOR}'  # by which a page is known as one of ours
 SIDE_BY_SIDE = (Curves, Histogram, Facts)
 
 
@@ -42,6 +45,7 @@ def render(page: Page, private: Private) -> str:
         .get_template("page.html.jinja")
         .render(
             page=cleaned(page, private),
+            generator=f"{GENERATOR} {__version__}",
             policy=content_security_policy(scripts),
             styles=[Markup(_static(name)) for name in STYLES],
             scripts=[Markup(script) for script in scripts],
