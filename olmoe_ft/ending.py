@@ -39,7 +39,7 @@ def program() -> NoReturn:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else FAILURE
     except BaseException as error:
-        if asked() and _lost_another(error):  # the other one was asked to stop too, and has ended
+        if asked() and lost_another(error):  # the other one was asked to stop too, and has ended
             code = exit_code()
             sys.exit(code)
         leave_in_turn()
@@ -131,7 +131,7 @@ def _of_several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _lost_another(error: BaseException) -> bool:
+def lost_another(error: BaseException) -> bool:
     """Whether a process waited for another one of its launch that has ended."""
     places = (frame.filename for frame in traceback.extract_tb(error.__traceback__))
     return _of_several() and isinstance(error, RuntimeError) and any("/torch/distributed/" in place for place in places)

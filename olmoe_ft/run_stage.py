@@ -21,13 +21,14 @@ from olmoe_ft.evaluation.of_run import BetweenSteps, RunEvaluations
 from olmoe_ft.evaluation.score import Evaluation
 from olmoe_ft.inputs import Finished, Inputs
 from olmoe_ft.planning.of_launch import LaunchPlan, launched_machine
+from olmoe_ft.planning.plan import Plan
 from olmoe_ft.ranks import is_first
 from olmoe_ft.recipe.changes import GO_ON, Restart
 from olmoe_ft.recipe.precision import precision
-from olmoe_ft.report.of_run import LaunchReport, PageCallback
+from olmoe_ft.report.of_run import LaunchReport, PageCallback, page_of_finished
 from olmoe_ft.stages import TrainerArguments
 from olmoe_ft.summary import Summary, print_finished, print_summary
-from olmoe_ft.training.arguments import training_arguments, whole_weights
+from olmoe_ft.training.arguments import training_arguments, whole_weights, zero_stage
 from olmoe_ft.training.circumstances import circumstances, compare, engine, refuse_other_start
 from olmoe_ft.training.hardware import hardware
 from olmoe_ft.training.launch_guard import LaunchGuard
@@ -36,7 +37,7 @@ from olmoe_ft.training.lock import only_launch, refuse_second
 from olmoe_ft.training.printed import print_aside, print_recovered, print_start
 from olmoe_ft.training.recovery import Found, find, put_misplaced_aside, recover
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.space import check_space, space_of, zero_stage
+from olmoe_ft.training.space import check_space, space_of
 from olmoe_ft.training.start import starting_checkpoint, write_base
 from olmoe_ft.training.steps import Steps, count_steps
 from olmoe_ft.training.tracking import TrackingCallback
@@ -105,6 +106,7 @@ def _finished_before(stage: Finished, restart: Restart) -> Summary:
     refuse_other_start(stage.recipe, summary.started_from, restart.accept)
     if is_first():
         print_finished(run, summary)
+        page_of_finished(run)
     return summary
 
 
@@ -210,7 +212,9 @@ def _plan(session: Session, guard: LaunchGuard) -> LaunchPlan:
     state, space = PartialState(), guard.space
     assert space is not None  # it was looked at before the base was written
     machine = launched_machine(session.arguments, state.num_processes, state.device)
-    return LaunchPlan(session.inputs, session.arguments, machine, session.steps, space.checkpoint)
+    inputs = session.inputs
+    plan = Plan(inputs.recipe, inputs.config, session.arguments, inputs, [], [])
+    return LaunchPlan(plan, machine, session.steps, space.checkpoint)
 
 
 def _launch(

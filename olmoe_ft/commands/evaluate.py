@@ -9,7 +9,7 @@ from olmoe_ft.checkpoints.folders import check_weights, load_config, resolve_che
 from olmoe_ft.checkpoints.run_checkpoints import NAMED, read_object, step_of
 from olmoe_ft.evaluation.wanted import ANSWERS, EngineName, Wanted, answers_of, of_recipe, wanted
 from olmoe_ft.ranks import is_first
-from olmoe_ft.reasons import is_out_of_memory
+from olmoe_ft.reasons import is_out_of_memory, one_line
 from olmoe_ft.recipe import UserError, load_recipe
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def evaluate_models(
     loaded = [load_questions_for(place.checkpoint, place.wanted) for place in places]
     evaluations = [_evaluate(place, *one, engine_name) for place, one in zip(places, loaded, strict=True)]
     if is_first():
-        _show_anew(places)
         print_side_by_side(evaluations)
         if suite:
             print_suite(evaluations)
+        _show_anew(places)
 
 
 def _show_anew(places: Sequence[Place]) -> None:
@@ -80,8 +80,10 @@ def _show_anew(places: Sequence[Place]) -> None:
 
     for run in dict.fromkeys(place.run for place in places if place.run is not None):
         if (run / NAME).exists():
-            for line in write_all(run):
-                say(line)
+            try:
+                say("\n".join(write_all(run)))
+            except (UserError, OSError) as error:  # the scores are kept and printed
+                say(f"check: {run / NAME} could not be written again: {one_line(error)}")
 
 
 def _evaluate(place: Place, loaded: "Loaded", tokenizer: "PreTrainedTokenizerBase", engine: EngineName) -> "Evaluation":

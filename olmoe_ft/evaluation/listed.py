@@ -22,6 +22,7 @@ class _Score(_Strict):
     shots: int
     template: str | None
     clean_n: int | None = None
+    higher_is_better: bool | None = None
 
 
 class _Settings(_Strict):

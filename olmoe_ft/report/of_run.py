@@ -10,6 +10,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 
 from olmoe_ft.data.terminal import say
+from olmoe_ft.ending import lost_another
 from olmoe_ft.planning.of_launch import LaunchPlan
 from olmoe_ft.ranks import is_first
 from olmoe_ft.reasons import one_line
@@ -20,6 +21,7 @@ from olmoe_ft.stopping import Stopped, asked, name_of, undisturbed
 from olmoe_ft.training.hardware import Energy
 from olmoe_ft.training.launch_record import Ended
 from olmoe_ft.training.run_directory import RunDirectory
+from olmoe_ft.training.watch import lost_rank
 
 FIRST = 300.0  # seconds of training before the first page, which takes one, and between two
 SHARE = 400  # a page may take one of so many seconds: 0.25% of the time
@@ -51,6 +53,7 @@ class LaunchReport:
             with undisturbed():
                 self._end(_ended_by(error), self.energy.of_all() if together else None)
             raise
+        # a request to stop is heard here: what is then missing is written by the next launch, or by `report`
         self._end(("finished", None), self.energy.of_all())
 
     def _end(self, how: tuple[Any, str | None], joules: float | None) -> None:
@@ -58,14 +61,22 @@ class LaunchReport:
             return
         seconds = time.perf_counter() - self.since
         attempt("run.json", lambda: self.run.record_end(Ended(*how, self.step(), seconds, joules)))
-        if how[0] != "stopped":  # then there may be seconds left
-            attempt("plan.json", self._complete_plan)
         if attempt("its page", lambda: write_all(self.run.path)):
             say(f"the run to look at: {self.run.report}")
+        if how[0] != "stopped":  # then there may be seconds left
+            attempt("plan.json", self._complete_plan)
 
     def _complete_plan(self) -> None:
+        """Seconds of work, in which the launcher may end this process: the page is there by then."""
         assert self.plan is not None
         self.run.write_plan(self.plan.whole())
+        write_report(self.run.path)
+
+
+def page_of_finished(run: RunDirectory) -> None:
+    """Of a run that had finished before this launch: its page and card, if they are not there."""
+    if not run.report.exists():
+        attempt("its page", lambda: write_all(run.path))
 
 
 @contextmanager
@@ -94,7 +105,12 @@ def _ended_by(error: BaseException) -> tuple[Any, str]:
         return "stopped", str(error)
     if isinstance(error, SystemExit | KeyboardInterrupt):
         return "stopped", f"stopped by {name_of(asked())}" if asked() else one_line(error)
-    return "failed", str(error) if isinstance(error, UserError | RunError) else one_line(error)
+    if isinstance(error, UserError | RunError):
+        return "failed", str(error)
+    if lost_another(error):
+        rank = "another process" if (lost := lost_rank()) is None else f"rank {lost}"
+        return "failed", f"{rank} of this launch has ended, or has not moved any more; its own output says why"
+    return "failed", one_line(error)
 
 
 class PageCallback(TrainerCallback):

@@ -21,16 +21,28 @@ from olmoe_ft.report.files.atlas import AFTER, BEFORE, PROBE, atlas
 from olmoe_ft.report.files.run_files import read_run, stages_of
 from olmoe_ft.report.files.time_spent import device_hours, seconds_in_steps, tokens_trained
 from olmoe_ft.report.findings.findings import ORDER, findings
-from olmoe_ft.report.page.blocks import Block, Cell, Column, Finding, HeatMap, HeatMaps, Page, Prose, Section, Table
+from olmoe_ft.report.page.blocks import (
+    Block,
+    Cell,
+    Column,
+    Finding,
+    HeatMap,
+    HeatMaps,
+    Page,
+    Prose,
+    Section,
+    Table,
+)
 
 REPORT = "report.html"  # of each stage, in its run directory
 
 
-def pipeline_page(path: Path) -> Page:
+def pipeline_page(path: Path, linked: bool = True) -> Page:
     """The stages of a pipeline that have begun, in order.
 
     Args:
         path: the folder that holds their run directories.
+        linked: whether the page is written into that folder, from where it leads to the stages' own pages.
     Raises:
         UserError: it holds none.
     """
@@ -38,7 +50,9 @@ def pipeline_page(path: Path) -> Page:
         raise UserError(f"{path}: found no stage of a pipeline; allowed: a folder that holds run directories")
     stages = [Compared(folder.name, read_run(folder)) for folder in folders]
     sections = [
-        Section("stages", "Stages", [_stages_table(stages)], "Each stage starts from the weights of the one before."),
+        Section(
+            "stages", "Stages", [_stages_table(stages, linked)], "Each stage starts from the weights of the one before."
+        ),
         Section(
             "curves",
             "Curves",
@@ -61,7 +75,7 @@ def pipeline_page(path: Path) -> Page:
     )
 
 
-def _stages_table(stages: Sequence[Compared]) -> Table:
+def _stages_table(stages: Sequence[Compared], linked: bool) -> Table:
     """A line for each stage, whose name leads to its own page."""
     spent = hours_of(stages)
     figures = [*LOSSES, *ROUTERS, spent]
@@ -71,11 +85,13 @@ def _stages_table(stages: Sequence[Compared]) -> Table:
     for one in stages:
         seconds = seconds_in_steps(one.run)
         time = "" if seconds is None else duration(seconds)
-        label = Cell(one.label, link=f"{one.label}/{REPORT}")
+        link = f"{one.label}/{REPORT}" if linked and (one.run.path / REPORT).exists() else ""
+        label = Cell(one.label, link=link)
         rows.append(
             [label, one.status, f"{one.run.metrics.last_step:,}", time, *(each.of(one.run) for each in figures)]
         )
-    return Table("", columns, rows, "Losses and routers: the newest record. A stage's name leads to its own page.")
+    leads = " A stage's name leads to its own page." if linked else ""
+    return Table("", columns, rows, f"Losses and routers: the newest record.{leads}")
 
 
 def _curves(stages: Sequence[Compared]) -> list[Block]:

@@ -90,5 +90,18 @@ def whole_weights(arguments: TrainingArguments) -> Iterator[None]:
     try:
         yield
     finally:
-        if (config := getattr(arguments, "hf_deepspeed_config", None)) is not None:
-            hf_deepspeed.set_hf_deepspeed_config(config)
+        # what the plugin keeps alive is what transformers had looked at
+        if (plugin := arguments.deepspeed_plugin) is not None and plugin.dschf is not None:
+            hf_deepspeed.set_hf_deepspeed_config(plugin.dschf)
+
+
+def zero_stage(arguments: TrainingArguments) -> int | None:
+    """The stage of ZeRO in this launch; None without DeepSpeed."""
+    config = deepspeed_config(arguments)
+    return None if config is None else config.get("zero_optimization", {}).get("stage", 0)
+
+
+def deepspeed_config(arguments: TrainingArguments) -> dict[str, Any] | None:
+    """DeepSpeed's configuration of this launch; None without DeepSpeed."""
+    plugin = arguments.deepspeed_plugin
+    return None if plugin is None else plugin.hf_ds_config.config

@@ -12,6 +12,7 @@ from olmoe_ft.checkpoints.folders import resolve_checkpoint
 from olmoe_ft.checkpoints.run_checkpoints import step_of, stood_on
 from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.stages import TrainerArguments
+from olmoe_ft.training.arguments import zero_stage
 from olmoe_ft.training.steps import Steps
 
 COMPUTING = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed")  # libraries that make the numbers
@@ -75,9 +76,8 @@ def refuse_other_start(recipe: Recipe, started_from: str | None, accept: frozens
 
 def engine(arguments: TrainerArguments) -> str:
     """What holds the optimizer's states."""
-    if (config := getattr(arguments, "hf_deepspeed_config", None)) is None:
-        return "no DeepSpeed"
-    return f"ZeRO-{config.config.get('zero_optimization', {}).get('stage', 0)}"
+    stage = zero_stage(arguments)
+    return "no DeepSpeed" if stage is None else f"ZeRO-{stage}"
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -104,7 +104,8 @@ def compare(checkpoint: Path, now: dict[str, Any], steps: Steps, accept: frozens
             f"{checkpoint} was trained on something else: {'; '.join(wrong)}. Bring it back, start over with --fresh, "
             "or go on all the same with the option named behind each"
         ]
-    if before["engine"] != now["engine"]:  # DeepSpeed's universal checkpoint of one stage lacks what the other reads
+    # DeepSpeed's universal checkpoint of one stage lacks what another stage reads
+    if _other_engine(checkpoint, before["engine"], now["engine"]):
         wrong = [
             f"{checkpoint} was trained with {before['engine']}, and this launch has {now['engine']}: the optimizer's "
             "states of one cannot be read by the other; launch as before, or start over with --fresh"
@@ -123,6 +124,12 @@ def compare(checkpoint: Path, now: dict[str, Any], steps: Steps, accept: frozens
     if wrong:
         raise UserError(wrong)
     return differing
+
+
+def _other_engine(checkpoint: Path, before: str, now: str) -> bool:
+    """Earlier versions wrote "no DeepSpeed" into every checkpoint, those of DeepSpeed with its folder included."""
+    known = before != "no DeepSpeed" or not any(checkpoint.glob("global_step*"))
+    return known and before != now
 
 
 def _names(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -84,14 +84,19 @@ def utc_now() -> str:
 
 def typed_command() -> list[str]:
     """The command of this launch as a person would type it again: `accelerate launch …`, `torchrun …`, `olmoe-ft …`."""
-    for process in psutil.Process().parents():
-        with suppress(psutil.Error):
+    with suppress(psutil.Error):  # a shared computer may hide the processes of others
+        for process in psutil.Process().parents():
             words = process.cmdline()
             for place, word in enumerate(words[:3]):
-                if (launcher := LAUNCHERS.get(Path(word).name)) is not None:
+                if (launcher := LAUNCHERS.get(Path(word).name)) is not None and _starts_python(words, place):
                     return [*launcher, *words[place + 1 :]]
     program, *words = sys.argv
     return [OURS if Path(program).name in ("__main__.py", OURS) else program, *words]
+
+
+def _starts_python(words: list[str], place: int) -> bool:
+    """Whether a word is the program, or what Python runs: no title of a terminal's window has the name by chance."""
+    return place == 0 or Path(words[0]).name.startswith("python")
 
 
 def git_revision() -> str | None:

@@ -113,12 +113,6 @@ def folders_of(
     return Folders(written + small + beside, base, final=saved + small)
 
 
-def zero_stage(arguments: TrainingArguments) -> int | None:
-    """The stage of ZeRO in this launch; None without DeepSpeed."""
-    plugin = arguments.deepspeed_plugin
-    return None if plugin is None else plugin.hf_ds_config.get_value("zero_optimization.stage", 0)
-
-
 def check_space(run: RunDirectory, space: Space) -> None:
     """Check that a run fits on the disk; what an earlier launch of it has written counts as done.
 

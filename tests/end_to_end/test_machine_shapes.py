@@ -14,6 +14,7 @@ from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.stages import STAGES
 
 RECIPES = ["sft", "sft-lora", "dpo", "dpo-lora"]
+TINY = 1_976_448  # weights of configs/model/olmoe_tiny.json
 IDS = torch.arange(3, 60)[None]
 
 
@@ -31,6 +32,20 @@ def test_the_losses_of_ten_steps_equal_one_process(short_run, recipe, shape):
         for name in (name for name in expected if "/layer_" in name):
             # a choice between two experts that are alike to 1e-6 may fall otherwise
             assert actual[name] == pytest.approx(expected[name], abs=0.02), (expected["step"], name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "engine", "a_weight"), [("one", "no DeepSpeed", 8), ("zero2", "ZeRO-2", 6), ("zero3", "ZeRO-3", 6)]
+)
+def test_a_launch_records_its_engine_and_plans_its_shards(short_run, shape, engine, a_weight):
+    """Of n weights AdamW keeps two moments in fp32, 8 n bytes; ZeRO adds a copy of the weights and halves all of it
+    between two processes: 12 n / 2. ZeRO-3 halves the weights themselves, 4 n, too."""
+    run = short_run("sft", shape).path
+    (launch,) = json.loads((run / "run.json").read_text())["launches"]
+    assert launch["engine"] == engine and launch["ended"]["how"] == "finished"
+    memory = json.loads((run / "plan.json").read_text())["memory"]
+    assert memory["optimizer"] == a_weight * TINY
+    assert memory["weights"] == 4 * TINY // (2 if shape == "zero3" else 1)
 
 
 @pytest.mark.parametrize("shape", ["zero2", "zero3"])

@@ -22,8 +22,8 @@ class Clock:
 def test_a_page_takes_a_small_part_of_the_time(monkeypatch, cost, pages):
     """A record every 10 s of training for 10,000 s. The first page is due at 300 s.
 
-    A page of 0.5 s would allow the next one after 200 s, but none comes before 300 s: one every 300.5 s, 33 in 10,000 s.
-    One of 5 s allows the next 2,000 s later: 300, 2,305, 4,310, 6,315, 8,320. One of 25 s 10,000 s later: none more.
+    A page of 0.5 s would allow the next one after 200 s, but none comes before 300 s: one every 300.5 s, so 33. One of
+    5 s allows the next 2,000 s later: 300, 2,305, 4,310, 6,315, 8,320. One of 25 s 10,000 s later: none more.
     """
     clock, written = Clock(), []
 

@@ -79,6 +79,16 @@ def test_an_optimizers_states_are_read_by_the_engine_that_wrote_them(checkpoint,
         compare(checkpoint, now, STEPS, frozenset(CHANGES))
 
 
+@pytest.mark.parametrize("engine", ["ZeRO-2", "ZeRO-3"])
+def test_checkpoints_of_versions_that_did_not_know_their_engine_are_continued(checkpoint, engine):
+    """They say "no DeepSpeed" beside DeepSpeed's own folder; without that folder it is so."""
+    (checkpoint / "stood_on.json").write_text(json.dumps(BEFORE | {"engine": "no DeepSpeed"}))
+    with pytest.raises(RecipeError, match=rf"trained with no DeepSpeed, and this launch has {engine}"):
+        compare(checkpoint, BEFORE | {"engine": engine}, STEPS, frozenset())
+    (checkpoint / "global_step6").mkdir()
+    assert compare(checkpoint, BEFORE | {"engine": engine}, STEPS, frozenset()) == {}
+
+
 def test_a_run_cannot_become_shorter_than_it_is(checkpoint):
     with pytest.raises(
         RecipeError, match=r"the run has taken 6 steps, and the recipe asks for 5; raise training.max_steps"

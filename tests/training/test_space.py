@@ -12,10 +12,10 @@ from support.training_cases import Case
 
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.recipe import RecipeError, RunError, load_recipe
-from olmoe_ft.training.arguments import training_arguments
+from olmoe_ft.training.arguments import training_arguments, zero_stage
 from olmoe_ft.training.launch_guard import LaunchGuard
 from olmoe_ft.training.run_directory import RunDirectory
-from olmoe_ft.training.space import MIB, Space, check_space, space_of, zero_stage
+from olmoe_ft.training.space import MIB, Space, check_space, space_of
 from olmoe_ft.training.steps import Steps
 
 REPOSITORY = Path(__file__).parents[2]

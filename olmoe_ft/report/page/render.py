@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -11,16 +13,20 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from olmoe_ft import __version__
 from olmoe_ft.report.page.blocks import Block, Curves, Facts, Histogram, Page
 from olmoe_ft.report.page.charts import chart_of
 from olmoe_ft.report.page.clean import cleaned
 from olmoe_ft.report.private.private import Private
-from olmoe_ft.training.files import write_text
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 STYLES = ("uplot/uPlot.min.css", "page.css", "blocks.css", "charts.css")
-SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js", "series.js", "curves.js", "histogram.js", "heat_maps.js", "start.js")
+CHART_SCRIPTS = ("series.js", "curves.js", "histogram.js", "heat_colours.js", "heat_maps.js")
+SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js", *CHART_SCRIPTS, "start.js")
+MOST_TILES = 6  # in a row
+GENERATOR = "olmoe-ft"
+MARK = f'<meta name="generator" content="{GENERATOR}'  # by which a page is known as one of ours
 SIDE_BY_SIDE = (Curves, Histogram, Facts)
 
 
@@ -39,6 +45,7 @@ def render(page: Page, private: Private) -> str:
         .get_template("page.html.jinja")
         .render(
             page=cleaned(page, private),
+            generator=f"{GENERATOR} {__version__}",
             policy=content_security_policy(scripts),
             styles=[Markup(_static(name)) for name in STYLES],
             scripts=[Markup(script) for script in scripts],
@@ -48,8 +55,13 @@ def render(page: Page, private: Private) -> str:
 
 
 def write_page(page: Page, file: Path, private: Private) -> None:
-    """Write a page whole, or not at all."""
-    write_text(file, render(page, private))
+    """Write a page whole, or not at all. A run and a person may do so at the same time."""
+    text, partial = render(page, private), file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def content_security_policy(scripts: Sequence[str]) -> str:
@@ -74,6 +86,12 @@ def placed(blocks: Sequence[Block]) -> Iterator[tuple[Block, bool]]:
             yield block, kind in SIDE_BY_SIDE and len(found) > 1 and not alone
 
 
+def in_a_row(tiles: Sequence[object]) -> int:
+    """How many tiles are in a row where there is room: seven are four and three, not six and one."""
+    rows = math.ceil(len(tiles) / MOST_TILES)
+    return math.ceil(len(tiles) / rows)
+
+
 def anchor(text: str) -> str:
     """A text as the name of a place in the page."""
     return re.sub(r"[^a-z0-9-]+", "-", text.lower()) or "section"
@@ -96,6 +114,7 @@ def _environment() -> Environment:
     environment.filters["anchor"] = anchor
     environment.filters["chart"] = chart_of
     environment.filters["placed"] = placed
+    environment.filters["in_a_row"] = in_a_row
     environment.filters["kind"] = lambda block: type(block).__name__
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False, "sort_keys": False}
     return environment

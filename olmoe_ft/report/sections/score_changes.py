@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from olmoe_ft.evaluation.answered import Answered
+from olmoe_ft.evaluation.direction import higher_is_better
 from olmoe_ft.evaluation.paired import pairs
 from olmoe_ft.evaluation.score import Score
-from olmoe_ft.evaluation.table import NOT_SHARES, is_share
+from olmoe_ft.evaluation.table import is_share
 from olmoe_ft.evaluation.wanted import ANSWERS
-from olmoe_ft.report.comparison.significance import LEVEL, paired_difference
+from olmoe_ft.report.comparison.measured import measured_otherwise
+from olmoe_ft.report.comparison.significance import FEWEST, LEVEL, paired_difference
 from olmoe_ft.report.files.data_report import mapping, note
 from olmoe_ft.report.files.run_files import RunFiles
 
-# less of them is better
-LOWER = ("word_perplexity", "byte_perplexity", "perplexity", "bits_per_byte", "brier_score", "timed_out")
-STYLE = "style_"  # shares of answers in a style, of which more is neither better nor worse
 UNPAIRED = "unpaired"
 
 Key = tuple[str, str]  # task and metric
@@ -51,10 +50,8 @@ class Change:
     @property
     def better(self) -> bool | None:
         """Whether it has become better; None where that is not known of its metric, or nothing has changed."""
-        name = self.after.metric.partition("/")[0]
-        if not self.difference or name.startswith(STYLE) or (name in NOT_SHARES and name not in (*LOWER, "mcc")):
-            return None
-        return (self.difference > 0) != (name in LOWER)
+        higher = higher_is_better(self.before, self.after)
+        return (self.difference > 0) == higher if self.difference and higher is not None else None
 
 
 def scores_at(run: RunFiles, when: str) -> list[Score]:
@@ -83,6 +80,12 @@ def changes(run: RunFiles) -> list[Change]:
     return [_change(*pair, settings, by_question) for pair in found]
 
 
+def measured_since(run: RunFiles) -> str:
+    """What the scores after training were measured with that those before were not; empty where nothing is known."""
+    before, after = (run.evaluation(when) for when in ("before", "after"))
+    return measured_otherwise(before.settings, after.settings) if before is not None and after is not None else ""
+
+
 def _change(
     before: Score, after: Score, settings: Sequence[dict[str, Any] | None], by_question: dict[Key, tuple]
 ) -> Change:
@@ -94,7 +97,8 @@ def _change(
     difference, stderr = after.value - before.value, None
     if before.stderr is not None and after.stderr is not None:
         stderr = math.hypot(before.stderr, after.stderr)
-    p = math.erfc(abs(difference) / stderr / math.sqrt(2)) if stderr else None
+    enough = min(before.n, after.n) >= FEWEST  # standard errors of a few questions are too uncertain
+    p = math.erfc(abs(difference) / stderr / math.sqrt(2)) if stderr and enough else None
     return Change(before, after, difference, stderr, p, f"{UNPAIRED}, z test" if p is not None else UNPAIRED)
 
 

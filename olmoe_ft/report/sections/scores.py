@@ -5,15 +5,17 @@ from dataclasses import replace
 
 from olmoe_ft.evaluation.score import Evaluation, Score
 from olmoe_ft.evaluation.table import shown_value
-from olmoe_ft.report.comparison.significance import shown_p
+from olmoe_ft.report.comparison.measured import WHY
+from olmoe_ft.report.comparison.significance import METHODS, shown_p
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.page.blocks import Block, Cell, Column, Fold, Section, Table, Tone
-from olmoe_ft.report.sections.score_changes import Change, Key, changes, key_of, scores_at
+from olmoe_ft.report.sections.score_changes import Change, Key, changes, key_of, measured_since, scores_at
 
 TIMES = ("before", "training", "after")
 NOTE = (
     "Value ± standard error. The difference is that of after and before, with its own standard error: paired where "
-    "the same questions were put both times and their samples are kept."
+    f"the same questions were put both times and their samples are kept. {METHODS} Unpaired: a z test. Green is better "
+    "and red is worse by more than chance; no colour where it is not known whether more is better."
 )
 
 
@@ -30,7 +32,8 @@ def scores(run: RunFiles) -> Section | None:
     columns = {when: _title(when, evaluations.get(when)) for when in at}
     own = {when: [score for score in ones if score.task in headline] for when, ones in at.items()}
     members = {when: [score for score in ones if score.task not in headline] for when, ones in at.items()}
-    blocks: list[Block] = [_table("Scores", own, columns, changed, NOTE)]
+    remark = f" After training: {otherwise}, {WHY}." if (otherwise := measured_since(run)) else ""
+    blocks: list[Block] = [_table("Scores", own, columns, changed, NOTE + remark)]
     if any(members.values()):
         blocks.append(Fold("Members of the groups", [_table("Members of the groups", members, columns, changed)]))
     if (cut := _cut(evaluations)) is not None:
