@@ -45,7 +45,14 @@ def probe(folder, experts, chosen):
 
 def test_a_good_run_has_good_findings_alone(tmp_path):
     run = make_run(tmp_path / "x", records=records(loss=[5.5, 0.14]), launches=[FINISHED])
-    assert texts(run) == texts(run, "good") == ["The run finished after step 20", "The loss fell from 5.5 to 0.14"]
+    assert (
+        texts(run)
+        == texts(run, "good")
+        == [
+            "The run finished after step 20",
+            "The loss fell from 5.5 in the first record to 0.14 in the last",
+        ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,9 +101,18 @@ def test_numbers_that_are_not_finite(tmp_path):
 
 
 def test_a_loss_that_did_not_fall(tmp_path):
-    """Of twenty records the mean of the last two counts: (4 + 2) / 2 = 3, as at the start."""
+    """Of twenty records the mean of the last two counts: (4 + 2) / 2 = 3, as at the start. The last one is below it,
+    so the mean is said."""
     run = make_run(tmp_path / "x", records=records(loss__task=[3.0] + [1.0] * 17 + [4.0, 2.0]), launches=[FINISHED])
-    assert texts(run, "warn") == ["The task loss did not fall: from 3 to 3"]
+    assert texts(run, "warn") == ["The task loss did not fall: 3 in the first record, a mean of 3 in the last 2"]
+
+
+def test_the_loss_of_the_last_record_is_said_where_it_agrees(tmp_path):
+    """As on the tile, to four digits. Twenty records: the mean of the last two is (1 + 3.5) / 2 = 2.25, below 3."""
+    fell = make_run(tmp_path / "a", records=records(loss__task=[5.49812] + [0.1] * 18 + [0.12774]), launches=[FINISHED])
+    assert texts(fell, "good")[1:] == ["The task loss fell from 5.498 in the first record to 0.1277 in the last"]
+    odd = make_run(tmp_path / "b", records=records(loss__task=[3.0] + [2.0] * 17 + [1.0, 3.5]), launches=[FINISHED])
+    assert texts(odd, "good")[1:] == ["The task loss fell from 3 in the first record to a mean of 2.25 in the last 2"]
 
 
 @pytest.mark.parametrize(("last", "rose"), [(2.05, True), (2.03, False)])

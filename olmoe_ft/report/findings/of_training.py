@@ -26,17 +26,7 @@ EVALUATION_LOSS = "eval_loss"
 def of_curves(run: RunFiles) -> Iterator[Finding]:
     """Numbers that are not finite, losses, and updates that are lost."""
     yield from _not_finite(run)
-    name = "loss/task" if "loss/task" in run.metrics else "loss"
-    if name in run.metrics:
-        losses = _finite(run.metrics[name])
-        last = losses[-max(1, int(END * len(losses))) :]
-        if len(losses) > 1:
-            start, end = float(losses[0]), float(last.mean())
-            text = f"from {start:.3g} to {end:.3g}"
-            if end < start:
-                yield Finding("good", f"The {_title(name)} fell {text}", "curves")
-            else:
-                yield Finding("warn", f"The {_title(name)} did not fall: {text}", "curves")
+    yield from _loss(run)
     yield from _overfit(run)
     if "optim/moved" in run.metrics and len(moved := _finite(run.metrics["optim/moved"])):
         if (share := float(np.median(moved))) < MOVED:
@@ -44,8 +34,21 @@ def of_curves(run: RunFiles) -> Iterator[Finding]:
             yield Finding("warn", f"Only {share:.1%} of the weights changed between two records; {lost}", "curves")
 
 
-def _title(name: str) -> str:
-    return "task loss" if name == "loss/task" else "loss"
+def _loss(run: RunFiles) -> Iterator[Finding]:
+    """Whether it fell, by the mean of its last records; said by the last record, as its tile, where that agrees."""
+    name = "loss/task" if "loss/task" in run.metrics else "loss"
+    if name not in run.metrics or len(losses := _finite(run.metrics[name])) < 2:
+        return
+    count = max(1, int(END * len(losses)))
+    first, last, mean = float(losses[0]), float(losses[-1]), float(losses[-count:].mean())
+    fell = mean < first
+    end = f"{last:.4g} in the last" if (last < first) == fell else f"a mean of {mean:.4g} in the last {count}"
+    title = "task loss" if name == "loss/task" else "loss"
+    if fell:
+        yield Finding("good", f"The {title} fell from {first:.4g} in the first record to {end}", "curves")
+    else:
+        text = f"The {title} did not fall: {first:.4g} in the first record, {end}"
+        yield Finding("warn", text, "curves")
 
 
 def _finite(values: Values) -> np.ndarray:
