@@ -13,6 +13,7 @@ from olmoe_ft.commands.evaluation import evaluate, samples
 from olmoe_ft.commands.push import push
 from olmoe_ft.commands.recipes import recipes_app
 from olmoe_ft.commands.report import report
+from olmoe_ft.commands.sweep import sweep
 from olmoe_ft.ending import exit_with_reason, let_no_text_fail
 from olmoe_ft.ranks import is_first
 from olmoe_ft.recipe import UserError, load_recipe
@@ -225,6 +226,7 @@ def chat(
 app.command()(evaluate)
 app.command()(samples)
 app.command()(report)
+app.command()(sweep)
 app.command()(compare)
 app.command()(push)
 

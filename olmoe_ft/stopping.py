@@ -27,6 +27,7 @@ LAUNCHER_ENDED = 65  # not the number of a signal, which end at 64
 TICK = 0.5  # seconds
 AGAIN = 0.05  # seconds; less than the time between a first and a second request
 TRIES = 3  # attempts to reach the launcher's store
+OF_SWEEP = "OLMOE_FT_SWEEP"  # set in the environment of a process that a sweep has started
 
 _undone: list[Callable[[], None]] = []
 _leaving = threading.Event()  # the main thread is ending
@@ -96,8 +97,8 @@ def name_of(code: int) -> str:
 
 
 def launched() -> bool:
-    """Whether `accelerate launch` or torchrun started this process, rather than a shell."""
-    return _by_torchrun() or "ACCELERATE_MIXED_PRECISION" in os.environ
+    """Whether `accelerate launch`, torchrun or a sweep started this process, rather than a shell."""
+    return _by_torchrun() or not {"ACCELERATE_MIXED_PRECISION", OF_SWEEP}.isdisjoint(os.environ)
 
 
 def _by_torchrun() -> bool:

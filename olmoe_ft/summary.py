@@ -151,7 +151,7 @@ def _routing_line(last: dict[str, Any]) -> str:
 
 def print_comparison(stages: Sequence[Recipe], summaries: Sequence[Summary]) -> None:
     """The stages of a pipeline side by side: what each did to its routers, and how well the task went."""
-    table = Table(title=f"{stages[0].name.partition('/')[0]}: the stages side by side")
+    table = Table(title=f"{escape(stages[0].name.rpartition('/')[0])}: the stages side by side")
     for column in ("run", "balance\ncoef", "routers"):
         table.add_column(column)
     for column in ("task\nloss", "exact\nmatch", "entropy\n(nats)", "max\nviolation", "dead\nexperts"):

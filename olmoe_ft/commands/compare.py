@@ -14,7 +14,10 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Two run directories or more.", show_default=False)],
     to: Annotated[
         Path | None,
-        typer.Option(help="The file to write.", show_default="compare.html in the folder that holds the runs"),
+        typer.Option(
+            help="The file to write: a new one, or an older page.",
+            show_default="compare.html in the folder that holds the runs",
+        ),
     ] = None,
     by: Annotated[
         str | None,
@@ -35,14 +38,14 @@ def compare(
     from olmoe_ft.report.comparison.compared import runs_at
     from olmoe_ft.report.comparison.comparison import comparison, summary_of
     from olmoe_ft.report.comparison.printed import print_table
-    from olmoe_ft.report.page.render import write_page
+    from olmoe_ft.report.page.target import check_target, write_to
     from olmoe_ft.report.private.private import private_here
 
     found, notes = runs_at(runs)
-    page = comparison(found, by)
     file = to or _common_folder([one.path for one in found]) / NAME
-    _refuse_unwritable(file)
-    write_page(page, file, private_here([run.path for run in found]))
+    check_target(file)
+    page = comparison(found, by)
+    write_to(page, file, private_here([run.path for run in found]))
     for table in summary_of(page):
         print_table(table, Console(highlight=False))
     for note in notes:
@@ -58,11 +61,3 @@ def _common_folder(runs: Sequence[Path]) -> Path:
     if common == Path(common.anchor):
         return Path()
     return Path(os.path.relpath(common)) if common.is_relative_to(here) else common
-
-
-def _refuse_unwritable(file: Path) -> None:
-    from olmoe_ft.recipe import UserError
-
-    if file.is_dir() or not file.parent.is_dir():
-        what = "a folder" if file.is_dir() else "no folder for it"
-        raise UserError(f"{file}: found {what}; allowed: a file in a folder that is there; name another one with --to")

@@ -82,7 +82,16 @@ class AnswersTask:
             **{f"{STYLE}{style}": (share, answered.count) for style, share in answered.styles.items()},
         }
         return [
-            Score(self.name, metric, value, stderr_of_share(value, n), n, shots=0, template=template)
+            Score(
+                self.name,
+                metric,
+                value,
+                stderr_of_share(value, n),
+                n,
+                shots=0,
+                template=template,
+                higher_is_better=None if metric.startswith(STYLE) else True,
+            )
             for metric, (value, n) in shares.items()
         ]
 

@@ -82,12 +82,12 @@ class Harness:
             samples += [sample_of(name, number, ones, model.kept[name, number]) for number, ones in of_question.items()]
             documents += [ones[0]["doc"] for ones in of_question.values()]
         counts = Counter((sample.task, metric) for sample in samples for metric in sample.metrics)
-        shots = results["n-shot"]
+        shots, higher = results["n-shot"], results["higher_is_better"]
         template = template_hash(self.tokenizer) if self.chat else None
         scores = [
             score
             for name, values in results["results"].items()
-            for score in scores_of(name, values, counts, int(shots.get(name) or 0), template)
+            for score in scores_of(name, values, counts, int(shots.get(name) or 0), template, higher.get(name) or {})
         ]
         for task in [task for task, count in self.cut.items() if not count]:
             del self.cut[task]

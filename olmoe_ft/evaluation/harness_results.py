@@ -13,12 +13,18 @@ Example = Mapping[str, Any]  # a line of lm-eval's samples
 
 
 def scores_of(
-    task: str, values: Mapping[str, Any], counts: Mapping[tuple[str, str], int], shots: int, template: str | None
+    task: str,
+    values: Mapping[str, Any],
+    counts: Mapping[tuple[str, str], int],
+    shots: int,
+    template: str | None,
+    higher: Mapping[str, Any],
 ) -> Iterator[Score]:
     """lm-eval's results of a task or a group: `metric,filter` and `metric_stderr,filter`.
 
     Args:
         counts: questions that have a metric, by task and metric; lm-eval gives one number for all metrics of a task.
+        higher: by metric whether more is better; what is neither True nor False is not known.
     """
     for key, value in values.items():
         metric, comma, read_by = key.partition(",")
@@ -33,6 +39,7 @@ def scores_of(
             n=counts.get((task, name), int(values["sample_len"])),
             shots=shots,
             template=template,
+            higher_is_better=higher[metric] if isinstance(higher.get(metric), bool) else None,
         )
 
 

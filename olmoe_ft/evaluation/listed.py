@@ -24,6 +24,7 @@ class _Score(_Strict):
     shots: int
     template: str | None
     clean_n: int | None = Field(default=None, ge=0, le=MOST)
+    higher_is_better: bool | None = None
 
 
 class _Settings(_Strict):

@@ -44,6 +44,8 @@ class Score:
     clean_value: float | None = None
     """The same without the questions that overlap the training rows; None where that is not known."""
     clean_n: int | None = None
+    higher_is_better: bool | None = None
+    """As the task says it; None where neither is better, or it is not known (`evaluation.direction` has more names)."""
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Score":

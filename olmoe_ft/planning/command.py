@@ -21,6 +21,7 @@ def plan(
     device_memory: float = MEMORY,
     tflops: float | None = None,
     bandwidth: float | None = None,
+    advise: bool = True,
 ) -> list["Forecast"]:
     """What a recipe, or each stage of a pipeline, will need; loads no weights, trains nothing, prints nothing.
 
@@ -34,6 +35,7 @@ def plan(
         device_memory: of a device, in GiB.
         tflops: TFLOP/s a GPU is taken to reach; None for 45% of an H100's.
         bandwidth: GB/s between GPUs; None for 300 in a computer and 50 between several.
+        advise: whether to look for changes that make a stage fit, which takes longer than all else.
     Raises:
         UserError: a file is missing or wrong, or the recipe cannot run on this machine.
     """
@@ -44,7 +46,7 @@ def plan(
 
     rates = Rates.of(tflops, bandwidth)
     plans = [make_plan(one) for one in read]
-    return [forecast(one, machines_for(one, machine, devices), device_memory, rates) for one in plans]
+    return [forecast(one, machines_for(one, machine, devices), device_memory, rates, advise) for one in plans]
 
 
 def print_plans(

@@ -109,12 +109,13 @@ def make_plan(read: PlanInputs) -> Plan:
     return Plan(recipe, read.config, arguments, read.inputs, read.lacking, read.unreachable)
 
 
-def forecast(plan: Plan, machines: Sequence[Machine], budget: float, rates: Rates) -> Forecast:
+def forecast(plan: Plan, machines: Sequence[Machine], budget: float, rates: Rates, advise: bool = True) -> Forecast:
     """What a plan comes to on machines; the first one is the machine that the stage is planned for.
 
     Args:
         budget: memory of a device, in GiB.
         rates: what GPUs are assumed to reach.
+        advise: whether to look for changes that make it fit.
     Raises:
         UserError: on the first machine the optimizer would lose updates; others are left out, and named.
     """
@@ -131,8 +132,9 @@ def forecast(plan: Plan, machines: Sequence[Machine], budget: float, rates: Rate
     if chosen.gpu:
         work = work_of(recipe, config, arguments, steps.computed if steps else plan.tokens(batch))
         shapes = shapes_by_speed(step_on[True], [machine for machine in machines if machine.gpu], work, rates)
-    fits = memory[chosen].fits(budget)
-    changes = {} if fits else dict(changes_that_fit(recipe, config, arguments, batch, chosen, budget))
+    changes: dict[str, DeviceMemory] = {}
+    if advise and not memory[chosen].fits(budget):
+        changes = dict(changes_that_fit(recipe, config, arguments, batch, chosen, budget))
     return Forecast(plan, budget, rates, batch, steps, space, memory, left_out, shapes, changes)
 
 

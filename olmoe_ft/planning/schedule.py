@@ -61,7 +61,7 @@ def schedule(mixture: Mixture, arguments: TrainerArguments, processes: int, shar
         rows=rows,
         rows_per_pack=len(mixture.rows) / rows,
         count=count,
-        tokens_per_step=tokens / count.per_epoch,
+        tokens_per_step=tokens * (rows + count.repeated - count.left_out) / rows / count.per_epoch,
         computed=(tokens if packed else float(places.sum())) / len(micro_batches),  # packs are laid end to end
         padding=0.0 if shares_prompts else 1 - tokens / float(places.sum()),
         waiting=_waiting(places, processes),

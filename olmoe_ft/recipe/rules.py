@@ -12,6 +12,7 @@ from olmoe_ft.recipe.wording import Problem, shown
 from olmoe_ft.stages import STAGES
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+POINT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*=[A-Za-z0-9._+=,-]*")  # what differs, e.g. lr=1e-05,lbc=0.01
 LONGEST_NAME = 255  # of a folder, on common file systems
 PROJECT = re.compile(r"[^/\\#?%:]{1,128}")  # of Weights & Biases
 REQUIRED = {
@@ -61,20 +62,22 @@ def stage_of(values: Mapping[str, Any]) -> str | None:
 
 
 def is_run_name(name: object) -> bool:
-    """Whether a text can name a run directory: one folder below runs/, and nothing outside it."""
-    return isinstance(name, str) and NAME.fullmatch(name) is not None
+    """Whether a text can name a run directory: a folder below runs/, or a point of a sweep in such a folder."""
+    if not isinstance(name, str):
+        return False
+    folder, slash, point = name.partition("/")
+    return NAME.fullmatch(folder) is not None and (not slash or POINT.fullmatch(point) is not None)
 
 
 def _name(values: Mapping[str, Any]) -> Iterator[Problem]:
     name, stage = values.get("name"), stage_of(values)
     if not isinstance(name, str):
         return
-    pipeline, slash, rest = name.partition("/")
     # the run of a pipeline's stage, `<pipeline>/sft`, can be repeated from its own recipe.yaml
-    of_pipeline = stage is not None and re.fullmatch(rf"{stage}(-[0-9]+)?", rest)
-    if len(pipeline) > LONGEST_NAME:
+    of_pipeline = re.fullmatch(rf"(.+)/{stage}(-[0-9]+)?", name) if stage is not None else None
+    if max(map(len, name.split("/"))) > LONGEST_NAME:
         yield "name", f"found {len(name)} characters; it names a folder in runs/; allowed: at most {LONGEST_NAME}"
-    elif not is_run_name(pipeline) or (slash and not of_pipeline):
+    elif not is_run_name(of_pipeline[1] if of_pipeline else name):
         allowed = "letters, digits, `.`, `_`, `-`; start with a letter, a digit or `_`"
         yield "name", f'found "{name}"; it names a folder in runs/; allowed: {allowed}'
 

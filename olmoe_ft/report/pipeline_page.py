@@ -28,11 +28,12 @@ REPORT = "report.html"  # of each stage, in its run directory
 
 
 @WITHOUT_WARNINGS
-def pipeline_page(path: Path) -> Page:
+def pipeline_page(path: Path, linked: bool = True) -> Page:
     """The stages of a pipeline that have begun, in order.
 
     Args:
         path: the folder that holds their run directories.
+        linked: whether the page is written into that folder, from where it leads to the stages' own pages.
     Raises:
         UserError: it holds none.
     """
@@ -40,7 +41,9 @@ def pipeline_page(path: Path) -> Page:
         raise UserError(f"{path}: found no stage of a pipeline; allowed: a folder that holds run directories")
     stages = [Compared(folder.name, read_run(folder)) for folder in folders]
     sections = [
-        Section("stages", "Stages", [_stages_table(stages)], "Each stage starts from the weights of the one before."),
+        Section(
+            "stages", "Stages", [_stages_table(stages, linked)], "Each stage starts from the weights of the one before."
+        ),
         Section(
             "curves",
             "Curves",
@@ -63,7 +66,7 @@ def pipeline_page(path: Path) -> Page:
     )
 
 
-def _stages_table(stages: Sequence[Compared]) -> Table:
+def _stages_table(stages: Sequence[Compared], linked: bool) -> Table:
     """A line for each stage, whose name leads to its own page."""
     spent = hours_of(stages)
     figures = [*LOSSES, *ROUTERS, spent]
@@ -73,12 +76,13 @@ def _stages_table(stages: Sequence[Compared]) -> Table:
     for one in stages:
         seconds = seconds_in_steps(one.run)
         time = "" if seconds is None else duration(seconds)
-        link = f"{one.label}/{REPORT}" if (one.run.path / REPORT).exists() else ""
+        link = f"{one.label}/{REPORT}" if linked and (one.run.path / REPORT).exists() else ""
         label = Cell(one.label, link=link)
         rows.append(
             [label, one.status, f"{one.run.metrics.last_step:,}", time, *(each.of(one.run) for each in figures)]
         )
-    return Table("", columns, rows, "Losses and routers: the newest record. A stage's name leads to its own page.")
+    leads = " A stage's name leads to its own page." if linked else ""
+    return Table("", columns, rows, f"Losses and routers: the newest record.{leads}")
 
 
 def _curves(stages: Sequence[Compared]) -> list[Block]:

@@ -6,6 +6,7 @@ from olmoe_ft.report.card.card import CARD, write_card
 from olmoe_ft.report.files.run_files import read_run, stages_of
 from olmoe_ft.report.page.blocks import Page
 from olmoe_ft.report.page.render import write_page
+from olmoe_ft.report.page.target import check_target, write_to
 from olmoe_ft.report.pipeline_page import pipeline_page
 from olmoe_ft.report.private.private import private_here
 from olmoe_ft.report.run_page import run_page
@@ -38,6 +39,17 @@ def write_all(folder: Path) -> list[str]:
             written = write_card(run)
             lines.append(f"wrote {final / CARD}" if written else f"kept {final / CARD}, which was changed by hand")
     return [*lines, f"wrote {write_report(folder)}"] if stages else lines
+
+
+def write_elsewhere(folder: Path, file: Path) -> None:
+    """Write the page of a run or of a pipeline into a file that a person names, and nothing into its folder.
+
+    Raises:
+        UserError: it is neither, or the file cannot be written, or is something else.
+    """
+    check_target(file)
+    page = pipeline_page(folder, linked=False) if stages_of(folder) else run_page(read_run(folder))
+    write_to(page, file, private_here([folder]))
 
 
 def _write(page: Page, folder: Path) -> Path:

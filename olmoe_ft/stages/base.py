@@ -106,6 +106,10 @@ class Stage(ABC):
         """What the reference's log-probabilities depend on beside its weights and the rows."""
         return (arguments.max_length,)
 
+    def guessing_loss(self, vocabulary: int) -> float | None:
+        """The loss of a model that finds all tokens equally likely; None where the loss is no likelihood of tokens."""
+        return None
+
     def why_not_shared(self, attn_implementation: str) -> str | None:
         """Why the sequences of a row each compute their prompt though they could share it; None where they do."""
         return None

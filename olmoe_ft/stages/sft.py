@@ -54,6 +54,9 @@ class SFT(Stage):
             packs = given("eval_packing")
         return Packing(given("max_length"), given("packing_strategy")) if packs else None
 
+    def guessing_loss(self, vocabulary: int) -> float | None:
+        return math.log(vocabulary)
+
     def order_seed(self, training: Mapping[str, Any]) -> int | None:
         from olmoe_ft.recipe.training_fields import default_of
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import shutil
 import signal
 import statistics
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
 from support.launches import ENVIRONMENT, SHORT, launch, make_workspace, olmoe_ft
 from support.servers import wandb_server
 
@@ -171,34 +169,6 @@ def test_evaluation_and_saved_configs_are_those_of_the_task_alone(workspace):
     assert summary["eval_loss"] == pytest.approx(total / count, rel=1e-5)
     assert summary["eval_perplexity"] == pytest.approx(math.exp(total / count), rel=1e-4)
     assert not any("router" in name for name in summary if name.startswith("eval"))
-
-
-def test_the_ablation_of_the_router_prints_one_table(workspace):
-    short = [override for override in SHORT if "answers" not in override and "max_rows" not in override]
-    result = olmoe_ft(
-        workspace,
-        *["train", "recipes/tiny/ablation-router.yaml", *short, "name=ablation", "training.max_steps=3"],
-        *["data.answers.limit=4", "data.answers.max_new_tokens=4"],
-        *[f"stages.{index}.model.path=runs/ablation/sft" for index in range(1, 5)],
-    )
-    assert result.returncode == 0, result.stderr
-    table = result.stdout[result.stdout.index("ablation: the stages side by side") :]
-    rows = [row for line in table.splitlines() if (row := re.findall(r"[\w.+-]+", line))]
-    for stage in (
-        ["sft", "0.01", "full"],
-        ["dpo", "0", "full"],
-        ["dpo-2", "0.01", "full"],
-        ["dpo-3", "0", "frozen"],
-        ["dpo-4", "0.01", "frozen"],
-    ):
-        [row] = [row for row in rows if row[:3] == stage]
-        last = json.loads((workspace / f"runs/ablation/{stage[0]}/summary.json").read_text())["last"]
-        assert f"{last['loss/task']:.4f}" in row and f"{last['router/max_violation']:.2f}" in row
-    assert "the routers are frozen and router.load_balancing_coef is 0.01" in result.stdout
-    gates = [load_file(workspace / f"runs/ablation/{name}/final/model.safetensors") for name in ("sft", "dpo-4")]
-    for layer in range(4):
-        name = f"model.layers.{layer}.mlp.gate.weight"
-        assert torch.equal(gates[0][name], gates[1][name])
 
 
 def test_merge_and_chat(short_run, workspace):

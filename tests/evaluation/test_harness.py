@@ -101,6 +101,8 @@ def test_scores_and_texts_are_those_of_stock_lm_eval(networks, tokenizer, tasks,
             assert score.stderr == pytest.approx(wanted[f"{score.metric}_stderr,none"], abs=1e-5)
         assert score.n == 24 and score.shots == stock["n-shot"][score.task]
         assert (score.template is not None) == chat
+        assert score.higher_is_better == stock["higher_is_better"][score.task][score.metric]
+    assert {score.metric: score.higher_is_better for score in scores}["bits_per_byte"] is False
     ours = {(sample.task, sample.id): sample for sample in samples}
     assert len(ours) == 72
     for example in stock["samples"]["texts"]:

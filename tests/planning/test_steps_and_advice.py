@@ -58,6 +58,18 @@ def test_tokens_and_padding_by_hand():
     assert largest_batch(plan) == Batch(64, int(lengths.max()))
 
 
+def test_rows_that_several_processes_repeat_are_counted():
+    """100 rows make 13 micro-batches of 8; three processes take 5 each, so 120 rows in 5 steps: 20 are used twice.
+    With dataloader_drop_last 12 whole ones, 4 each: 96 rows in 4 steps."""
+    asked = ("training.per_device_train_batch_size=8", "training.max_steps=-1", "training.num_train_epochs=1")
+    for more, rows, steps in (((), 120, 5), (("training.dataloader_drop_last=true",), 96, 4)):
+        (plan,) = make_plans(load_recipe(TINY, [*ROWS, *asked, *more]))
+        tokens = plan.inputs.train.lengths().sum()
+        found = schedule(plan.inputs.train, plan.arguments, 3, plan.shares_prompts)
+        assert found.count.steps == steps
+        assert found.tokens_per_step == pytest.approx(tokens * rows / 100 / steps)
+
+
 def test_packs_are_packed():
     (plan,) = make_plans(load_recipe(TINY, PACKS))
     found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)

@@ -104,11 +104,13 @@ def test_a_long_histogram_leaves_out_empty_bins():
 
 
 def test_what_heat_maps_say():
-    maps = HeatMaps("Load", [HeatMap("all", "before", [[0.5, 1.23456], [math.nan, 0.25]])])
+    """Of the maps of the first subject, which are those that are shown first."""
+    maps = [HeatMap("all", "before", [[0.5, 1.23456], [math.nan, 0.25]]), HeatMap("all", "after", [[math.nan]])]
+    maps = HeatMaps("Load", [*maps, HeatMap("gsm8k", "after", [[2.0]])])
     chart = chart_of(maps)
     assert chart.label == (
         "Heat map: Load, a layer a row, an expert a column. all, before: lowest 0.25 at layer 1, expert 1; "
-        "highest 1.235 at layer 0, expert 1."
+        "highest 1.235 at layer 0, expert 1. all, after: no values."
     )
     assert chart.data["maps"][0]["values"] == [[0.5, 1.23], [None, 0.25]]
     assert chart_of(HeatMaps("none", [])).label == "Heat map: none, a layer a row, an expert a column."

@@ -6,7 +6,7 @@ import json
 from support.browser import open_page, undrawn
 from support.report_pages import curves, heat_maps, one_section, two_histograms
 
-from olmoe_ft.report.page.blocks import Curves, Series
+from olmoe_ft.report.page.blocks import Curves, HeatMap, HeatMaps, Series
 from olmoe_ft.report.page.numbers import number
 
 
@@ -111,23 +111,97 @@ def test_bins_are_read_out(tmp_path, browser):
         assert page.locator(".reading").last.text_content() == "9 – 10 : chosen 9, rejected 0"
 
 
-def test_a_heat_map_is_chosen_and_read(tmp_path, browser):
-    """gsm8k has an "after" alone, so another kind cannot be chosen for it."""
-    with open_page(browser, one_section(tmp_path, heat_maps(2, 3)), 360) as page:
-        subject, kind = page.locator("select").all()
-        page.locator("canvas").focus()
+def test_a_cell_is_read_in_all_maps_of_a_subject(tmp_path, browser):
+    """gsm8k has an "after" alone."""
+    block = heat_maps(2, 3)
+    before, after = block.maps[0].values[1][1], block.maps[1].values[1][1]
+    with open_page(browser, one_section(tmp_path, block), 360) as page:
+        assert page.locator(".panel p").all_text_contents() == ["before ", "after ", "difference "]
+        assert page.locator(".plot").get_attribute("aria-label").count("lowest") == 3
+        page.locator(".plot").focus()
         for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
             page.keyboard.press(key)
         reading = page.locator("#part .reading")
-        block = heat_maps(2, 3)
-        before, after = block.maps[0].values[1][1], block.maps[1].values[1][1]
-        assert reading.text_content() == f"layer 1, expert 1: {before:.3g} x the balanced load"
-        kind.select_option("difference")
-        assert reading.text_content() == f"layer 1, expert 1: {after - before:+.3g} x the balanced load"
-        subject.select_option("gsm8k")
-        assert kind.input_value() == "after"
-        assert page.locator("select").nth(1).locator("option:disabled").all_text_contents() == ["before", "difference"]
-        assert reading.text_content() == f"layer 1, expert 1: {after:.3g} x the balanced load"
+        values = f"before {before:.3g}, after {after:.3g}, difference {after - before:+.3g}"
+        assert reading.text_content() == f"layer 1, expert 1: {values} x the balanced load"
+        assert reading.get_attribute("aria-live") == "polite"
+        assert page.locator(".panel b").all_text_contents() == [
+            f"{before:.3g}",
+            f"{after:.3g}",
+            f"{after - before:+.3g}",
+        ]
+        assert page.locator(".map i:visible").count() == 3
+        page.get_by_label("Tokens of").select_option("gsm8k")
+        assert page.locator(".panel p").all_text_contents() == [f"after {after:.3g}"]
+        assert reading.text_content() == f"layer 1, expert 1: after {after:.3g} x the balanced load"
+        assert page.locator(".plot").get_attribute("aria-label").startswith("Heat maps, gsm8k: after: lowest ")
+
+
+def test_a_cell_under_the_pointer_is_marked_in_all_maps(tmp_path, browser):
+    """Three maps in a row, as wide as they are; the middle of the second one's last cell is pointed at."""
+    with open_page(browser, one_section(tmp_path, heat_maps(16, 64)), 1440) as page:
+        boxes = [one.bounding_box() for one in page.locator(".map canvas").all()]
+        assert len({box["y"] for box in boxes}) == 1 and len({box["x"] for box in boxes}) == 3
+        assert all(box["width"] / 64 >= 4 for box in boxes)
+        box = boxes[1]
+        page.mouse.move(box["x"] + box["width"] * 63.5 / 64, box["y"] + (box["height"] - 15) * 15.5 / 16)
+        assert page.locator("#part .reading").text_content().startswith("layer 15, expert 63: before ")
+        marks = [one.bounding_box() for one in page.locator(".map i:visible").all()]
+        assert [round(mark["x"] - one["x"]) for mark, one in zip(marks, boxes, strict=True)] == [
+            round(box["width"] * 63 / 64)
+        ] * 3
+        page.mouse.move(0, 0)
+        assert page.locator(".map i:visible").count() == 0
+
+
+def test_maps_stand_below_each_other_on_a_phone(tmp_path, browser):
+    """All of 16 x 64 is seen without scrolling sideways; of 16 x 128 the keyboard scrolls to what it reads."""
+    with open_page(browser, one_section(tmp_path, heat_maps(16, 64)), 360) as page:
+        boxes = [one.bounding_box() for one in page.locator(".map canvas").all()]
+        assert len({box["x"] for box in boxes}) == 1 and len({box["y"] for box in boxes}) == 3
+        assert all(box["x"] + box["width"] <= 360 for box in boxes)
+        assert page.locator(".over[tabindex]").count() == 0
+    with open_page(browser, one_section(tmp_path, heat_maps(16, 128)), 360) as page:
+        assert page.locator(".over[tabindex]").count() == 3
+        page.locator(".plot").focus()
+        for _ in range(128):
+            page.keyboard.press("ArrowRight")
+        assert page.evaluate("() => [...document.querySelectorAll('.over')].every((one) => one.scrollLeft > 100)")
+
+
+def test_of_many_maps_a_part_is_shown(tmp_path, browser):
+    """Of 8 loads and 7 differences twelve, the differences in a row of their own; then the other three."""
+    maps = [HeatMap("all", f"run {number}", [[1.0, 2.0]]) for number in range(8)]
+    maps += [HeatMap("all", f"{number} minus 0", [[0.0, 1.0]], difference=True) for number in range(1, 8)]
+    with open_page(browser, one_section(tmp_path, HeatMaps("Load", maps))) as page:
+        assert page.locator(".panel").count() == 12
+        places = [one.bounding_box() for one in page.locator(".panel").all()]
+        assert places[8]["x"] == places[0]["x"] and places[8]["y"] > places[7]["y"]
+        assert page.locator(".scale").count() == 2
+        page.get_by_label("Maps").select_option("13 to 15 of 15")
+        assert page.locator(".panel p").all_text_contents() == ["5 minus 0 ", "6 minus 0 ", "7 minus 0 "]
+        assert page.locator(".scale").count() == 1
+
+
+def test_a_few_large_differences_do_not_hide_the_others(tmp_path, browser):
+    """Of 200 values 199 are 1 and one is 50: the colours end at 1, and the legend says that there is more."""
+    values = [[1.0] * 100, [50.0] + [1.0] * 99]
+    block = HeatMaps("Load", [HeatMap("all", "difference", values, difference=True)])
+    with open_page(browser, one_section(tmp_path, block)) as page:
+        assert page.locator(".scale .ramp span").all_text_contents() == ["≤ -1", "0", "≥ +1"]
+
+
+def test_many_lines_in_an_order_have_colours_in_an_order(tmp_path, browser):
+    """Sixteen layers are solid lines of sixteen colours; eight lines have those that differ most."""
+    for count, colours in ((16, 16), (8, 8)):
+        series = [Series(f"layer {number}", [0, 1], [number, number]) for number in range(count)]
+        with open_page(browser, one_section(tmp_path, Curves("Drift", series))) as page:
+            assert page.locator(".swatch.line").count() == count
+            found = page.locator(".swatch").evaluate_all(
+                "(all) => all.map((one) => getComputedStyle(one).borderTopColor)"
+            )
+            assert len(set(found)) == colours
+            assert undrawn(page) == [] and page.problems == []
 
 
 def test_an_even_share_is_the_middle_of_the_colours(tmp_path, browser):

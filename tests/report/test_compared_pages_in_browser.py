@@ -26,6 +26,7 @@ def pages(tmp_path_factory):
         entropy = {"router__entropy": losses}
         run_of(folder / "p" / name, losses, recipe, evaluations=[asked(samples)], **(entropy if number else {}))
         write_probe(folder / "p" / name, [0, 1, 2, 3], [number, 1, 2, 3])
+        (folder / "p" / name / "report.html").touch()  # a stage without a page is not linked
     runs = [folder / "p" / name for name in names]
     files = {"comparison": folder / "compare.html", "pipeline": folder / "pipeline.html"}
     write_page(comparison([read_run(run) for run in runs], "loss"), files["comparison"], private_here(runs))

@@ -6,6 +6,7 @@ from support.side_by_side import asked, run_of
 
 from olmoe_ft.report.comparison.compared import labelled
 from olmoe_ft.report.comparison.compared_scores import ComparedScores
+from olmoe_ft.report.comparison.comparison import comparison, summary_of
 from olmoe_ft.report.comparison.samples_side_by_side import ALIKE, SHOWN, samples_section, select
 from olmoe_ft.report.comparison.scores_side_by_side import scores_section
 from olmoe_ft.report.page.blocks import Fold, Table
@@ -32,8 +33,8 @@ def scores_of(tmp_path, *evaluations):
 
 def test_p_values_and_their_correction(tmp_path):
     """Against `a`, all six wrong. `b` has 5 of 6 right: five changes one way, p = 2 / 2^5 = 0.0625. `c` has all: p =
-    2 / 2^6 = 0.03125. Poems of `b` are 1, 2, 3 better: p = 1 - sqrt(12 / 14) = 0.0742. Holm of three: c 3 x 0.03125 =
-    0.09375; b 2 x 0.0625 = 0.125; poems 0.0742 is less, so 0.125."""
+    2 / 2^6 = 0.03125. Poems of `b` are 1, 2, 3 better: p = 2 / 2^3 = 0.25. Holm of three: c 3 x 0.03125 = 0.09375; b
+    2 x 0.0625 = 0.125; poems 0.25."""
     wrong = asked([*sums(range(6)), *poems(1.0, 1.0, 1.0)])
     better = asked([*sums({0}), *poems(2.0, 3.0, 4.0)])
     scores = scores_of(tmp_path, [wrong], [better], [asked(sums(()))])
@@ -41,7 +42,7 @@ def test_p_values_and_their_correction(tmp_path):
     assert found == {
         (1, SUMS): pytest.approx((0.0625, 0.125)),
         (2, SUMS): pytest.approx((0.03125, 0.09375)),
-        (1, POEMS): pytest.approx((0.074180, 0.125), abs=1e-5),
+        (1, POEMS): (0.25, 0.25),
     }
     section = scores_section(scores)
     table, fold = section.blocks
@@ -66,6 +67,81 @@ def test_what_is_beyond_chance_is_coloured(tmp_path):
     assert table.rows[0][2].tone == "good" and "adjusted" not in table.rows[0][2].note
     back = ComparedScores(labelled([one.run for one in reversed(scores.runs)]))
     assert scores_section(back).blocks[0].rows[0][2].tone == "bad"
+
+
+def slow(*shares):
+    """Seven questions a run; their `timed_out` and `length` are all the same share."""
+    return [
+        asked(
+            [sample(at, "regex", right=None, metrics={"timed_out": share, "length": share}) for at in range(7)],
+            higher={"timed_out": False},
+        )
+        for share in shares
+    ]
+
+
+def test_what_is_better_is_what_the_task_says(tmp_path):
+    """Seven of seven time out in `b`, which is worse: p = 2 / 2^7 = 0.0156, adjusted for two 0.031. Of `length` nobody
+    knows: no colour, and no word."""
+    runs = [[one] for one in slow(0.0, 1.0)]
+    scores = scores_of(tmp_path, *runs)
+    [table, fold] = scores_section(scores).blocks
+    tones = {row[0]: row[2].tone for row in table.rows}
+    assert tones == {"regex timed_out": "bad", "regex length": ""}
+    assert [[row[1], row[-2].text, row[-2].tone] for row in fold.blocks[0].rows] == [
+        ["timed_out", "0.031", "bad"],
+        ["length", "0.031", ""],
+    ]
+    texts = [one.text for one in comparison([one.run for one in scores.runs]).findings]
+    assert texts == ["regex timed_out: b is worse than a by 100.0 points (p = 0.031)"]
+
+
+def test_of_a_metric_that_nobody_knows_the_highest_comes_first_and_that_is_said(tmp_path):
+    runs = [one.run for one in scores_of(tmp_path, *[[one] for one in slow(0.25, 0.5)]).runs]
+    page = comparison(runs, "eval/regex/length")
+    figures = summary_of(page)[1]
+    assert [row[0] for row in figures.rows] == ["b", "a"]
+    assert figures.note.endswith(
+        "Sorted by eval/regex/length, the highest first; it is not known whether more of it is better."
+    )
+    assert [name for name, _ in page.tiles if "length" in name] == ["highest eval/regex/length"]
+    known = comparison(runs, "eval/regex/timed_out")
+    assert [row[0] for row in summary_of(known)[1].rows] == ["a", "b"]
+    assert summary_of(known)[1].note.endswith("Sorted by eval/regex/timed_out, the lowest first.")
+    assert [name for name, _ in known.tiles if "eval/" in name] == ["best eval/regex/timed_out"]
+
+
+def test_another_engine_or_dtype_is_said(tmp_path):
+    """It is compared, with a warning: in the findings, beside the value, and below the tables. `c` is of a version that
+    recorded neither."""
+    ours, other = ({"engine": name, "dtype": dtype} for name, dtype in (("olmoe_ft", "float32"), ("vllm", "bfloat16")))
+    scores = scores_of(
+        tmp_path, [asked(sums(range(7), 7), **ours)], [asked(sums((), 7), **other)], [asked(sums((), 7))]
+    )
+    remark = "another engine (vllm, not olmoe_ft), another dtype (bfloat16, not float32)"
+    assert [scores.remark(place, "sums") for place in range(3)] == ["", remark, ""] and (1, SUMS) in scores.tests
+    page = comparison([one.run for one in scores.runs])
+    [finding] = [one for one in page.findings if one.tone == "warn"]
+    assert finding.text == f"sums: b was evaluated with {remark}, which moves scores by itself"
+    [table, fold] = scores_section(scores).blocks
+    assert table.rows[0][2].note == f"± 12.5; p = 0.016 (adjusted 0.031); {remark}"
+    assert f"b: {remark}, which moves scores by itself." in table.note and "c: another" not in table.note
+    assert fold.blocks[0].rows[0][-1].note == remark
+    figures = summary_of(page)[1]
+    assert f"b: {remark}" in figures.note
+    assert "p: by question, on the same ones, McNemar's exact test; adjusted for all 2 comparisons" in figures.note
+    assert [(row[-3].tone, remark in row[-3].note) for row in figures.rows] == [
+        ("", False),
+        ("warn", True),
+        ("", False),
+    ]
+
+
+def test_of_several_evaluations_asked_alike_those_count_that_were_measured_alike(tmp_path):
+    """`a` was evaluated by vllm, after it was by our own network, as `b` was."""
+    ours, other = asked(sums({0}), engine="olmoe_ft"), asked(sums({0, 1}), when="command", engine="vllm")
+    scores = scores_of(tmp_path, [ours, other], [asked(sums(()), engine="olmoe_ft")])
+    assert scores.score(0, SUMS).value == pytest.approx(5 / 6) and scores.remark(1, "sums") == ""
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The page of several runs, its tables in the terminal, and the command."""
 
 import math
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,8 +264,37 @@ def test_the_table_fits_the_terminal_and_the_page_is_beside_the_runs(runs, shown
 
 def test_the_file_can_be_named(runs, shown):
     assert "the page: page.html" in shown("runs/a", "runs/b\x1b[31m", "--to", "page.html")
-    assert "runs: found a folder; allowed: a file" in shown("runs/a", "runs/b\x1b[31m", "--to", "runs")
+    assert "runs: found a folder; allowed: a new file" in shown("runs/a", "runs/b\x1b[31m", "--to", "runs")
     assert "no/page.html: found no folder for it" in shown("runs/a", "runs/b\x1b[31m", "--to", "no/page.html")
+
+
+def test_an_older_page_is_replaced_and_nothing_else_is(runs, shown):
+    """Also where the name is not given: the file beside the runs is then someone's own."""
+    both = ("runs/a", "runs/b\x1b[31m")
+    assert "the page:" in shown(*both, "--to", "page.html") and "the page:" in shown(*both, "--to", "page.html")
+    thesis = runs.parent / "thesis.html"
+    thesis.write_text("<html>mine</html>")
+    (runs.parent / "link.html").symlink_to(thesis)
+    (runs.parent / "gone.html").symlink_to("nothing")
+    os.mkfifo(runs.parent / "pipe.html")
+    for name, what in {
+        "thesis.html": "a file that olmoe-ft has not written",
+        "link.html": "a link",
+        "gone.html": "a link",
+        "pipe.html": "a device or the like",
+        "/dev/null": "a device or the like",
+    }.items():
+        assert f"{name}: found {what}; allowed: a new file" in shown(*both, "--to", name)
+    (runs / "compare.html").write_text("mine")
+    assert "runs/compare.html: found a file that olmoe-ft has not written" in shown(*both)
+    assert (runs / "compare.html").read_text() == "mine" and thesis.read_text() == "<html>mine</html>"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can write")
+def test_a_file_that_cannot_be_written_is_one_sentence(runs, shown):
+    text = shown("runs/a", "runs/b\x1b[31m", "--to", "/proc/x.html")
+    assert "/proc/x.html: it cannot be written (No such file or directory); name another file with --to" in text
+    assert "name another file with --to" in shown("runs/a", "runs/b\x1b[31m", "--to", "x" * 300)
 
 
 def test_a_pipeline_is_its_last_stage(runs, shown):

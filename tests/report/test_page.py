@@ -25,7 +25,7 @@ from olmoe_ft.report.page.blocks import (
     TrainingRow,
 )
 from olmoe_ft.report.page.clean import cleaned
-from olmoe_ft.report.page.render import anchor, placed, render, write_page
+from olmoe_ft.report.page.render import anchor, in_a_row, placed, render, write_page
 from olmoe_ft.report.private.private import private_here
 
 PACKAGE = Path(report_page.__file__).parent
@@ -123,6 +123,12 @@ def test_charts_and_facts_are_two_in_a_row():
 
 def test_an_anchor_is_one_word():
     assert [anchor(text) for text in ("curves", "A b<c>", "")] == ["curves", "a-b-c-", "section"]
+
+
+@pytest.mark.parametrize(("count", "beside"), [(1, 1), (6, 6), (7, 4), (8, 4), (13, 5)])
+def test_tiles_fill_their_rows(count, beside):
+    """Thirteen are 5 + 5 + 3."""
+    assert in_a_row(range(count)) == beside
 
 
 def test_a_page_of_nothing():

@@ -7,7 +7,7 @@ from support.browser import all_problems, check_page, open_page, undrawn
 from support.report_pages import HOSTILE, every_block, hostile_page, one_section
 
 from olmoe_ft.data.terminal import printable
-from olmoe_ft.report.page.blocks import Code
+from olmoe_ft.report.page.blocks import Code, Column, Fold, Table
 from olmoe_ft.report.page.render import write_page
 from olmoe_ft.report.private.private import private_here
 
@@ -127,6 +127,51 @@ def test_on_paper_all_is_light_and_open(pages, browser):
         assert page.evaluate("() => getComputedStyle(document.documentElement).colorScheme") == "light dark"
         assert page.locator(".fold[open]").count() == 0
         assert page.problems == []
+
+
+def test_no_table_is_cut_off_on_paper(tmp_path, browser):
+    """A4 without its margins is 688 pixels wide. Forty columns of numbers become smaller, a long text is broken."""
+    columns = [Column("run"), *(Column(f"column {number}", number=True) for number in range(40))]
+    wide = Table("Wide", columns, [["a", *["123,456.7"] * 40]])
+    text = Table("Text", [Column("key"), Column("value")], [["evaluation.every_steps", "word " * 50]])
+    with open_page(browser, one_section(tmp_path, wide, text, Fold("More", [wide])), 688) as page:
+        page.emulate_media(media="print")
+        page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+        widths = [one.bounding_box()["width"] for one in page.locator(".scroll table").all()]
+        assert 600 < max(widths) <= 688 and page.evaluate("() => document.scrollingElement.scrollWidth") == 688
+        page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+        page.emulate_media(media="screen")
+        assert page.locator("table").first.bounding_box()["width"] > 2000
+
+
+def test_where_a_line_may_break(tmp_path, browser):
+    """After dots, underscores and slashes within names: not in a number, a version, "e.g." or before a space."""
+    written = {
+        "evaluation.every_steps": "evaluation.<wbr>every_<wbr>steps",
+        "data/skills/a_b.jsonl": "data/<wbr>skills/<wbr>a_b.<wbr>jsonl",
+        "<b>one.two</b> & 3": "&lt;b&gt;one.<wbr>two&lt;/b&gt; &amp; 3",
+        **{text: text for text in ("0.1277 of 3/4", "torch 2.13.0", "e.g. this", "it ended. Then", "self._x", "a/b")},
+    }
+    table = Table("", [Column("key")], [[key] for key in written])
+    with open_page(browser, one_section(tmp_path, table)) as page:
+        cells = page.locator("tbody th")
+        assert cells.evaluate_all("(all) => all.map((one) => one.innerHTML.trim())") == [*written.values()]
+        assert [text.strip() for text in cells.all_text_contents()] == [*written]
+
+
+def test_long_keys_break_between_their_words_on_a_phone(tmp_path, browser):
+    """Each line of the first column is as long as a word of it, or some: no word is cut."""
+    key = "training.per_device_train_batch_size"
+    table = Table("", [Column("key"), Column("value")], [[key, "a value that takes some room, as they do " * 3]])
+    with open_page(browser, one_section(tmp_path, table), 360) as page:
+        lines = page.locator("tbody th").inner_text().split("\n")
+        tops = page.evaluate("""() => {
+            const range = document.createRange();
+            const parts = [...document.querySelector("tbody th").childNodes].filter((one) => one.nodeType === 3);
+            return parts.map((part) => { range.selectNodeContents(part); return range.getClientRects().length; });
+        }""")
+        assert "".join(lines) == key and set(tops) == {1}
+        assert page.locator("tbody th").bounding_box()["height"] > 40  # it was broken
 
 
 def test_without_javascript_texts_and_tables_are_there(pages, browser):

@@ -7,6 +7,7 @@ from support.evaluations import sample
 from support.side_by_side import RECIPE, asked, run_of, write_probe
 
 from olmoe_ft.recipe import UserError
+from olmoe_ft.report.files.run_files import stages_of
 from olmoe_ft.report.page.blocks import Curves, HeatMaps, Prose
 from olmoe_ft.report.pipeline_page import pipeline_page
 
@@ -21,6 +22,7 @@ def pipeline(tmp_path):
     run_of(tmp_path / "p" / "dpo", [0.9, 0.8, 0.7], dpo, failed, right[1:], finished=False)
     for number, name in enumerate(("sft", "dpo")):  # in the order in which they were trained
         os.utime(tmp_path / "p" / name / "recipe.yaml", (number, number))
+        (tmp_path / "p" / name / "report.html").touch()
     write_probe(tmp_path / "p" / "sft", [0, 0, 0, 0], [0, 1, 2, 3])
     write_probe(tmp_path / "p" / "dpo", [0, 1, 2, 3], None)
     return tmp_path / "p"
@@ -83,6 +85,42 @@ def test_findings_of_all_stages_the_worst_first(pipeline):
     found = pipeline_page(pipeline).findings
     assert found[0].tone == "bad" and found[0].text.startswith("dpo: ") and "out of memory" in found[0].text
     assert any(one.text.startswith("sft: ") for one in found)
+
+
+def stage_of(folder, name, path=None, started=None, written=0):
+    """A stage that starts from the weights at `path`, and when its recipe was written."""
+    launch = {"started": started} if started else {}
+    run_of(folder / name, recipe={**RECIPE, "name": f"p/{name}", "model": {"path": path}}, launch=launch)
+    os.utime(folder / name / "recipe.yaml", (written, written))
+
+
+def test_the_order_is_that_of_the_first_launches(tmp_path):
+    """Recipes are written anew when a stage is continued, copied or unpacked."""
+    for name, started, written in (("b", "08:00:00", 3), ("a", "09:30:00", 1), ("c", "09:00:00", 2)):
+        stage_of(tmp_path, name, "weights", f"2026-11-28T{started}Z", written)
+    assert [place.name for place in stages_of(tmp_path)] == ["b", "c", "a"]
+
+
+def test_without_the_times_of_all_a_stage_comes_after_the_one_it_starts_from(tmp_path):
+    """Folders of a copy have other paths than their recipes say; `other` belongs to no chain and was written first."""
+    stage_of(tmp_path / "moved", "third", "runs/p/second/checkpoints/step-5", written=1)
+    stage_of(tmp_path / "moved", "second", "/elsewhere/runs/p/first", "2026-11-28T08:00:00Z", written=2)
+    stage_of(tmp_path / "moved", "first", "runs/q/third", written=3)
+    stage_of(tmp_path / "moved", "other", written=0)
+    assert [place.name for place in stages_of(tmp_path / "moved")] == ["other", "first", "second", "third"]
+
+
+def test_a_stage_that_was_trained_anew_still_comes_before_the_next_one(tmp_path):
+    stage_of(tmp_path, "sft", "weights", "2026-11-28T10:00:00Z")
+    stage_of(tmp_path, "dpo", "runs/p/sft", "2026-11-28T09:00:00Z")
+    assert [place.name for place in stages_of(tmp_path)] == ["sft", "dpo"]
+
+
+def test_recipes_that_name_each_other_are_in_some_order(tmp_path):
+    stage_of(tmp_path, "a", "runs/p/b")
+    stage_of(tmp_path, "b", "runs/p/a")
+    (tmp_path / "a" / "run.json").write_text('{"launches": [3]}')
+    assert {place.name for place in stages_of(tmp_path)} == {"a", "b"}
 
 
 def test_one_stage_so_far(tmp_path):

@@ -8,6 +8,7 @@ from support.evaluations import evaluation, sample
 from support.run_folders import make_run, table_of, titles_of
 
 from olmoe_ft.evaluation.score import Score
+from olmoe_ft.report.findings.of_results import of_scores
 from olmoe_ft.report.sections.score_changes import changes
 from olmoe_ft.report.sections.scores import ADJUSTED, NOTE, scores
 
@@ -126,6 +127,43 @@ def test_a_perplexity_that_rose_is_worse_and_no_share(tmp_path):
     [row] = scores(run).blocks[0].rows
     assert row[2:4] == ["8.0 ± 0.0", "8.5 ± 0.0"]
     assert (row[-1].text, row[-1].tone) == ("+0.5 ± 0.1", "bad")
+
+
+@pytest.mark.parametrize(("higher", "tone"), [(True, "good"), (False, "bad"), (None, "")])
+def test_what_is_better_is_what_the_task_says(tmp_path, higher, tone):
+    """0.8 beside errors of 0.01: far beyond chance."""
+    ones = [of("before", 0, [("a", "length", 0.1, 0.01, 9)]), of("after", 9, [("a", "length", 0.9, 0.01, 9)])]
+    ones = [replace(one, scores=[replace(one.scores[0], higher_is_better=higher)]) for one in ones]
+    run = make_run(tmp_path / "x", evaluations=ones)
+    assert changes(run)[0].significant and scores(run).blocks[0].rows[0][-1].tone == tone
+    assert [one.tone for one in of_scores(run)] == ([tone] if tone else [])
+
+
+@pytest.mark.parametrize(("n", "p"), [(2, None), (5, None), (6, 0.0)])
+def test_a_few_questions_are_not_tested_by_their_standard_errors(tmp_path, n, p):
+    """10 beside 0.5, whose own errors are 0.05: of two questions, these say little."""
+    name = ("wikitext", "word_perplexity")
+    ones = [of("before", 0, [(*name, 10.0, 0.05, n)]), of("after", 9, [(*name, 0.5, 0.05, n)])]
+    run = make_run(tmp_path / "x", evaluations=ones)
+    assert changes(run)[0].p == (p if p is None else pytest.approx(p)) and changes(run)[0].significant == (
+        p is not None
+    )
+    assert changes(run)[0].better is True
+
+
+def test_another_engine_after_training_is_said(tmp_path):
+    ones = [
+        of("before", 0, [("a", "acc", 0.5, 0.05, 90)], engine="olmoe_ft", dtype="float32"),
+        of("after", 9, [("a", "acc", 0.5, 0.05, 90)], engine="vllm", dtype="float32"),
+    ]
+    run = make_run(tmp_path / "x", evaluations=ones)
+    assert scores(run).blocks[0].note.endswith("another engine (vllm, not olmoe_ft), which moves scores by itself.")
+    assert [(one.tone, one.text) for one in of_scores(run)] == [
+        (
+            "warn",
+            "after training it was evaluated with another engine (vllm, not olmoe_ft), which moves scores by itself",
+        )
+    ]
 
 
 @pytest.mark.parametrize("metric", ["style_polite", "likelihood"])

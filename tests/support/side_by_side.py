@@ -58,15 +58,20 @@ def run_of(
 def asked(
     samples: Sequence[Sample], step: int | None = 20, when: Any = "after", questions: str = "q", **others: Any
 ) -> Evaluation:
-    """An evaluation whose scores are the means of its samples' metrics, by task."""
+    """An evaluation whose scores are the means of its samples' metrics, by task.
+
+    Args:
+        others: `template` and `limit`; `higher`, by metric whether more is better; and more of its settings.
+    """
     tasks = list(dict.fromkeys(one.task for one in samples))
-    template = others.pop("template", None)
+    template, higher = others.pop("template", None), others.pop("higher", {})
     scores = []
     for task in tasks:
         ones = [one for one in samples if one.task == task]
         for metric in ones[0].metrics:
             values = [one.metrics[metric] for one in ones]
-            scores.append(Score(task, metric, sum(values) / len(values), 0.125, len(values), 0, template))
+            mean, better = sum(values) / len(values), higher.get(metric)
+            scores.append(Score(task, metric, mean, 0.125, len(values), 0, template, higher_is_better=better))
     settings = {
         "tasks": tasks,
         "questions": {task: f"{questions} {task}" for task in tasks},
@@ -74,6 +79,7 @@ def asked(
         "template": template,
         "short_outputs": {},
         "cut_prompts": {},
+        **others,
     }
     return Evaluation("runs/here", step, when, scores, list(samples), settings, 1.0, 8)
 

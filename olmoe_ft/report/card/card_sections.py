@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from olmoe_ft.evaluation.score import Score
 from olmoe_ft.evaluation.table import shown_value
+from olmoe_ft.report.amounts import duration
 from olmoe_ft.report.card.markdown import Markdown
 from olmoe_ft.report.card.origin import is_hub_name
 from olmoe_ft.report.files.evaluated import Time
@@ -70,7 +73,7 @@ def _facts(run: RunFiles) -> Iterator[tuple[str, str]]:
             yield "loss of the task" if name != "loss" else "loss", f"{number(first)} at first, {number(last)} at last"
             break
     if (seconds := _seconds(run)) is not None:
-        yield "time", f"{seconds / 3600:.2f} h" if seconds >= 600 else f"{seconds:.0f} s"
+        yield "time", duration(seconds)
     if launch:
         yield "processes", number(launch.get("processes", 1))
         devices = section(launch, "machine").get("devices")
@@ -103,7 +106,9 @@ def hyperparameters(run: RunFiles, md: Markdown) -> str:
 
 
 def _value(value: Any) -> str:
-    return ", ".join(map(_value, value)) if isinstance(value, list) else str(value)
+    """As a recipe has it: `true`, `null`, `[a, b]`."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    return text.removesuffix("...\n").strip()
 
 
 # ---- data ----

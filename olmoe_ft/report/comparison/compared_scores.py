@@ -5,24 +5,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from olmoe_ft.evaluation.direction import higher_is_better
 from olmoe_ft.evaluation.files import chosen, read_samples
 from olmoe_ft.evaluation.paired import pairs
 from olmoe_ft.evaluation.score import Evaluation, Sample, Score
 from olmoe_ft.recipe import UserError
 from olmoe_ft.report.comparison.compared import Compared
+from olmoe_ft.report.comparison.measured import measured, measured_otherwise
 from olmoe_ft.report.comparison.significance import Difference, holm, paired_difference
 from olmoe_ft.report.texts import cut
 
-LOWER = ("word_perplexity", "byte_perplexity", "perplexity", "bits_per_byte", "brier_score")  # less is better
 ANSWER, PROMPT = 1500, 6000  # characters that are kept of each
 
 Key = tuple[str, str]  # task and metric
 Asked = tuple[tuple[tuple[str, str], ...], str | None, int | None, int]
-
-
-def is_lower_better(metric: str) -> bool:
-    """Of a score's metric, by its name."""
-    return metric.partition("/")[0] in LOWER
 
 
 def asked(evaluation: Evaluation, score: Score) -> Asked:
@@ -65,7 +61,7 @@ class ComparedScores:
     """The newest scores of each run after its steps.
 
     An evaluation during the run, at its end or by hand counts, of the last step that any of the run's evaluations has.
-    Of several with one task, each run has the one that was asked as most other runs were.
+    Of several with one task, each run has the one that was asked, and then measured, as most other runs were.
     """
 
     runs: Sequence[Compared]
@@ -81,11 +77,11 @@ class ComparedScores:
             counts = Counter(
                 same
                 for of_run in candidates
-                for same in {_asked_of(task, evaluation) for evaluation in of_run.get(task, ())}
+                for same in {like for one in of_run.get(task, ()) for like in _likenesses(task, one)}
             )
             for place, of_run in enumerate(candidates):
                 if ones := of_run.get(task):
-                    found[place][task] = max(ones, key=lambda one: counts[_asked_of(task, one)])
+                    found[place][task] = max(ones, key=lambda one: [counts[like] for like in _likenesses(task, one)])
         return found
 
     @cached_property
@@ -110,6 +106,16 @@ class ComparedScores:
         """Why a run's scores of a task cannot be compared with the first run's; empty where they can."""
         one, other = (self.evaluations[at].get(task) for at in (0, place))
         return not_comparable(_asked_of(task, one), _asked_of(task, other)) if one and other else ""
+
+    def remark(self, place: int, task: str) -> str:
+        """What else was measured otherwise than in the first run, where the scores can be compared."""
+        one, other = (self.evaluations[at].get(task) for at in (0, place))
+        return measured_otherwise(one.settings, other.settings) if one and other and not self.apart(place, task) else ""
+
+    def higher_is_better(self, key: Key) -> bool | None:
+        """Whether more of a score is better; None where neither is, or it is not known."""
+        found = [score for place in range(len(self.runs)) if (score := self.score(place, key)) is not None]
+        return higher_is_better(*found)
 
     @cached_property
     def questions(self) -> dict[str, list[AskedOfAll]]:
@@ -189,6 +195,12 @@ def _candidates(one: Compared) -> dict[str, list[Evaluation]]:
 
 def _asked_of(task: str, evaluation: Evaluation) -> Asked:
     return asked(evaluation, next(score for score in evaluation.headline if score.task == task))
+
+
+def _likenesses(task: str, evaluation: Evaluation) -> list[tuple]:
+    """What it has in common with evaluations that can be compared with it, and with those that need no remark."""
+    same = _asked_of(task, evaluation)
+    return [(same,), (same, measured(evaluation.settings))]
 
 
 def _light(sample: Sample, texts: dict[str, str]) -> Sample:

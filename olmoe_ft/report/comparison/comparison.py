@@ -15,6 +15,7 @@ from olmoe_ft.report.comparison.compared_scores import ComparedScores
 from olmoe_ft.report.comparison.curves_of_runs import curve_blocks, pace
 from olmoe_ft.report.comparison.experts_of_runs import experts_section
 from olmoe_ft.report.comparison.figures import figures_table, hours_of, runs_table, tokens_per_second
+from olmoe_ft.report.comparison.measured import WHY
 from olmoe_ft.report.comparison.ranking import Ranking, ranking
 from olmoe_ft.report.comparison.recipe_differences import Differing, keys_by_run, other_differences, recipe_differences
 from olmoe_ft.report.comparison.samples_side_by_side import samples_section
@@ -129,7 +130,7 @@ def _tiles(scores: ComparedScores, differing: Sequence[Differing], ranked: Ranki
     runs = scores.runs
     tiles = [("runs", Cell(str(len(runs)))), ("keys that differ", Cell(str(len(differing))))]
     if ranked is not None and (best := ranked.values[ranked.order[0]]) is not None:
-        tiles.append((f"best {ranked.name}", Cell(f"{best:.5g}", runs[ranked.order[0]].label)))
+        tiles.append((f"{ranked.first} {ranked.name}", Cell(f"{best:.5g}", runs[ranked.order[0]].label)))
     if (key := scores.main) is not None:
         known = [
             (score, one.label) for place, one in enumerate(runs) if (score := scores.score(place, key)) is not None
@@ -164,7 +165,7 @@ def _findings(scores: ComparedScores) -> list[Finding]:
             found.append(Finding("warn", text, "summary"))
     for text in dict.fromkeys([*scores.unreadable, *(text for one in scores.runs for text in one.run.unreadable)]):
         found.append(Finding("warn", text))
-    return [*found, *_not_comparable(scores), *_significant(scores)]
+    return [*found, *_not_comparable(scores), *_measured_otherwise(scores), *_significant(scores)]
 
 
 def _not_comparable(scores: ComparedScores) -> Iterator[Finding]:
@@ -178,12 +179,24 @@ def _not_comparable(scores: ComparedScores) -> Iterator[Finding]:
             yield Finding("warn", f"{task}: {', '.join(labels)} and {first} are {reason}", "scores")
 
 
+def _measured_otherwise(scores: ComparedScores) -> Iterator[Finding]:
+    """A difference of scores may then be none of the weights."""
+    by_remark: dict[tuple[str, str], list[str]] = {}
+    for task in dict.fromkeys(task for task, _ in scores.keys):
+        for place, one in enumerate(scores.runs):
+            if remark := scores.remark(place, task):
+                by_remark.setdefault((one.label, remark), []).append(task)
+    for (label, remark), tasks in by_remark.items():
+        text = f"{', '.join(tasks)}: {label} was evaluated with {remark}, {WHY}"
+        yield Finding("warn", text, "scores")
+
+
 def _significant(scores: ComparedScores) -> list[Finding]:
     """Differences from the first run that are more than chance, the most certain first."""
     tested = sorted(scores.tests.items(), key=lambda item: item[1].difference.p)
     found = []
     for (place, key), one in tested:
-        if tone := tone_of(one, key):
+        if tone := tone_of(scores, place, key):
             label, sure = scores.runs[place].label, shown_p(one.adjusted)
             text = f"{' '.join(key)}: {label} is {'better' if tone == 'good' else 'worse'} than {scores.runs[0].label}"
             found.append(Finding("good" if tone == "good" else "warn", f"{text} by {size_of(one)} ({sure})", "scores"))

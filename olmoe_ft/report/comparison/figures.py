@@ -8,9 +8,10 @@ import numpy as np
 from olmoe_ft.report.amounts import hours
 from olmoe_ft.report.comparison.compared import Compared
 from olmoe_ft.report.comparison.compared_scores import ComparedScores
+from olmoe_ft.report.comparison.measured import WHY
 from olmoe_ft.report.comparison.ranking import Ranking
 from olmoe_ft.report.comparison.recipe_differences import Differing, in_one_line
-from olmoe_ft.report.comparison.scores_side_by_side import p_cell, value_cell
+from olmoe_ft.report.comparison.scores_side_by_side import p_cell, remarks, value_cell
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.files.time_spent import device_hours, device_word
 from olmoe_ft.report.page.blocks import Cell, Column, Table
@@ -117,7 +118,12 @@ def _column(figure: Figure, runs: Sequence[Compared]) -> tuple[Column, list[Cell
 def _note(scores: ComparedScores, ranked: Ranking | None) -> str:
     notes = ["Losses and routers: the newest record. tokens/s: the median of the later half of the records."]
     if scores.tests:
-        notes.append(f"p: on the same questions; adjusted for all {len(scores.tests)} comparisons of scores.")
+        methods = ", ".join(dict.fromkeys(tested.difference.method for tested in scores.tests.values()))
+        adjusted = f"; adjusted for all {len(scores.tests)} comparisons of scores" if len(scores.tests) > 1 else ""
+        notes.append(f"p: by question, on the same ones, {methods}{adjusted}.")
+    if scores.main is not None:
+        notes += [f"{label}: {remark}, {WHY}." for label, remark in remarks(scores)]
     if ranked is not None:
-        notes.append(f"Sorted by {ranked.name}, {'the lowest' if ranked.lower else 'the highest'} first.")
+        unknown = "; it is not known whether more of it is better" if ranked.higher_is_better is None else ""
+        notes.append(f"Sorted by {ranked.name}, the {'lowest' if ranked.lower else 'highest'} first{unknown}.")
     return " ".join(notes)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from olmoe_ft.evaluation.score import Score
 from olmoe_ft.evaluation.table import shown_value
-from olmoe_ft.report.comparison.compared import Compared
-from olmoe_ft.report.comparison.compared_scores import ComparedScores, Key, Tested, is_lower_better
+from olmoe_ft.report.comparison.compared_scores import ComparedScores, Key, Tested
+from olmoe_ft.report.comparison.measured import WHY
 from olmoe_ft.report.comparison.recipe_differences import by_run
 from olmoe_ft.report.comparison.significance import LEVEL, METHODS, shown_p
 from olmoe_ft.report.page.blocks import Block, Cell, Column, Fold, Section, Table, Tone
@@ -40,7 +40,7 @@ def value_cell(scores: ComparedScores, place: int, key: Key, alone: bool = False
     value, _, error = shown_value(score).partition(" ± ")
     against = "" if alone else _against_first(scores, place, key)
     notes = [f"± {error}" if error else "", against]
-    return Cell(value, "; ".join(note for note in notes if note), tone_of(scores.tests.get((place, key)), key))
+    return Cell(value, "; ".join(note for note in notes if note), tone_of(scores, place, key))
 
 
 def p_cell(scores: ComparedScores, place: int, key: Key) -> Cell:
@@ -51,25 +51,30 @@ def p_cell(scores: ComparedScores, place: int, key: Key) -> Cell:
         return Cell("not comparable", tone="warn")
     if (tested := scores.tests.get((place, key))) is None:
         return Cell("")
-    adjusted = f"adjusted {tested.adjusted:.2g}" if len(scores.tests) > 1 else ""
-    return Cell(shown_p(tested.difference.p).removeprefix("p = ").removeprefix("p "), adjusted)
+    notes = [f"adjusted {tested.adjusted:.2g}"] if len(scores.tests) > 1 else []
+    if remark := scores.remark(place, key[0]):
+        notes.append(remark)
+    shown = shown_p(tested.difference.p).removeprefix("p = ").removeprefix("p ")
+    return Cell(shown, "; ".join(notes), "warn" if remark else "")
 
 
 def _against_first(scores: ComparedScores, place: int, key: Key) -> str:
     if apart := scores.apart(place, key[0]):
         return apart
-    if (tested := scores.tests.get((place, key))) is None:
-        return ""
-    adjusted = f" (adjusted {tested.adjusted:.2g})" if len(scores.tests) > 1 else ""
-    return f"{shown_p(tested.difference.p)}{adjusted}"
+    notes = [scores.remark(place, key[0])]
+    if (tested := scores.tests.get((place, key))) is not None:
+        adjusted = f" (adjusted {tested.adjusted:.2g})" if len(scores.tests) > 1 else ""
+        notes.insert(0, f"{shown_p(tested.difference.p)}{adjusted}")
+    return "; ".join(note for note in notes if note)
 
 
-def tone_of(tested: Tested | None, key: Key) -> Tone:
-    """Good where a run is better than the first one by more than chance, bad where it is worse."""
-    if tested is None or tested.adjusted >= LEVEL:
+def tone_of(scores: ComparedScores, place: int, key: Key) -> Tone:
+    """Good where a run is better than the first one by more than chance, bad where it is worse; neither where it is not
+    known whether more is better."""
+    tested, higher = scores.tests.get((place, key)), scores.higher_is_better(key)
+    if tested is None or higher is None or tested.adjusted >= LEVEL or not tested.difference.value:
         return ""
-    better = tested.difference.value > 0
-    return "good" if better != is_lower_better(key[1]) else "bad"
+    return "good" if (tested.difference.value > 0) == higher else "bad"
 
 
 def size_of(tested: Tested) -> str:
@@ -82,22 +87,24 @@ def _comparisons(scores: ComparedScores) -> Table:
     names = ("task", "metric", "run")
     numbers = ("minus the first", "± standard error", "gained", "lost", "questions", "p", "adjusted p")
     columns = [*map(Column, names), *(Column(name, number=True) for name in numbers), Column("test")]
-    rows = [_comparison(scores.runs, place, key, tested) for (place, key), tested in scores.tests.items()]
+    rows = [_comparison(scores, place, key, tested) for (place, key), tested in scores.tests.items()]
     note = f"Each run against {scores.runs[0].label}. {METHODS}"
     return Table("Every comparison", columns, rows, note)
 
 
-def _comparison(runs: Sequence[Compared], place: int, key: Key, tested: Tested) -> list[Cell | str]:
+def _comparison(scores: ComparedScores, place: int, key: Key, tested: Tested) -> list[Cell | str]:
     one = tested.difference
     changes = [f"{one.changes.gained:,}", f"{one.changes.lost:,}"] if one.changes is not None else ["", ""]
     figures = [f"{one.value:+.4f}", f"{one.stderr:.4f}", *changes, f"{one.questions:,}", f"{one.p:.2g}"]
-    return [*key, runs[place].label, *figures, Cell(f"{tested.adjusted:.2g}", tone=tone_of(tested, key)), one.method]
+    adjusted = Cell(f"{tested.adjusted:.2g}", tone=tone_of(scores, place, key))
+    return [*key, scores.runs[place].label, *figures, adjusted, Cell(one.method, scores.remark(place, key[0]))]
 
 
 def _lead(scores: ComparedScores) -> str:
     return (
         f"Value ± standard error after training. p is of the difference from {scores.runs[0].label}, on the same "
-        "questions; green is better and red is worse by more than chance."
+        "questions; green is better and red is worse by more than chance. Without a colour is what is neither, or of "
+        "which it is not known whether more is better."
     )
 
 
@@ -110,6 +117,7 @@ def _note(scores: ComparedScores) -> str:
     places = range(1, len(scores.runs))
     if any(scores.score(place, key) and (place, key) not in scores.tests for place in places for key in scores.keys):
         notes.append("No p: it was not asked the same, the first run lacks it, or samples do not hold this metric.")
+    notes += [f"{label}: {remark}, {WHY}." for label, remark in remarks(scores)]
     steps = {
         one.label: sorted({evaluation.step for evaluation in found.values() if evaluation.step is not None})
         for one, found in zip(scores.runs, scores.evaluations, strict=True)
@@ -120,6 +128,13 @@ def _note(scores: ComparedScores) -> str:
         if steps[one.label] and steps[one.label][0] < one.run.metrics.last_step
     ]
     return " ".join(notes)
+
+
+def remarks(scores: ComparedScores) -> list[tuple[str, str]]:
+    """Runs that were measured otherwise than the first one, by their labels, and how."""
+    tasks = dict.fromkeys(task for task, _ in scores.keys)
+    found = [(one.label, scores.remark(place, task)) for place, one in enumerate(scores.runs) for task in tasks]
+    return [(label, remark) for label, remark in dict.fromkeys(found) if remark]
 
 
 def _overlaps(score: Score | None) -> bool:

@@ -9,10 +9,14 @@ import numpy as np
 from olmoe_ft.evaluation.paired import Changes
 
 LEVEL = 0.05  # an adjusted p-value below it is called a difference
-MCNEMAR, STUDENT = "McNemar's exact test", "paired t test"
+FEWEST = 6  # questions: of fewer no exact test can say it, as all that go one way are p = 2 / 2^5 = 0.06
+MOST_FLIPS = 16  # questions: 65,536 ways to choose the signs of their differences
+ROUNDING = 1e-6  # of a value, to which single precision is exact
+MCNEMAR, FLIPS, SIGNS, STUDENT = "McNemar's exact test", "exact sign-flip test", "exact sign test", "paired t test"
 METHODS = (
-    f"Right and wrong answers: {MCNEMAR} of the questions whose verdict differs. Other metrics: {STUDENT} of the "
-    "differences by question."
+    f"Right and wrong answers: {MCNEMAR} of the questions whose verdict differs. Other metrics: the {FLIPS} of the "
+    f"differences by question where there are {MOST_FLIPS} questions or fewer; else a {STUDENT}, or an {SIGNS} where "
+    f"all questions differ by the same. Of fewer than {FEWEST} questions no difference is beyond chance."
 )
 
 
@@ -48,14 +52,37 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Differ
     if np.isin([before, after], (0.0, 1.0)).all():
         changes = Changes(int((by_question > 0).sum()), int((by_question < 0).sum()))
         return Difference(mean, stderr, len(by_question), MCNEMAR, changes.p_value(), changes)
-    p = _chance(mean, stderr, len(by_question) - 1)
-    return Difference(mean, stderr, len(by_question), STUDENT, p)
+    size = np.maximum(np.abs(before), np.abs(after))
+    return Difference(mean, stderr, len(by_question), *_chance(by_question, size))
 
 
-def _chance(mean: float, stderr: float, freedom: int) -> float:
-    if stderr == 0.0:
-        return 0.0 if mean else 1.0
-    return student_p_value(mean / stderr, freedom)
+def _chance(by_question: np.ndarray, size: np.ndarray) -> tuple[str, float]:
+    """The test of differences, and its p-value. What rounding may have made is no difference and no spread, since a t
+    test divides by the spread.
+
+    Args:
+        size: of the values that the differences are of.
+    """
+    differences = np.where(np.abs(by_question) <= ROUNDING * size, 0.0, by_question)
+    if len(differences) <= MOST_FLIPS:
+        return FLIPS, sign_flip_p_value(differences)
+    spread = float(differences.std(ddof=1))
+    if spread <= ROUNDING * float(size.max()):
+        return SIGNS, Changes(int((differences > 0).sum()), int((differences < 0).sum())).p_value()
+    return STUDENT, student_p_value(
+        float(differences.mean()) / spread * math.sqrt(len(differences)), len(differences) - 1
+    )
+
+
+def sign_flip_p_value(differences: np.ndarray) -> float:
+    """Two-sided (Fisher 1935): the share of all ways to choose the signs of the differences whose sum is at least as
+    far from 0. Where both models are equally good, each difference could as well be the other way round.
+    """
+    sums = np.zeros(1)
+    for one in differences:
+        sums = np.concatenate([sums + one, sums - one])
+    least = abs(float(differences.sum())) - ROUNDING * float(np.abs(differences).sum())
+    return float((np.abs(sums) >= least).mean())
 
 
 def student_p_value(t: float, freedom: int) -> float:

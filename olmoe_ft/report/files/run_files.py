@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from olmoe_ft.checkpoints.run_checkpoints import read_object
@@ -92,13 +92,52 @@ def read_run(path: Path) -> RunFiles:
 def stages_of(path: Path) -> list[Path]:
     """The run directories of a pipeline's stages in the order they were trained; empty of anything else.
 
+    A stage that starts from another one's weights comes after it; for the rest it is when each was first launched, or
+    where that is not recorded for all, when their recipes were written.
+
     A stage is named `<pipeline>/<stage>`, and its folder by the last part of that. The runs of a sweep are named alike,
     and are no stages; neither are runs that a folder such as `runs/` just holds.
     """
     if (path / "recipe.yaml").exists() or (path / "sweep.json").exists():
         return []
     found: Sequence[Path] = [file.parent for file in path.glob("*/recipe.yaml") if _is_stage(file)]
-    return sorted(found, key=lambda folder: (folder / "recipe.yaml").stat().st_mtime_ns)
+    return _in_order(found)
+
+
+def _in_order(folders: Sequence[Path]) -> list[Path]:
+    begun = {folder: _begun(folder) for folder in folders}
+    if all(begun.values()):
+        waiting = sorted(folders, key=lambda folder: begun[folder])
+    else:
+        waiting = sorted(folders, key=lambda folder: (folder / "recipe.yaml").stat().st_mtime_ns)
+    starts = {folder: _start_of(folder, folders) for folder in folders}
+    ordered: list[Path] = []
+    while waiting:
+        ready = [folder for folder in waiting if starts[folder] not in waiting]
+        ordered.append((ready or waiting)[0])  # recipes that name each other are of nobody's run
+        waiting.remove(ordered[-1])
+    return ordered
+
+
+def _begun(folder: Path) -> str:
+    """When its first launch was, in ISO 8601; empty where that is not recorded."""
+    launches = (read_object(folder / "run.json") or {}).get("launches")
+    first = launches[0] if isinstance(launches, list) and launches else None
+    started = first.get("started") if isinstance(first, dict) else None
+    return started if isinstance(started, str) else ""
+
+
+def _start_of(folder: Path, stages: Sequence[Path]) -> Path | None:
+    """The stage whose weights a stage starts from, wherever the pipeline's folder has been moved to."""
+    recipe = read_yaml(folder / "recipe.yaml") or {}
+    model = recipe.get("model")
+    words = Path(str(model.get("path", ""))).parts if isinstance(model, dict) else ()
+    pipeline = PurePosixPath(str(recipe.get("name", ""))).parts[:-1]
+    for stage in stages:
+        place = (*pipeline, stage.name)
+        if stage != folder and any(words[at : at + len(place)] == place for at in range(len(words))):
+            return stage
+    return None
 
 
 def _is_stage(file: Path) -> bool:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from olmoe_ft.evaluation.table import shown_value
+from olmoe_ft.report.comparison.measured import WHY
 from olmoe_ft.report.files.data_report import DataReport, data_report
 from olmoe_ft.report.files.evaluated import Time
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.page.blocks import Finding
-from olmoe_ft.report.sections.score_changes import Change, changes
+from olmoe_ft.report.sections.score_changes import Change, changes, measured_since
 from olmoe_ft.report.sections.scores import cut_off, shown_chance
 
 SENTENCES = 12  # of the data report that are listed: a mixture of many sources would push all else off the page
@@ -61,6 +62,8 @@ def of_scores(run: RunFiles) -> Iterator[Finding]:
         if len(ones) > TASKS:
             what = "better" if better else "worse"
             yield Finding("good" if better else "bad", f"{len(ones) - TASKS} more tasks became {what}", "scores")
+    if found and (otherwise := measured_since(run)):
+        yield Finding("warn", f"after training it was evaluated with {otherwise}, {WHY}", "scores")
     yield from _seen_questions(run)
     times: tuple[Time, ...] = ("before", evaluated.latest)
     for time in times:

@@ -117,7 +117,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A value for each layer and expert. Of a title's maps one is shown at a time, chosen by `subject` and `kind`."""
+    """A value for each layer and expert. The maps of one `subject` are shown beside each other, one of each `kind`."""
 
     subject: str
     """Whose tokens: all of the probe, a data source, a benchmark."""

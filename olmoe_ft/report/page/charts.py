@@ -13,6 +13,7 @@ TABLE_ROWS, TABLE_CELLS = 50, 1_000  # of a chart's table, at most; a table of f
 DIGITS = 6
 """Significant digits of a value of a curve: as many as people compare."""
 X_DIGITS = 15
+DESCRIBED = 12  # maps: as many as are shown first
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,8 @@ def _heat_maps(block: HeatMaps) -> Chart:
     ]
     data = {"maps": maps, "unit": block.unit, "rowName": block.row_name, "columnName": block.column_name}
     sentences = [f"Heat map: {block.title}, a {block.row_name} a row, an {block.column_name} a column."]
-    if block.maps:
-        sentences.append(_extremes(block, block.maps[0]))
+    shown = [one for one in block.maps if one.subject == block.maps[0].subject]
+    sentences += [_extremes(block, one) for one in shown[:DESCRIBED]]
     return Chart("heat-maps", data, " ".join(sentences))
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from olmoe_ft import __version__
 from olmoe_ft.report.page.blocks import Block, Curves, Facts, Histogram, Page
 from olmoe_ft.report.page.charts import chart_of
 from olmoe_ft.report.page.clean import cleaned
@@ -20,7 +22,11 @@ from olmoe_ft.report.private.private import Private
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 STYLES = ("uplot/uPlot.min.css", "page.css", "blocks.css", "charts.css")
-SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js", "series.js", "curves.js", "histogram.js", "heat_maps.js", "start.js")
+CHART_SCRIPTS = ("series.js", "curves.js", "histogram.js", "heat_colours.js", "heat_maps.js")
+SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js", *CHART_SCRIPTS, "start.js")
+MOST_TILES = 6  # in a row
+GENERATOR = "olmoe-ft"
+MARK = f'<meta name="generator" content="{GENERATOR}'  # by which a page is known as one of ours
 SIDE_BY_SIDE = (Curves, Histogram, Facts)
 
 
@@ -39,6 +45,7 @@ def render(page: Page, private: Private) -> str:
         .get_template("page.html.jinja")
         .render(
             page=cleaned(page, private),
+            generator=f"{GENERATOR} {__version__}",
             policy=content_security_policy(scripts),
             styles=[Markup(_static(name)) for name in STYLES],
             scripts=[Markup(script) for script in scripts],
@@ -79,6 +86,12 @@ def placed(blocks: Sequence[Block]) -> Iterator[tuple[Block, bool]]:
             yield block, kind in SIDE_BY_SIDE and len(found) > 1 and not alone
 
 
+def in_a_row(tiles: Sequence[object]) -> int:
+    """How many tiles are in a row where there is room: seven are four and three, not six and one."""
+    rows = math.ceil(len(tiles) / MOST_TILES)
+    return math.ceil(len(tiles) / rows)
+
+
 def anchor(text: str) -> str:
     """A text as the name of a place in the page."""
     return re.sub(r"[^a-z0-9-]+", "-", text.lower()) or "section"
@@ -101,6 +114,7 @@ def _environment() -> Environment:
     environment.filters["anchor"] = anchor
     environment.filters["chart"] = chart_of
     environment.filters["placed"] = placed
+    environment.filters["in_a_row"] = in_a_row
     environment.filters["kind"] = lambda block: type(block).__name__
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False, "sort_keys": False}
     return environment

@@ -9,7 +9,18 @@ import numpy as np
 from olmoe_ft.report.files.atlas import AFTER, BEFORE, PROBE, TRAINED, Atlas, Probe, atlas
 from olmoe_ft.report.files.metrics import Metrics, Values
 from olmoe_ft.report.files.run_files import RunFiles
-from olmoe_ft.report.page.blocks import Block, Cell, Column, Curves, HeatMap, HeatMaps, Prose, Section, Series, Table
+from olmoe_ft.report.page.blocks import (
+    Block,
+    Cell,
+    Column,
+    Curves,
+    HeatMap,
+    HeatMaps,
+    Prose,
+    Section,
+    Series,
+    Table,
+)
 from olmoe_ft.report.sections.thin import thinned
 
 MOST_CHANGED = 10  # experts

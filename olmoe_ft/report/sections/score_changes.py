@@ -5,17 +5,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from olmoe_ft.evaluation.direction import higher_is_better
 from olmoe_ft.evaluation.paired import pairs
 from olmoe_ft.evaluation.score import Score
-from olmoe_ft.evaluation.table import NOT_SHARES, is_share
+from olmoe_ft.evaluation.table import is_share
 from olmoe_ft.report.comparison.fisher import FISHER, fisher_p_value
-from olmoe_ft.report.comparison.significance import LEVEL, holm, paired_difference
+from olmoe_ft.report.comparison.measured import measured_otherwise
+from olmoe_ft.report.comparison.significance import FEWEST, LEVEL, holm, paired_difference
 from olmoe_ft.report.files.evaluated import Time
 from olmoe_ft.report.files.run_files import RunFiles
 
-# less of them is better
-LOWER = ("word_perplexity", "byte_perplexity", "perplexity", "bits_per_byte", "brier_score", "timed_out")
-STYLE = "style_"  # shares of answers in a style, of which more is neither better nor worse
 UNPAIRED = "unpaired"
 ROUNDING = 1e-6  # of a share, in a file
 
@@ -53,10 +52,8 @@ class Change:
     @property
     def better(self) -> bool | None:
         """Whether it has become better; None where that is not known of its metric, or nothing has changed."""
-        name = self.after.metric.partition("/")[0]
-        if not self.difference or name.startswith(STYLE) or (name in NOT_SHARES and name not in (*LOWER, "mcc")):
-            return None
-        return (self.difference > 0) != (name in LOWER)
+        higher = higher_is_better(self.before, self.after)
+        return (self.difference > 0) == higher if self.difference and higher is not None else None
 
 
 def changes(run: RunFiles) -> list[Change]:
@@ -83,6 +80,14 @@ def _adjusted(found: list[Change], headline: Collection[str]) -> list[Change]:
     return [replace(change, adjusted=adjusted.get(at)) for at, change in enumerate(found)]
 
 
+def measured_since(run: RunFiles) -> str:
+    """What the scores after training were measured with that those before were not; empty where nothing is known."""
+    before, later = (run.evaluated.at(when) for when in ("before", run.evaluated.latest))
+    both = [(before[task].evaluation, one.evaluation) for task, one in later.items() if task in before]
+    found = {measured_otherwise(one.settings, other.settings) for one, other in both if one and other}
+    return "; ".join(sorted(filter(None, found)))
+
+
 def _change(
     before: Score, after: Score, settings: Sequence[dict[str, Any] | None], by_question: dict[Key, tuple]
 ) -> Change:
@@ -98,7 +103,8 @@ def _change(
     if 0.0 in (before.stderr, after.stderr) and right is not None and others is not None:  # no z test with that
         exact = fisher_p_value((right, before.n), (others, after.n))
         return Change(before, after, difference, None, exact, f"{UNPAIRED}, {FISHER}")
-    p = math.erfc(abs(difference) / stderr / math.sqrt(2)) if stderr else None
+    enough = min(before.n, after.n) >= FEWEST  # standard errors of a few questions are too uncertain
+    p = math.erfc(abs(difference) / stderr / math.sqrt(2)) if stderr and enough else None
     return Change(before, after, difference, stderr, p, f"{UNPAIRED}, z test" if p is not None else UNPAIRED)
 
 

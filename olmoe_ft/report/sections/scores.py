@@ -5,11 +5,13 @@ from dataclasses import replace
 
 from olmoe_ft.evaluation.score import Evaluation, Score
 from olmoe_ft.evaluation.table import shown_value
-from olmoe_ft.report.comparison.significance import shown_p
+from olmoe_ft.report.comparison.fisher import FISHER
+from olmoe_ft.report.comparison.measured import WHY
+from olmoe_ft.report.comparison.significance import METHODS, shown_p
 from olmoe_ft.report.files.evaluated import TIMES, Evaluated, Measured, Time, limit_of
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.page.blocks import Block, Cell, Column, Fold, Section, Table, Tone
-from olmoe_ft.report.sections.score_changes import Change, Key, changes, key_of
+from olmoe_ft.report.sections.score_changes import Change, Key, changes, key_of, measured_since
 
 OTHERS = "Other evaluations by command"
 ADJUSTED = (
@@ -17,7 +19,9 @@ ADJUSTED = (
 )
 NOTE = (
     "Value ± standard error. The difference is that of after and before, with its own standard error: paired where "
-    "the same questions were put both times and their samples are kept."
+    f"the same questions were put both times and their samples are kept. {METHODS} Unpaired: a z test, or {FISHER} "
+    "where all are right or all are wrong. Green is better and red is worse by more than chance; no colour where it is "
+    "not known whether more is better."
 )
 
 
@@ -31,7 +35,8 @@ def scores(run: RunFiles) -> Section | None:
     changed = {key_of(change.after): change for change in changes(run)}
     own = {when: [score for score in ones if score.task in evaluated.headline] for when, ones in at.items()}
     members = {when: [score for score in ones if score.task not in evaluated.headline] for when, ones in at.items()}
-    blocks: list[Block] = [_table("Scores", own, evaluated, changed, NOTE + ADJUSTED)]
+    remark = f" After training: {otherwise}, {WHY}." if (otherwise := measured_since(run)) else ""
+    blocks: list[Block] = [_table("Scores", own, evaluated, changed, NOTE + ADJUSTED + remark)]
     if any(members.values()):
         blocks.append(Fold("Members of the groups", [_table("Members of the groups", members, evaluated, changed)]))
     if (cut := _cut(evaluated)) is not None:

@@ -41,7 +41,7 @@ class CurvesChart {
       const value = make("b");
       const about = make("span", { class: "about" });
       const button = make("button", { type: "button", class: "series", "aria-pressed": "true" },
-        make("span", { class: `swatch ${swatch}`, style: `border-color: var(${name})` }), this.name(series), value, about);
+        make("span", { class: `swatch ${swatch}`, style: `border-color: ${name}` }), this.name(series), value, about);
       button.addEventListener("click", () => {
         if (!this.hidden.delete(place)) this.hidden.add(place);
         button.setAttribute("aria-pressed", !this.hidden.has(place));
@@ -131,7 +131,7 @@ class CurvesChart {
       const show = !this.hidden.has(place);
       const smooth = this.smooths(series) && this.smoothing.weight > 0;
       const points = series.points
-        ? { show: true, size: 8, width: 2, stroke, fill: colour("--card"), space: 0 } : { size: 5, fill: stroke, show: false, filter: (uplot, column) => alone(uplot.data[column]) };
+        ? { show: true, size: 8, width: 2, stroke, fill: colour("var(--card)"), space: 0 } : { size: 5, fill: stroke, show: false, filter: (uplot, column) => alone(uplot.data[column]) };
       made.push(
         { show: show && smooth, stroke, alpha: 0.28, width: 1, points: { show: false, filter: () => null } },
         { show, stroke, width: series.dashed ? 1.5 : 2, dash: look.dash || undefined, points,
@@ -160,8 +160,8 @@ class CurvesChart {
 
   axes(width) {
     const common = {
-      stroke: colour("--quiet"), font: "11px system-ui, sans-serif", labelFont: "11px system-ui, sans-serif",
-      grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1, size: 4 }, gap: 4,
+      stroke: colour("var(--quiet)"), font: "11px system-ui, sans-serif", labelFont: "11px system-ui, sans-serif",
+      grid: { stroke: colour("var(--line)"), width: 1 }, ticks: { stroke: colour("var(--line)"), width: 1, size: 4 }, gap: 4,
       values: (_, splits) => splits.map((value) => (value === null ? null : formatTick(value))),
     };
     const wide = (_, values) => 14 + 6.4 * Math.max(2, ...(values || []).map((value) => (value || "").length));
@@ -226,7 +226,7 @@ class CurvesChart {
       width,
       height: this.figure.closest(".half") ? HEIGHT.half : HEIGHT.whole,
       legend: { show: false },
-      padding: [8, 8, 0, 0],
+      padding: [8, 16, 0, 0],
       scales: {
         x: { time: false, range: (_, low, high) => this.rangeX(low, high) },
         y: { distr: this.log ? 3 : 1, range: (_, low, high) => this.rangeY(low, high) },

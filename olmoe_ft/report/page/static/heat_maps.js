@@ -1,126 +1,88 @@
 "use strict";
-// Heat maps of layers and experts, on a canvas: one at a time, chosen by whose tokens and which kind.
+// Heat maps of layers and experts: all maps of one subject beside each other, and the same cell is read in all of them.
 
-const RAMPS = { // from idle to busy, the middle among them
-  light: [[33, 82, 150], [118, 170, 214], [244, 243, 240], [240, 150, 110], [165, 20, 35]],
-  dark: [[120, 190, 255], [52, 104, 158], [38, 41, 46], [160, 74, 50], [255, 150, 120]],
-};
-const CELL = { least: 9, most: 30, highest: 24 };
+const CELL = { least: 4, onPaper: 2.6, most: 30, lowest: 11, highest: 24 };
+const MAPS = { least: 200, gap: 20, beside: 3, most: 12 }; // pixels; in a row; shown at a time
+const ROW_NAMES = 24; // pixels left of a map
+const HINT = "Point at a cell, or use the arrow keys, to read it in all maps.";
 
-function isDark() {
-  return getComputedStyle(document.documentElement).colorScheme === "dark"
-    || (!document.documentElement.dataset.scheme && matchMedia("(prefers-color-scheme: dark)").matches);
-}
+function leastCell() { return document.documentElement.dataset.printing ? CELL.onPaper : CELL.least; }
 
-/** A colour for a place from 0 to 1. */
-function rampColour(place) {
-  const stops = RAMPS[isDark() ? "dark" : "light"];
-  const at = Math.max(0, Math.min(1, place)) * (stops.length - 1);
-  const low = Math.min(stops.length - 2, Math.floor(at));
-  return `rgb(${stops[low].map((part, index) => Math.round(part + (at - low) * (stops[low + 1][index] - part))).join(" ")})`;
-}
-
-/** How values become colours: of loads by powers of two around an even share, of differences evenly around 0. */
-function scaleOf(maps, difference) {
-  const values = maps.filter((map) => map.difference === difference).flatMap((map) => map.values.flat()).filter((value) => value !== null);
-  if (difference) {
-    const most = values.reduce((high, value) => Math.max(high, Math.abs(value)), 1e-3);
-    return { place: (value) => 0.5 + value / most / 2, ticks: [-most, 0, most].map((value) => [value, (value > 0 ? "+" : "") + formatNumber(value, 3)]) };
-  }
-  const reach = values.reduce((high, value) => Math.max(high, value > 0 ? Math.abs(Math.log2(value)) : 3), 1);
-  const ends = Math.min(3, Math.ceil(reach));
-  const place = (value) => 0.5 + Math.max(-ends, Math.min(ends, Math.log2(Math.max(value, 1e-9)))) / ends / 2;
-  const ticks = [];
-  for (let power = -ends; power <= ends; power++) ticks.push([2 ** power, power < 0 ? `1/${2 ** -power}` : String(2 ** power)]);
-  ticks[0][1] = `≤ ${ticks[0][1]}`;
-  ticks[ticks.length - 1][1] = `≥ ${ticks[ticks.length - 1][1]}`;
-  return { place, ticks };
-}
-
-class HeatMapsChart {
-  constructor(figure, data) {
-    this.data = data;
-    this.figure = figure;
-    this.box = figure.querySelector(".plot");
-    this.reading = figure.querySelector(".reading");
-    this.scales = { true: scaleOf(data.maps, true), false: scaleOf(data.maps, false) };
-    this.label = this.box.getAttribute("aria-label");
-    this.box.removeAttribute("aria-label"); // the canvas in it has it
-    this.box.removeAttribute("role");
-    this.on = null;
-    this.addControls();
-    this.addParts();
+/** One map: its name with the value that is read, and a canvas. */
+class HeatMapPanel {
+  constructor(map, scale, rowName, columnName) {
+    Object.assign(this, { map, scale, rowName, columnName });
+    this.rows = map.values.length;
+    this.columns = Math.max(0, ...map.values.map((row) => row.length));
+    this.value = make("b");
+    this.names = make("div", { class: "rows" });
+    this.canvas = make("canvas");
+    this.mark = make("i", { hidden: true });
+    this.over = make("div", { class: "over" }, make("div", { class: "cells" }, this.canvas, this.mark));
+    this.element = make("div", { class: "panel" }, make("p", {}, map.kind, " ", this.value),
+      make("div", { class: "map" }, this.names, this.over));
   }
 
-  get map() {
-    const { maps } = this.data;
-    return maps.find((map) => map.subject === this.subject.value && map.kind === this.kind.value) || maps[0];
-  }
-
-  addControls() {
-    const choice = (name, values) => {
-      const select = make("select", {}, ...values.map((value) => make("option", { value }, value)));
-      const label = make("label", { hidden: values.length < 2 }, name, select);
-      this.figure.querySelector(".controls").append(label);
-      select.addEventListener("change", () => this.chosen());
-      return select;
-    };
-    const { maps } = this.data;
-    this.subject = choice("Tokens of", [...new Set(maps.map((map) => map.subject))]);
-    this.kind = choice("Shown", [...new Set(maps.map((map) => map.kind))]);
-    this.fitKinds();
-  }
-
-  /** Of a subject only the kinds that it has can be chosen. */
-  fitKinds() {
-    for (const option of this.kind.options) {
-      option.disabled = !this.data.maps.some((map) => map.subject === this.subject.value && map.kind === option.value);
+  draw(width) {
+    const across = Math.max(leastCell(), Math.min(CELL.most, (width - ROW_NAMES) / Math.max(1, this.columns)));
+    this.cell = [across, Math.max(CELL.lowest, Math.min(CELL.highest, across))];
+    const lines = this.rows > 8 ? Math.ceil(this.rows / 8) : 1;
+    this.names.replaceChildren(...this.map.values.map((_, row) => row).filter((row) => row % lines === 0).map((row) =>
+      make("span", { style: `top: ${(row + 0.5) * this.cell[1]}px` }, String(row))));
+    this.paint(document.documentElement.dataset.printing ? 4 : devicePixelRatio || 1);
+    const hidden = this.columns * across > width - ROW_NAMES + 1; // the keyboard must be able to come to it
+    for (const [name, value] of [["tabindex", 0], ["role", "region"], ["aria-label", `Map: ${this.map.kind}`]]) {
+      if (hidden) this.over.setAttribute(name, value);
+      else this.over.removeAttribute(name);
     }
-    if (this.kind.selectedOptions[0]?.disabled) this.kind.value = [...this.kind.options].find((option) => !option.disabled).value;
   }
 
-  chosen() {
-    this.fitKinds();
-    this.draw(this.width);
-    this.read(this.on, true);
-  }
-
-  addParts() {
-    this.canvas = make("canvas", { tabindex: 0, role: "application", "aria-roledescription": "heat map, read with the arrow keys" });
-    this.rows = make("div", { class: "rows", "aria-hidden": "true" });
-    this.legend = make("div", { class: "scale", "aria-hidden": "true" });
-    this.box.append(make("div", { class: "map" }, this.rows, make("div", { class: "over" }, this.canvas)), this.legend);
-    const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-    this.canvas.addEventListener("keydown", (event) => {
-      if (!(event.key in steps) || event.altKey || event.ctrlKey || event.metaKey) return;
-      event.preventDefault();
-      const [row, column] = this.on ? this.on.map((place, axis) => place + steps[event.key][axis]) : [0, 0];
-      this.read([Math.max(0, Math.min(this.height - 1, row)), Math.max(0, Math.min(this.columns - 1, column))], true);
-      const over = this.canvas.parentElement; // what is read is seen
-      const x = this.on[1] * this.cell[0];
-      if (x < over.scrollLeft || x + this.cell[0] > over.scrollLeft + over.clientWidth) over.scrollLeft = x - over.clientWidth / 2;
-    });
-    this.canvas.addEventListener("pointermove", (event) => {
-      const place = [Math.floor(event.offsetY / this.cell[1]), Math.floor(event.offsetX / this.cell[0])];
-      this.read(place[0] < this.height && place[1] < this.columns && place.every((one) => one >= 0) ? place : null, false);
-    });
-    this.canvas.addEventListener("pointerleave", () => this.read(null, false));
-  }
-
-  read(place, spoken) {
-    this.on = place;
-    this.reading.setAttribute("aria-live", spoken ? "polite" : "off");
-    this.paint();
-    const { rowName, columnName, unit } = this.data;
-    if (place === null) {
-      this.reading.textContent = this.summary();
-      return;
+  paint(ratio) {
+    const [across, down] = this.cell;
+    const size = [this.columns * across, this.rows * down + 15];
+    Object.assign(this.canvas, { width: Math.round(size[0] * ratio), height: Math.round(size[1] * ratio) });
+    this.canvas.style.width = `${size[0]}px`;
+    this.canvas.style.height = `${size[1]}px`;
+    const context = this.canvas.getContext("2d");
+    const gap = across > 6 ? ratio : 0;
+    const at = (place) => Math.round(place * across * ratio); // whole pixels: no seams
+    this.map.values.forEach((row, layer) => row.forEach((value, expert) => {
+      if (value === null) return;
+      context.fillStyle = rampColour(this.scale.place(value));
+      context.fillRect(at(expert), Math.round(layer * down * ratio), at(expert + 1) - at(expert) - gap, Math.round((down - 1) * ratio));
+    }));
+    context.scale(ratio, ratio);
+    context.fillStyle = colour("var(--quiet)");
+    context.font = "10px system-ui, sans-serif";
+    const every = [1, 2, 4, 8, 16, 32].find((one) => one * across > 22) || 64;
+    for (let expert = 0; expert < this.columns; expert += every) {
+      context.textAlign = expert === 0 ? "left" : "center";
+      context.fillText(String(expert), expert === 0 ? 1 : (expert + 0.5) * across, this.rows * down + 12);
     }
-    const value = this.map.values[place[0]][place[1]];
-    this.reading.textContent = `${rowName} ${place[0]}, ${columnName} ${place[1]}: ${this.written(value)} ${unit}`;
   }
 
-  written(value) { return (this.map.difference && value > 0 ? "+" : "") + formatNumber(value, 3); }
+  /** The cell under the pointer; null beside the cells. */
+  cellAt(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const place = [(event.clientY - box.top) / this.cell[1], (event.clientX - box.left) / this.cell[0]].map(Math.floor);
+    return this.has(place) ? place : null;
+  }
+
+  has(place) { return place !== null && place.every((one) => one >= 0) && place[0] < this.rows && place[1] < this.columns; }
+
+  written(value) { return this.map.difference ? signed(value) : formatNumber(value, 3); }
+
+  /** Mark a cell, or none; returns its value as a text. */
+  read(place, scroll) {
+    this.mark.hidden = !this.has(place);
+    this.value.textContent = "";
+    if (this.mark.hidden) return "–";
+    const [left, top] = [place[1] * this.cell[0], place[0] * this.cell[1]];
+    this.mark.style.cssText = `left: ${left}px; top: ${top}px; width: ${this.cell[0]}px; height: ${this.cell[1] - 1}px`;
+    const { over } = this; // what is read is seen
+    if (scroll && (left < over.scrollLeft || left + this.cell[0] > over.scrollLeft + over.clientWidth)) over.scrollLeft = left - over.clientWidth / 2;
+    return (this.value.textContent = this.written(this.map.values[place[0]][place[1]] ?? null));
+  }
 
   /** The two cells that differ most from the others. */
   summary() {
@@ -130,69 +92,111 @@ class HeatMapsChart {
       if (!low || value < low[0]) low = [value, layer, expert];
       if (!high || value > high[0]) high = [value, layer, expert];
     }));
-    if (!low) return "no values";
-    const { rowName, columnName } = this.data;
-    const at = ([value, layer, expert]) => `${this.written(value)} (${rowName} ${layer}, ${columnName} ${expert})`;
-    return `lowest ${at(low)}, highest ${at(high)}`;
+    const at = ([value, layer, expert]) => `${this.written(value)} (${this.rowName} ${layer}, ${this.columnName} ${expert})`;
+    return low ? `${this.map.kind}: lowest ${at(low)}, highest ${at(high)}` : `${this.map.kind}: no values`;
+  }
+}
+
+class HeatMapsChart {
+  constructor(figure, data) {
+    if (!data.maps.length) throw new Error("heat maps without a map");
+    this.data = data;
+    this.figure = figure;
+    this.box = figure.querySelector(".plot");
+    this.reading = figure.querySelector(".reading");
+    this.scales = scalesOf(data.maps);
+    this.on = null;
+    this.panels = [];
+    this.field = make("div", { class: "maps" });
+    this.legend = make("div", { class: "scales", "aria-hidden": "true" });
+    this.box.append(this.field, this.legend);
+    this.addControls();
+    this.addKeys();
+    this.choose();
   }
 
-  draw(width) {
-    if (!this.data.maps.length) throw new Error("a heat map without maps");
-    this.width = width;
-    const { values } = this.map;
-    this.height = values.length;
-    this.columns = Math.max(0, ...values.map((row) => row.length));
-    const room = width - 22 - 12;
-    const across = Math.max(CELL.least, Math.min(CELL.most, Math.floor(room / Math.max(1, this.columns))));
-    this.cell = [across, Math.max(12, Math.min(CELL.highest, across))];
-    const every = this.columns > 24 ? 8 : this.columns > 12 ? 4 : 1;
-    const lines = this.height > 8 ? Math.ceil(this.height / 8) : 1;
-    this.rows.replaceChildren(...values.map((_, row) => row).filter((row) => row % lines === 0).map((row) =>
-      make("span", { style: `top: ${2 + (row + 0.5) * this.cell[1]}px` }, String(row))));
-    this.every = every;
-    this.paint();
-    this.addLegend();
-    const about = `${this.map.subject}, ${this.map.kind}: ${this.summary()}`;
-    this.canvas.setAttribute("aria-label", this.first ? `Heat map: ${about}` : this.label);
-    this.first = true;
-    if (!this.on) this.reading.textContent = this.summary();
+  choice(name) {
+    const select = make("select");
+    this.figure.querySelector(".controls").append(make("label", {}, name, select));
+    select.addEventListener("change", () => { this.choose(); this.draw(this.width); this.read(this.on, true); });
+    return select;
   }
 
-  paint() {
-    const ratio = devicePixelRatio || 1;
-    const [across, down] = this.cell;
-    const size = [this.columns * across, this.height * down + 16];
-    Object.assign(this.canvas, { width: size[0] * ratio, height: size[1] * ratio });
-    this.canvas.style.width = `${size[0]}px`;
-    this.canvas.style.height = `${size[1]}px`;
-    const context = this.canvas.getContext("2d");
-    context.scale(ratio, ratio);
-    const { place } = this.scales[this.map.difference];
-    this.map.values.forEach((row, layer) => row.forEach((value, expert) => {
-      if (value === null) return;
-      context.fillStyle = rampColour(place(value));
-      context.fillRect(expert * across, layer * down, across - (across > 6 ? 1 : 0), down - 1);
-    }));
-    context.fillStyle = colour("--quiet");
-    context.font = "10px system-ui, sans-serif";
-    for (let expert = 0; expert < this.columns; expert += this.every) {
-      context.textAlign = expert === 0 ? "left" : "center";
-      context.fillText(String(expert), expert === 0 ? 1 : (expert + 0.5) * across, this.height * down + 12);
+  addControls() {
+    this.subject = this.choice("Tokens of");
+    this.part = this.choice("Maps");
+    const subjects = [...new Set(this.data.maps.map((map) => map.subject))];
+    this.subject.replaceChildren(...subjects.map((value) => make("option", { value }, value)));
+    this.subject.parentElement.hidden = subjects.length < 2;
+  }
+
+  /** Panels for the maps of the subject; of very many, those of the part that is chosen. */
+  choose() {
+    const { maps, rowName, columnName } = this.data;
+    const all = maps.filter((map) => map.subject === this.subject.value);
+    const parts = Math.ceil(all.length / MAPS.most);
+    if (this.part.length !== parts) {
+      this.part.replaceChildren(...Array.from({ length: parts }, (_, part) => make("option", { value: part },
+        `${part * MAPS.most + 1} to ${Math.min(all.length, (part + 1) * MAPS.most)} of ${all.length}`)));
     }
-    if (this.on && this.on[0] < this.height && this.on[1] < this.columns) {
-      context.strokeStyle = colour("--ink");
-      context.lineWidth = 2;
-      context.strokeRect(this.on[1] * across, this.on[0] * down, across - 1, down - 1);
-    }
+    this.part.parentElement.hidden = parts < 2;
+    this.part.closest(".controls").hidden = parts < 2 && this.subject.length < 2;
+    const shown = all.slice(this.part.value * MAPS.most, (Number(this.part.value) + 1) * MAPS.most);
+    this.panels = shown.map((map) => new HeatMapPanel(map, this.scales[Number(map.difference)], rowName, columnName));
+    const loads = shown.filter((map) => !map.difference).length;
+    const first = this.panels[loads]; // of the differences: in a row of their own, where all do not fit into one
+    if (first && shown.length > MAPS.beside && shown.slice(loads).every((map) => map.difference)) first.element.classList.add("first");
+    for (const panel of this.panels) this.listen(panel);
+    this.field.replaceChildren(...this.panels.map((panel) => panel.element));
+    if (this.chosen) this.box.setAttribute("aria-label", `Heat maps, ${this.subject.value}: ${this.summary()}.`);
+    this.chosen = true; // the first ones are described by the page itself
   }
 
-  addLegend() {
-    const { place, ticks } = this.scales[this.map.difference];
-    const stops = [0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1].map((at) => `${rampColour(at)} ${at * 100}%`);
-    const ramp = make("div", { class: "ramp" }, make("i", { style: `background: linear-gradient(to right, ${stops.join(", ")})` }),
-      ...ticks.map(([value, text]) => make("span", { style: `left: ${place(value) * 100}%` }, text)));
-    const [left, right] = this.map.difference ? ["less", "more"] : ["idle", "busy"];
-    this.legend.replaceChildren(make("span", {}, left), ramp, make("span", {}, right));
+  addKeys() {
+    this.box.tabIndex = 0;
+    this.box.setAttribute("role", "application");
+    this.box.setAttribute("aria-roledescription", "heat maps, read with the arrow keys");
+    const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+    this.box.addEventListener("keydown", (event) => {
+      if (!(event.key in steps) || event.altKey || event.ctrlKey || event.metaKey) return;
+      event.preventDefault();
+      const most = [Math.max(...this.panels.map((panel) => panel.rows)) - 1, Math.max(...this.panels.map((panel) => panel.columns)) - 1];
+      const place = this.on ? this.on.map((one, axis) => one + steps[event.key][axis]) : [0, 0];
+      this.read(place.map((one, axis) => Math.max(0, Math.min(most[axis], one))), true);
+    });
+  }
+
+  listen(panel) {
+    const point = (event) => this.read(panel.cellAt(event), false);
+    panel.canvas.addEventListener("pointermove", point);
+    panel.canvas.addEventListener("pointerdown", point);
+    panel.canvas.addEventListener("pointerleave", (event) => { // a finger that leaves has chosen a cell
+      if (event.pointerType !== "touch") this.read(null, false);
+    });
+  }
+
+  read(place, spoken) {
+    this.on = place;
+    this.reading.setAttribute("aria-live", spoken ? "polite" : "off");
+    const values = this.panels.map((panel) => `${panel.map.kind} ${panel.read(place, spoken)}`);
+    const { rowName, columnName, unit } = this.data;
+    this.reading.textContent = place ? `${rowName} ${place[0]}, ${columnName} ${place[1]}: ${values.join(", ")} ${unit}` : HINT;
+  }
+
+  summary() { return this.panels.map((panel) => panel.summary()).join("; "); }
+
+  draw(whole) {
+    this.width = whole;
+    const width = whole - 1; // the box may be a part of a pixel narrower than it says, and a map must not scroll for that
+    const columns = Math.max(...this.panels.map((panel) => panel.columns));
+    const least = Math.min(width, Math.max(MAPS.least, ROW_NAMES + columns * leastCell() * 1.1));
+    const fitting = Math.floor((width + MAPS.gap) / (least + MAPS.gap));
+    const beside = Math.max(1, Math.min(fitting, this.panels.length, MAPS.beside));
+    this.field.style.gridTemplateColumns = `repeat(${beside}, minmax(0, 1fr))`;
+    for (const panel of this.panels) panel.draw((width - (beside - 1) * MAPS.gap) / beside);
+    const kinds = [false, true].filter((kind) => this.panels.some((panel) => panel.map.difference === kind));
+    this.legend.replaceChildren(...kinds.map((kind) => legendOf(this.scales[Number(kind)])));
+    this.read(this.on, false);
   }
 }
 

@@ -18,7 +18,7 @@ class HistogramChart {
     this.box = figure.querySelector(".plot");
     this.reading = figure.querySelector(".reading");
     this.on = null;
-    this.colours = this.names.map((_, place) => `var(${SERIES_COLOURS[place % SERIES_COLOURS.length]})`);
+    this.colours = this.names.map((_, place) => SERIES_COLOURS[place % SERIES_COLOURS.length]);
     if (this.names.length > 1) {
       figure.querySelector(".controls").append(...this.names.map((name, place) =>
         make("label", {}, make("span", { class: "swatch box", style: `background: ${this.colours[place]}` }), name)));

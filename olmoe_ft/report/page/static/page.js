@@ -1,7 +1,7 @@
 "use strict";
 // What all charts share, and the page around them: colours, scheme, contents, long texts, copying, printing.
 
-const SERIES_COLOURS = ["--s1", "--s2", "--s3", "--s4", "--s5", "--s6", "--s7", "--s8"];
+const SERIES_COLOURS = [1, 2, 3, 4, 5, 6, 7, 8].map((number) => `var(--s${number})`);
 const charts = []; // each has draw(): from nothing, in the colours and width of now
 
 /** An element with attributes; children are elements or texts, and a text is never read as HTML. */
@@ -15,9 +15,9 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A colour of page.css as the browser resolves it now; canvases know no variables. */
-function colour(name) {
-  const probe = make("span", { style: `color: var(${name})` });
+/** A colour as the browser resolves it now, such as "var(--ink)"; canvases know no variables. */
+function colour(css) {
+  const probe = make("span", { style: `color: ${css}` });
   document.body.append(probe);
   const found = getComputedStyle(probe).color;
   probe.remove();
@@ -110,6 +110,18 @@ function startContents() {
   mark();
 }
 
+const WITHIN_NAME = /(?<=[\p{L}\d_]{2}[._/])(?=\p{L}[\p{L}\d_])/u; // not in numbers, and not in "e.g."
+
+/** In tables a line may break after the dots, underscores and slashes of a name. Copied, the name is as it was. */
+function startLineBreaks() {
+  for (const cell of document.querySelectorAll("th, td, .facts dt, .facts dd")) {
+    const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (texts.nextNode()) if (WITHIN_NAME.test(texts.currentNode.data)) found.push(texts.currentNode);
+    for (const text of found) text.replaceWith(...text.data.split(WITHIN_NAME).flatMap((part) => [make("wbr"), part]).slice(1));
+  }
+}
+
 /** Texts of more than a few lines are cut, with a button that shows all of them. */
 function startLongTexts() {
   const cut = (text) => {
@@ -147,6 +159,16 @@ function startCopying() {
   }
 }
 
+const PAPER = { width: 670, fold: 34 }; // pixels of a sheet, and of what a fold takes of it
+
+/** A table that is wider than the sheet, even with all its lines broken, becomes smaller. */
+function fitTable(table) {
+  table.style.width = "min-content";
+  const room = PAPER.width - (table.closest(".fold") ? PAPER.fold : 0);
+  table.style.zoom = Math.min(1, room / table.offsetWidth);
+  table.style.width = "";
+}
+
 /** On paper: light, as wide as a sheet, all folds open but for the tables of charts. */
 function startPrinting() {
   const root = document.documentElement;
@@ -157,7 +179,8 @@ function startPrinting() {
     root.dataset.printing = "yes";
     root.dataset.scheme = "light";
     for (const fold of before.closed) fold.open = true;
-    drawAll(670);
+    drawAll(PAPER.width);
+    document.querySelectorAll(".scroll table").forEach(fitTable);
   });
   addEventListener("afterprint", () => {
     if (!before) return;
@@ -166,6 +189,7 @@ function startPrinting() {
     for (const fold of before.closed) fold.open = false;
     before = null;
     delete root.dataset.printing;
+    for (const table of document.querySelectorAll(".scroll table")) table.style.zoom = "";
     drawAll();
   });
 }

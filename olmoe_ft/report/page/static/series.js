@@ -36,21 +36,33 @@ function smoothingOf(section, points) {
 
 const groups = []; // of all charts of the page, so that one has the same colour in each of them
 
+/** Colours of many lines in an order, as those of layers: from the first to the last. */
+function gradual(count) {
+  return Array.from({ length: count }, (_, place) => {
+    const way = (2 * place) / (count - 1);
+    const [from, to] = way <= 1 ? ["first", "middle"] : ["middle", "last"];
+    return `color-mix(in oklab, var(--${to}) ${((way <= 1 ? way : way - 1) * 100).toFixed(1)}%, var(--${from}))`;
+  });
+}
+
 /** How each series looks: one colour a group, a pattern for further lines in the same colour. */
 function looks(all) {
   const keys = [];
   const lines = {};
+  const plain = all.filter((series) => !series.group && !series.dashed);
+  const colours = plain.length > SERIES_COLOURS.length ? gradual(plain.length) : SERIES_COLOURS;
   return all.map((series, place) => {
     const key = series.group ? `group ${series.group}` : `series ${place}`;
-    if (series.dashed && !series.group) return { name: "--quiet", dash: [7, 5], swatch: "dashed" };
+    if (series.dashed && !series.group) return { name: "var(--quiet)", dash: [7, 5], swatch: "dashed" };
     const known = series.group ? groups : keys;
     if (!known.includes(key)) known.push(key);
     const number = known.indexOf(key);
-    const name = SERIES_COLOURS[number % SERIES_COLOURS.length];
+    const palette = series.group ? SERIES_COLOURS : colours;
+    const name = palette[number % palette.length];
     if (series.points) return { name, dash: null, swatch: "points" };
     if (series.dashed) return { name, dash: [7, 5], swatch: "dashed" };
     lines[key] = (lines[key] || 0) + 1;
-    const again = lines[key] > 1 || number >= SERIES_COLOURS.length;
+    const again = lines[key] > 1 || number >= palette.length;
     return { name, dash: again ? [2, 3] : null, swatch: again ? "dotted" : "line" };
   });
 }

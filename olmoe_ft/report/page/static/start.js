@@ -5,6 +5,7 @@ const DRAW = { curves: startCurves, histogram: startHistogram, "heat-maps": star
 
 startScheme();
 startContents();
+startLineBreaks();
 for (const figure of document.querySelectorAll("figure.chart")) {
   DRAW[figure.dataset.chart](figure, JSON.parse(figure.querySelector("script").textContent));
 }
