@@ -85,13 +85,17 @@ def test_the_runs_own_evaluation_counts_before_a_newer_one_by_command(tmp_path):
 
 
 def test_scores_in_the_summary_count_before_those_by_command(tmp_path):
+    """Which have the answers and the loads that the summary lacks."""
     summary = ENDED | {"scores": {"after": [Score("answers", "exact_match", 0.5, None, 6, 0, None).as_dict()]}}
-    ones = [of("command", 9, "answers", 3, 4), of("command", 9, "gsm8k", 1, 4)]
+    loads = {"answers": [[0.75, 0.25]]}
+    ones = [of("command", 9, "answers", 3, 4, loads=loads), of("command", 9, "gsm8k", 1, 4)]
     run = make_run(tmp_path / "x", evaluations=ones, summary=summary)
     assert shown(run) == {
         "answers: exact_match": ["6", "50.0%", ""],
         "gsm8k: exact_match": ["4", "25.0% ± 12.5 (by command)", ""],
     }
+    assert {one.task for one in run.evaluated.samples["after"]} == {"answers", "gsm8k"}
+    assert list(_of_benchmarks(run, (1, 2))) == ["benchmark answers"]
 
 
 def test_a_run_that_evaluated_only_another_step_shows_that_alone(tmp_path):

@@ -122,7 +122,7 @@ def _of_benchmarks(run: RunFiles, shape: tuple[int, int]) -> dict[str, When]:
     evaluated = run.evaluated
     times: tuple[Time, ...] = (BEFORE, evaluated.latest)
     for when, (task, measured) in ((time, one) for time in times for one in evaluated.at(time).items()):
-        if measured.evaluation is not None and (rows := measured.evaluation.loads.get(task)):
+        if measured.seen is not None and (rows := measured.seen.loads.get(task)):
             load = np.array(rows) if len({*map(len, rows)}) == 1 else np.zeros(0)
             if load.shape == shape and np.isfinite(load).all():
                 found.setdefault(f"benchmark {task}", {})[evaluated.title(when)] = load

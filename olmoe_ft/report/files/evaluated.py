@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,9 @@ class Measured:
     scores: list[Score]
     """Empty where another model has to judge the outputs."""
     evaluation: Evaluation | None
-    """None where `summary.json` alone has the scores, as in runs of older versions."""
+    """None where the scores are those of `summary.json`, as in runs of older versions."""
+    seen: Evaluation | None
+    """The evaluation that has answers and loads of the task; `evaluation` where that is one."""
 
     @property
     def how(self) -> str:
@@ -106,8 +108,8 @@ class Evaluated:
         return {when: found for when in times if (found := [*self._samples(when)])}
 
     def _samples(self, when: Time) -> Iterator[Sample]:
-        taken = {task: one.evaluation for task, one in self.at(when).items()}
-        for evaluation in self.used(when):
+        taken = {task: one.seen for task, one in self.at(when).items()}
+        for evaluation in {id(one): one for one in taken.values() if one is not None}.values():
             try:
                 found = read_samples(self.path, evaluation=evaluation)
             except UserError as error:
@@ -163,11 +165,13 @@ def _by_task(*sources: Iterable[Evaluation | Score]) -> dict[str, Measured]:
     found: dict[str, Measured] = {}
     for one in (one for ones in sources for one in ones):
         if isinstance(one, Score):
-            known = found.setdefault(one.task, Measured([], None))
+            known = found.setdefault(one.task, Measured([], None, None))
             known.scores.extend([one] if known.evaluation is None else [])
             continue
         for task in dict.fromkeys([*(score.task for score in one.scores), *one.settings["tasks"], *one.loads]):
-            found.setdefault(task, Measured([score for score in one.scores if score.task == task], one))
+            known = found.setdefault(task, Measured([score for score in one.scores if score.task == task], one, one))
+            if known.seen is None:
+                found[task] = replace(known, seen=one)
     return found
 
 

@@ -112,7 +112,7 @@ def shown_chance(change: Change) -> list[str]:
     if change.p is None:
         return []
     if change.adjusted is None:
-        return [shown_p(change.p), "not adjusted"]
+        return [shown_p(change.p), "not adjusted"] if change.difference else []
     return [shown_p(change.p)] if change.adjusted == change.p else [f"adjusted {shown_p(change.adjusted)}"]
 
 
