@@ -226,7 +226,7 @@ def _listed(folder: Path) -> tuple[Listed, int]:
             _evaluation(one)
             check_listed(one)
         return found["evaluations"], int(found["samples_bytes"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise UserError(
             f"{file}: it cannot be read ({type(error).__name__}: {error}); move it away, and evaluate again: "
             f"olmoe-ft evaluate {folder}"

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from olmoe_ft.evaluation.score import When
 
+MOST = 2**53  # of questions and steps, by far; beyond it a float is no longer exact
+
 
 class _Strict(BaseModel):
     """No conversions: an evaluation's samples are found by its values as they are in the file."""
@@ -18,10 +20,10 @@ class _Score(_Strict):
     metric: str
     value: float | str
     """A text where it is not finite."""
-    n: int
+    n: int = Field(ge=0, le=MOST)
     shots: int
     template: str | None
-    clean_n: int | None = None
+    clean_n: int | None = Field(default=None, ge=0, le=MOST)
     higher_is_better: bool | None = None
 
 
@@ -34,7 +36,7 @@ class _Settings(_Strict):
 
 class _Evaluation(_Strict):
     model: str
-    step: int | None
+    step: int | None = Field(ge=0, le=MOST)
     when: When
     settings: _Settings
     seconds: float
@@ -50,8 +52,17 @@ def check_listed(values: Any) -> None:
     Raises:
         ValueError: a value is missing or of another type.
     """
+    _check(_Evaluation, values)
+
+
+def check_score(values: Any) -> None:
+    """The same of a score, as `summary.json` has them too."""
+    _check(_Score, values)
+
+
+def _check(kind: type[_Strict], values: Any) -> None:
     try:
-        _Evaluation.model_validate(values)
+        kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -120,10 +120,11 @@ def is_share(score: Score) -> bool:
 
 
 def shown_value(score: Score) -> str:
-    """`41.2% ± 1.3`; of what is no share, the number."""
+    """`41.2% ± 1.3`; of what is no share, the number. An error of 0 is left out: where all answers are right, or all
+    wrong, their spread says nothing of how far the share may be off."""
     share = is_share(score)
     factor = 100 if share else 1
-    error = "" if score.stderr is None else f" ± {factor * score.stderr:.1f}"
+    error = "" if not score.stderr else f" ± {factor * score.stderr:.1f}"
     return f"{factor * score.value:.1f}{'%' if share else ''}{error}"
 
 

@@ -8,6 +8,8 @@ from olmoe_ft.constants import GIB, MIB
 
 def duration(seconds: float) -> str:
     """`12.3 s`, `2 min 24 s`, `3 h 05 min`."""
+    if not math.isfinite(seconds):
+        return "not finite"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     if round(seconds) < 3600:

@@ -21,22 +21,13 @@ from olmoe_ft.report.files.atlas import AFTER, BEFORE, PROBE, atlas
 from olmoe_ft.report.files.run_files import read_run, stages_of
 from olmoe_ft.report.files.time_spent import device_hours, seconds_in_steps, tokens_trained
 from olmoe_ft.report.findings.findings import ORDER, findings
-from olmoe_ft.report.page.blocks import (
-    Block,
-    Cell,
-    Column,
-    Finding,
-    HeatMap,
-    HeatMaps,
-    Page,
-    Prose,
-    Section,
-    Table,
-)
+from olmoe_ft.report.page.blocks import Block, Cell, Column, Finding, HeatMap, HeatMaps, Page, Prose, Section, Table
+from olmoe_ft.report.page.numbers import WITHOUT_WARNINGS
 
 REPORT = "report.html"  # of each stage, in its run directory
 
 
+@WITHOUT_WARNINGS
 def pipeline_page(path: Path, linked: bool = True) -> Page:
     """The stages of a pipeline that have begun, in order.
 

@@ -8,6 +8,7 @@ from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.files.state import How, state_of
 from olmoe_ft.report.findings.findings import findings
 from olmoe_ft.report.page.blocks import Cell, Page, Tone
+from olmoe_ft.report.page.numbers import WITHOUT_WARNINGS
 from olmoe_ft.report.sections.answers import samples
 from olmoe_ft.report.sections.asked import asked
 from olmoe_ft.report.sections.cost import cost
@@ -23,6 +24,7 @@ SECTIONS = (asked, data, curves, experts, scores, samples, planned, cost, machin
 TONES: dict[How, Tone] = {"finished": "good", "failed": "bad", "killed": "bad", "stopped": "warn"}
 
 
+@WITHOUT_WARNINGS
 def run_page(run: RunFiles) -> Page:
     """The page of a run, as far as its files go."""
     sections = [found for section in SECTIONS if (found := section(run)) is not None]
@@ -31,7 +33,7 @@ def run_page(run: RunFiles) -> Page:
     return Page(
         title=run.name,
         kind=f"{run.stage} run".strip(),
-        status=Cell(state.how, f"{state.step:,} steps", TONES.get(state.how, "")),
+        status=Cell(state.how, f"{'at least ' if state.seen else ''}{state.step:,} steps", TONES.get(state.how, "")),
         tiles=tiles(run),
         findings=[one if one.section in shown else replace(one, section="") for one in findings(run)],
         sections=sections,

@@ -2,13 +2,26 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
 
 from olmoe_ft.evaluation.score import Score
 from olmoe_ft.evaluation.table import NOT_SHARES
 from olmoe_ft.report.amounts import duration, hours
+from olmoe_ft.report.files.evaluated import Time
 from olmoe_ft.report.files.run_files import RunFiles
-from olmoe_ft.report.files.time_spent import device_hours, device_word, seconds_in_steps, tokens_trained
-from olmoe_ft.report.page.blocks import Cell, Tone
+from olmoe_ft.report.files.time_spent import (
+    device_hours,
+    device_word,
+    seconds_in_steps,
+    speed,
+    steps_known,
+    tokens_trained,
+)
+from olmoe_ft.report.page.blocks import Cell
+from olmoe_ft.report.page.numbers import number_cell
+from olmoe_ft.report.sections.score_changes import key_of
 
 Tile = tuple[str, Cell]
 
@@ -22,25 +35,36 @@ def _loss(run: RunFiles) -> Iterator[Tile]:
     name = "loss/task" if "loss/task" in run.metrics else "loss"
     if name in run.metrics:
         first, last = (float(run.metrics[name].values[place]) for place in (0, -1))
-        tone: Tone = "" if math.isfinite(last) else "bad"
-        yield "task loss" if name == "loss/task" else name, Cell(f"{last:.4g}", f"at first {first:.4g}", tone)
+        yield "task loss" if name == "loss/task" else name, number_cell(last, ".4g", f"at first {_finite(first)}")
     if (held := run.metrics.last("eval_loss")) is not None:
-        yield "evaluation loss", Cell(f"{held:.4g}", f"best {float(run.metrics['eval_loss'].values.min()):.4g}")
+        known = run.metrics["eval_loss"].values
+        known = known[np.isfinite(known)]
+        yield "evaluation loss", number_cell(held, ".4g", f"best {known.min():.4g}" if len(known) else "")
+
+
+def _finite(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "not finite"
 
 
 def _score(run: RunFiles) -> Iterator[Tile]:
     """The first score that was asked for, after training or so far."""
-    before, after = (run.evaluation(when) for when in ("before", "after"))
-    if (newest := after or before) is None or not newest.headline:
+    evaluated = run.evaluated
+    times: tuple[Time, ...] = (evaluated.latest, "before")
+    if (when := next((time for time in times if evaluated.asked(time)), None)) is None:
         return
-    score = newest.headline[0]
-    notes = [] if score.stderr is None else [f"± {_figure(score, score.stderr)}"]
-    if after is not None and before is not None:
-        earlier = [one for one in before.headline if (one.task, one.metric) == (score.task, score.metric)]
-        notes += [f"before {_figure(score, one.value)}" for one in earlier]
-    if after is None:
+    score = evaluated.asked(when)[0]
+    error = f"± {_figure(score, score.stderr)}" if score.stderr and math.isfinite(score.stderr) else ""
+    notes = [error, f"{score.n:,} questions", evaluated.at(when)[score.task].how]
+    if when == "before":
         notes.append("before training")
-    yield f"{score.task}, {score.metric.replace('_', ' ')}", Cell(_figure(score, score.value), ", ".join(notes))
+    else:
+        notes.append("" if when == "after" else f"at {evaluated.title(when)}")
+        earlier = [one for one in evaluated.asked("before") if key_of(one) == key_of(score)]
+        notes += [f"before {_figure(score, one.value)}" for one in earlier]
+    shown = number_cell(score.value, ".4g", ", ".join(filter(None, notes)))
+    if not shown.tone:
+        shown = replace(shown, text=_figure(score, score.value))
+    yield f"{score.task}, {score.metric.replace('_', ' ')}", shown
 
 
 def _figure(score: Score, value: float) -> str:
@@ -49,18 +73,20 @@ def _figure(score: Score, value: float) -> str:
 
 def _routers(run: RunFiles) -> Iterator[Tile]:
     if (violation := run.metrics.last("router/max_violation")) is not None:
-        dead = run.metrics.last("router/dead_experts") or 0
-        tone: Tone = "bad" if dead else ""
-        yield "busiest expert", Cell(f"{1 + violation:.2f}x", f"of the mean load; {dead:.0f} dead", tone)
+        dead = run.metrics.last("router/dead_experts")
+        notes = ["of the mean load"] + ([] if dead is None else [f"{number_cell(dead, ',.0f').text} dead"])
+        shown = number_cell(1 + violation, ".2f", "; ".join(notes), "x")
+        yield "busiest expert", replace(shown, tone="warn") if dead and not shown.tone else shown
     if (agreement := run.metrics.last("router/drift_agreement")) is not None:
-        yield "choices as at the start", Cell(f"{agreement:.0%}", "of the routers' top-k", bar=agreement)
+        bar = agreement if math.isfinite(agreement) else None
+        yield "choices as at the start", replace(number_cell(agreement, ".0%", "of the routers' top-k"), bar=bar)
 
 
 def _spent(run: RunFiles) -> Iterator[Tile]:
     tokens, seconds, used = tokens_trained(run), seconds_in_steps(run), device_hours(run)
     if tokens is not None:
-        speed = f"{tokens / seconds:,.0f} a second" if seconds else ""
-        yield "tokens trained", Cell(f"{tokens:,.0f}", speed)
+        rate = speed(run)
+        yield "tokens trained", Cell(f"{tokens:,.0f}", "" if rate is None else f"{rate:,.0f} a second")
     if seconds is not None:
         of_devices = "" if used is None else f"{hours(used)} {device_word(run)}-hours"
-        yield "time in steps", Cell(duration(seconds), of_devices)
+        yield "time in steps", Cell(duration(seconds), ", ".join(filter(None, (steps_known(run), of_devices))))

@@ -93,7 +93,7 @@ def test_a_task_file_of_ones_own_is_shown_and_recorded(run, workspace):
     (workspace / "marks_of_letters.py").write_text(MARKS)
     result = olmoe_ft(workspace, "evaluate", RUN, "--tasks", "letters.yaml")
     assert result.returncode == 0, result.stderr
-    assert "letters" in result.stdout and "3.0 ± 0.0" in result.stdout and "300" not in result.stdout
+    assert "letters" in result.stdout and "3.0" in result.stdout and "300" not in result.stdout
     overrides = ("name=own-task", "training.max_steps=3", "evaluation.tasks=[letters.yaml]", "evaluation.limit=2")
     output = launch(workspace, CONFIGS["one"], "recipes/tiny/sft.yaml", *SHORT, *overrides)
     records = [json.loads(line) for line in (workspace / "runs/own-task/metrics.jsonl").read_text().splitlines()]

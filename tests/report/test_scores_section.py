@@ -10,7 +10,7 @@ from support.run_folders import make_run, table_of, titles_of
 from olmoe_ft.evaluation.score import Score
 from olmoe_ft.report.findings.of_results import of_scores
 from olmoe_ft.report.sections.score_changes import changes
-from olmoe_ft.report.sections.scores import NOTE, scores
+from olmoe_ft.report.sections.scores import ADJUSTED, NOTE, scores
 
 
 def of(when, step, values, **settings):
@@ -48,7 +48,7 @@ def test_before_between_and_after(tmp_path):
             "+20.0 points ± 5.0 (p < 0.0001, unpaired, z test)",
         ]
     ]  # fmt: skip
-    assert section.blocks[0].note == NOTE and section.blocks[0].rows[0][-1].tone == "good"
+    assert section.blocks[0].note == NOTE + ADJUSTED and section.blocks[0].rows[0][-1].tone == "good"
 
 
 def test_the_same_questions_are_paired(tmp_path):
@@ -62,6 +62,58 @@ def test_the_same_questions_are_paired(tmp_path):
     assert change.stderr == pytest.approx(math.sqrt(10 / 9 * 0.6 * 0.4 / 10))
     assert change.p == 2 / 2**6 and change.significant and change.better
     assert table_of(scores(run), "Scores")[0][-1] == "+60.0 points ± 16.3 (p = 0.031, paired, McNemar's exact test)"
+
+
+def ten_tasks(later):
+    """Ten tasks of ten questions; in the first `later` of them six are gained and none is lost."""
+    tasks = [f"task_{letter}" for letter in "abcdefghij"]
+
+    def ones(gained):
+        return [
+            sample(number, task, right=number < (6 if gained and at < later else 0))
+            for at, task in enumerate(tasks)
+            for number in range(10)
+        ]
+
+    return [evaluation("before", 0, ones(False)), evaluation("after", 9, ones(True))]
+
+
+def test_one_difference_among_ten_tasks_may_be_chance(tmp_path):
+    """p = 2 / 2^6 = 0.031 alone; the least of ten p-values counts ten times."""
+    run = make_run(tmp_path / "x", evaluations=ten_tasks(later=1))
+    first = changes(run)[0]
+    assert first.p == 2 / 2**6 and first.adjusted == 20 / 2**6 and not first.significant
+    row = scores(run).blocks[0].rows[0]
+    assert row[-1].tone == "" and row[-1].note == "adjusted p = 0.31, paired, McNemar's exact test"
+
+
+def test_only_the_first_metric_of_a_task_is_one_of_several(tmp_path):
+    """With its other metrics and the members of a group, six scores would make 0.0078 six times as large."""
+    before = [("a", "acc", 0.1, 0.03, 90), ("a", "acc_norm", 0.1, 0.03, 90), ("a_b", "acc", 0.1, 0.03, 90)]
+    later = [(*one[:2], 0.3, 0.04, 90) for one in before]
+    run = make_run(
+        tmp_path / "x", evaluations=[of("before", 0, before, tasks=["a"]), of("after", 9, later, tasks=["a"])]
+    )
+    assert [change.adjusted is not None for change in changes(run)] == [True, False, False]
+    assert changes(run)[0].adjusted == changes(run)[0].p
+    assert [row[-1].tone for row in scores(run).blocks[0].rows] == ["good", ""]
+
+
+@pytest.mark.parametrize(("n", "p"), [(10, 2 / 184756), (3, 2 / 20), (1, 1.0)])
+def test_from_all_wrong_to_all_right(tmp_path, n, p):
+    """Neither has a spread. Of 20 answers there are 184,756 ways to choose 10 right ones, and of 6 there are 20; two of
+    them are as one-sided."""
+    ones = [of("before", 0, [("a", "acc", 0.0, 0.0, n)]), of("after", 9, [("a", "acc", 1.0, 0.0, n)])]
+    run = make_run(tmp_path / "x", evaluations=ones)
+    assert changes(run)[0].p == pytest.approx(p) and changes(run)[0].how == "unpaired, Fisher's exact test"
+    [row] = table_of(scores(run), "Scores")
+    assert row[2:4] == ["0.0%", "100.0%"] and row[-1].startswith("+100.0 points (p ")
+
+
+def test_a_value_without_a_spread_that_is_no_share_has_no_p(tmp_path):
+    name = ("wikitext", "word_perplexity")
+    ones = [of("before", 0, [(*name, 8.0, 0.0, 9)]), of("after", 9, [(*name, 7.0, 0.0, 9)])]
+    assert changes(make_run(tmp_path / "x", evaluations=ones))[0].p is None
 
 
 def test_a_perplexity_that_rose_is_worse_and_no_share(tmp_path):
@@ -170,7 +222,7 @@ def test_a_run_of_an_older_version_has_its_exact_match_in_its_summary(tmp_path):
     section = scores(make_run(tmp_path / "x", summary=summary))
     assert table_of(section, "Scores") == [
         [
-            "answers: exact_match", "101", "0.0% ± 0.0", "50.0% ± 5.0",
+            "answers: exact_match", "101", "0.0%", "50.0% ± 5.0",
             "+50.0 points ± 5.0 (p < 0.0001, unpaired, z test)",
         ]
     ]  # fmt: skip

@@ -31,7 +31,13 @@ def test_the_newest_launch_counts(tmp_path):
     """The first stopped at step 10; the second has recorded no end, and nobody holds the lock."""
     launches = [{"ended": {"how": "stopped", "reason": None, "step": 10}}, {"resumed_from": "checkpoint-10"}]
     run = make_run(tmp_path / "x", records=RECORDS, launches=launches)
-    assert state_of(run) == State("killed", "", 20)
+    assert state_of(run) == State("killed", "", 20, "last record")
+
+
+@pytest.mark.parametrize(("saved", "step", "seen"), [(15, 20, "last record"), (24, 24, "newest checkpoint")])
+def test_a_killed_launch_was_at_least_at_its_newest_checkpoint(tmp_path, saved, step, seen):
+    (tmp_path / f"x/checkpoints/checkpoint-{saved}").mkdir(parents=True)
+    assert state_of(make_run(tmp_path / "x", records=RECORDS, launches=[{}])) == State("killed", "", step, seen)
 
 
 def test_a_run_of_an_older_version_has_finished_if_it_has_a_summary(tmp_path):

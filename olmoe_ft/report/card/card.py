@@ -18,6 +18,7 @@ from olmoe_ft.report.card import card_sections as sections
 from olmoe_ft.report.card.card_usage import usage, with_name
 from olmoe_ft.report.card.markdown import Markdown
 from olmoe_ft.report.card.origin import Origin, base_on_hub, network_of, origin_of
+from olmoe_ft.report.files.evaluated import Measured, limit_of
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.page.clean import yaml_of
 from olmoe_ft.report.private.private import private_here
@@ -39,7 +40,7 @@ def model_card(run: RunFiles, folder: Path | None = None, repository: str | None
     folder = folder or run.path / "final"
     md = Markdown(private_here([run.path]))
     origin, network = origin_of(run.path, run.recipe), network_of(folder, run.recipe)
-    evaluation = run.evaluation("after")
+    versions = [one.settings.get("lm_eval") for one in run.evaluated.used("after")]
     values: dict[str, Any] = {
         "title": md.plain(run.name),
         "summary": _summary(run, folder, origin, network, md),
@@ -48,7 +49,7 @@ def model_card(run: RunFiles, folder: Path | None = None, repository: str | None
             for title, sentence, code, language in usage(folder, network, repository)
         ],
         "scores": sections.scores(run, md),
-        "with_harness": md.plain(str((evaluation.settings.get("lm_eval") if evaluation else None) or "")),
+        "with_harness": md.plain(", ".join(dict.fromkeys(str(one) for one in versions if one))),
         "training": sections.training(run, md),
         "hyperparameters": sections.hyperparameters(run, md),
         "recipe": md.block(yaml_of(run.recipe, md.private), "yaml"),
@@ -148,21 +149,24 @@ def _metadata(run: RunFiles, folder: Path, origin: Origin, md: Markdown) -> Mode
 
 def _results(run: RunFiles, md: Markdown) -> Iterator[EvalResult]:
     """The scores after training; what is not finite has no place in YAML."""
-    evaluation = run.evaluation("after")
-    for score in evaluation.headline if evaluation else ():
+    evaluated = run.evaluated
+    for score in evaluated.asked("after"):
         if math.isfinite(score.value):
-            yield _result(score, md)
+            yield _result(score, evaluated.at("after")[score.task], md)
 
 
-def _result(score: Score, md: Markdown) -> EvalResult:
+def _result(score: Score, measured: Measured, md: Markdown) -> EvalResult:
     task, metric = md.line(score.task), md.line(score.metric)
+    about = [f"{score.shots} examples"] if score.shots else []
+    if measured.evaluation is not None and limit_of(measured.evaluation) is not None:
+        about.append(f"the first {score.n:,} questions")
     return EvalResult(
         task_type=TASK,
         task_name="Text generation",
         dataset_type=re.sub(r"[^\w.-]+", "-", task).strip("-") or "task",
         dataset_name=task,
         metric_type=metric.partition("/")[0],
-        metric_name=f"{metric}, {score.shots} examples" if score.shots else metric,
+        metric_name=", ".join([metric, *about]),
         metric_value=round(score.value, 6),
     )
 

@@ -14,6 +14,7 @@ from olmoe_ft.evaluation.table import shown_value
 from olmoe_ft.report.amounts import duration
 from olmoe_ft.report.card.markdown import Markdown
 from olmoe_ft.report.card.origin import is_hub_name
+from olmoe_ft.report.files.evaluated import Time
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.shipped import is_shipped_name
 
@@ -174,18 +175,22 @@ def data_notes(run: RunFiles, md: Markdown) -> Iterator[str]:
 
 def scores(run: RunFiles, md: Markdown) -> str:
     """Headline scores before and after, with standard errors."""
-    found = {when: run.evaluation(when) for when in ("before", "after")}
+    times: tuple[Time, ...] = ("before", "after")
     columns = {
-        when: {(one.task, one.metric): one for one in evaluation.headline}
-        for when, evaluation in found.items()
-        if evaluation is not None
+        when: {(one.task, one.metric): one for one in found} for when in times if (found := run.evaluated.asked(when))
     }
     rows = []
     for task, metric in dict.fromkeys(key for scores in columns.values() for key in scores):
         both = [scores.get((task, metric)) for scores in columns.values()]
         counts = sorted({one.n for one in both if one is not None})
         about = [md.code(task), md.code(metric)]
-        rows.append([*about, " / ".join(map(number, counts)), *(shown_value(one) if one else "-" for one in both)])
+        rows.append(
+            [
+                *about,
+                " / ".join(number(count) for count in counts if count),
+                *(shown_value(one) if one else "-" for one in both),
+            ]
+        )
         if any(one is not None and one.clean_n not in (None, one.n) for one in both):
             rows.append([md.code(task), "without questions in the training rows", "", *map(_clean, both)])
     names = {"before": "before training", "after": "after training"}

@@ -24,10 +24,12 @@ from olmoe_ft.report.comparison.significance import shown_p
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.files.time_spent import device_hours, seconds_in_steps, tokens_trained
 from olmoe_ft.report.page.blocks import Block, Cell, Column, Finding, Page, Prose, Section, Table
+from olmoe_ft.report.page.numbers import WITHOUT_WARNINGS
 
 MOST = 10  # findings of one kind
 
 
+@WITHOUT_WARNINGS
 def comparison(runs: Sequence[RunFiles], by: str | None = None) -> Page:
     """What differs between runs, and what has come of it; however far each of them is.
 

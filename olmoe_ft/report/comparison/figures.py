@@ -1,6 +1,5 @@
 """The figures of several runs as one table, which the page and the terminal show alike."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from olmoe_ft.report.comparison.scores_side_by_side import p_cell, remarks, valu
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.files.time_spent import device_hours, device_word
 from olmoe_ft.report.page.blocks import Cell, Column, Table
+from olmoe_ft.report.page.numbers import number_cell
 
 
 class Figure(NamedTuple):
@@ -29,14 +29,7 @@ class Figure(NamedTuple):
 
 def newest(name: str, metric: str, form: str) -> Figure:
     """The newest value of a metric."""
-    return Figure(name, lambda run: number(run.metrics.last(metric), form), metric)
-
-
-def number(value: float | None, form: str, note: str = "") -> Cell:
-    """A value; in red where it is not finite."""
-    if value is None:
-        return Cell("")
-    return Cell(format(value, form), note) if math.isfinite(value) else Cell("not finite", tone="bad")
+    return Figure(name, lambda run: number_cell(run.metrics.last(metric), form), metric)
 
 
 def lowest_evaluation_loss(run: RunFiles) -> Cell:
@@ -46,7 +39,7 @@ def lowest_evaluation_loss(run: RunFiles) -> Cell:
     if not np.isfinite(values).any():
         return Cell("not finite", tone="bad")
     best = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
-    return number(float(values[best]), ".4f", f"step {steps[best]:,}")
+    return number_cell(float(values[best]), ".4f", f"step {steps[best]:,}")
 
 
 def tokens_per_second(run: RunFiles) -> Cell:
@@ -54,7 +47,7 @@ def tokens_per_second(run: RunFiles) -> Cell:
     if "perf/tokens_per_second" not in run.metrics:
         return Cell("")
     values = run.metrics["perf/tokens_per_second"].values
-    return number(float(np.median(values[len(values) // 2 :])), ",.0f")
+    return number_cell(float(np.median(values[len(values) // 2 :])), ",.0f")
 
 
 def _hours(run: RunFiles) -> Cell:
@@ -93,7 +86,7 @@ def figures_table(scores: ComparedScores, ranked: Ranking | None) -> Table:
     runs = scores.runs
     columns: list[tuple[Column, list[Cell]]] = []
     if ranked is not None:
-        columns.append((Column(ranked.name, True), [number(value, ".5g") for value in ranked.values]))
+        columns.append((Column(ranked.name, True), [number_cell(value, ".5g") for value in ranked.values]))
     figures = [*ROUTERS, Figure("tokens/s", tokens_per_second), hours_of(runs)]
     columns += [_column(one, runs) for one in LOSSES if ranked is None or one.metric != ranked.name]
     columns += _main_score(scores)

@@ -7,14 +7,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from olmoe_ft.report.files.evaluated import Time
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.training.router.loads import load_of, shares
 
-BEFORE, AFTER = "before", "after"
+BEFORE: Literal["before"] = "before"
+AFTER: Literal["after"] = "after"
 PROBE = "all probe tokens"
 TRAINED = "tokens trained on"
 MOST_EXPERTS = 2**16  # of a layer, by far; a damaged file may say more than fit into memory
@@ -116,12 +119,13 @@ def _of_sources(tensors: Mapping[str, np.ndarray], about: Mapping[str, str]) -> 
 
 def _of_benchmarks(run: RunFiles, shape: tuple[int, int]) -> dict[str, When]:
     found: dict[str, dict[str, np.ndarray]] = {}
-    for when in (BEFORE, AFTER):
-        evaluation = run.evaluation(when)
-        for task, rows in ({} if evaluation is None else evaluation.loads).items():
+    evaluated = run.evaluated
+    times: tuple[Time, ...] = (BEFORE, evaluated.latest)
+    for when, (task, measured) in ((time, one) for time in times for one in evaluated.at(time).items()):
+        if measured.seen is not None and (rows := measured.seen.loads.get(task)):
             load = np.array(rows) if len({*map(len, rows)}) == 1 else np.zeros(0)
             if load.shape == shape and np.isfinite(load).all():
-                found.setdefault(f"benchmark {task}", {})[when] = load
+                found.setdefault(f"benchmark {task}", {})[evaluated.title(when)] = load
             else:
                 _unreadable(run, f"{run.path / 'evaluation.json'}: the loads of {task} are not of this network")
     return {**found}

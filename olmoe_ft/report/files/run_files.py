@@ -7,9 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from olmoe_ft.checkpoints.run_checkpoints import read_object
-from olmoe_ft.evaluation.files import read_evaluations, read_samples
-from olmoe_ft.evaluation.score import Evaluation, Sample
+from olmoe_ft.evaluation.files import read_evaluations
+from olmoe_ft.evaluation.score import Evaluation
 from olmoe_ft.recipe import UserError
+from olmoe_ft.report.files.evaluated import Evaluated
 from olmoe_ft.report.files.metrics import Metrics, read_metrics
 from olmoe_ft.training.files import read_yaml
 
@@ -48,27 +49,14 @@ class RunFiles:
         """The newest; empty where none was recorded."""
         return self.launches[-1] if self.launches else {}
 
-    def evaluation(self, when: str) -> Evaluation | None:
-        """The newest evaluation of that time: "before" or "after" training.
-
-        A finished run that was evaluated by hand alone has that one as its "after".
-        """
-        found = [one for one in self.evaluations if one.when == when]
-        if not found and when == "after" and self.summary is not None:
-            found = [one for one in self.evaluations if one.when == "command" and one.step == self.summary.get("steps")]
-        return found[-1] if found else None
-
     @cached_property
-    def samples(self) -> dict[str, list[Sample]]:
-        """The samples "before" and "after" training, where they can be read."""
-        found = {}
-        for when in ("before", "after"):
-            if (evaluation := self.evaluation(when)) is not None:
-                try:
-                    found[when] = read_samples(self.path, evaluation=evaluation)
-                except UserError as error:
-                    self.unreadable.append(str(error))
-        return found
+    def evaluated(self) -> Evaluated:
+        """What was measured of each task before, during and after training."""
+        summary, ends = self.summary or {}, [one.step for one in self.evaluations if one.when == "after" and one.step]
+        end = summary.get("steps", max(ends, default=None))
+        if isinstance(end, int) and self.metrics.last_step > end:  # it was lengthened, and has not come to its new end
+            summary, end = {}, None
+        return Evaluated(self.path, self.evaluations, summary, end, self.unreadable)
 
 
 def read_run(path: Path) -> RunFiles:

@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple
 
+from olmoe_ft.checkpoints.run_checkpoints import RunCheckpoints, step_of
 from olmoe_ft.report.files.data_report import mapping
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.training.lock import held
@@ -17,7 +18,9 @@ class State(NamedTuple):
     reason: str
     """Why it stopped or failed, as it was recorded; empty where nothing is."""
     step: int
-    """The optimizer steps that it has taken, as far as its files say."""
+    """The optimizer steps that it has taken, as far as its files say: at least, of one without an end."""
+    seen: str = ""
+    """What shows the step of one that neither ended nor trains: "last record" or "newest checkpoint"."""
 
 
 def state_of(run: RunFiles) -> State:
@@ -37,4 +40,6 @@ def state_of(run: RunFiles) -> State:
         return State("training", "", steps)
     if run.summary is not None:
         return State("finished", "", steps)
-    return State("not known" if trains is None else "killed", "", steps)
+    saved = max(map(step_of, RunCheckpoints(run.path / "checkpoints").newest_first()), default=0)
+    seen = "newest checkpoint" if saved > steps else "last record"
+    return State("not known" if trains is None else "killed", "", max(steps, saved), seen)

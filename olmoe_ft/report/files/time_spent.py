@@ -66,6 +66,18 @@ def seconds_in_steps(run: RunFiles) -> float | None:
     return float(found.sum()) if len(found) else None
 
 
+def speed(run: RunFiles) -> float | None:
+    """Tokens a second in the steps whose time is known; None where it is of none."""
+    found = windows(run)
+    return float(found.tokens.sum() / found.seconds.sum()) if found.seconds.sum() else None
+
+
+def steps_known(run: RunFiles) -> str:
+    """`of 50 of 90 steps`, where the time of some is in no record; empty where it is known of all."""
+    known, steps = int(windows(run).counts.sum()), run.metrics.last_step
+    return f"of {known:,} of {steps:,} steps" if known < steps else ""
+
+
 def device_hours(run: RunFiles) -> float | None:
     """Hours of all launches, each times its processes; None where `run.json` does not say how many there were."""
     times = launch_times(run)

@@ -12,9 +12,10 @@ KEYS = 8  # changed keys of a launch that are named
 
 def of_ending(run: RunFiles) -> Iterator[Finding]:
     """The state of the newest launch."""
-    how, reason, step = state_of(run)
+    how, reason, step, seen = state_of(run)
     because = f": {reason}" if reason else ""
-    after = f" after step {step:,}" if step else " before its first record"
+    least = f"at least step {step:,} ({seen})" if seen else f"step {step:,}"
+    after = f" after {least}" if step else " before its first record"
     go_on = "; the same command continues it from its newest checkpoint"
     match how:
         case "failed":

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 
-from olmoe_ft.evaluation.score import Score
 from olmoe_ft.evaluation.table import shown_value
 from olmoe_ft.report.comparison.measured import WHY
-from olmoe_ft.report.comparison.significance import shown_p
 from olmoe_ft.report.files.data_report import DataReport, data_report
+from olmoe_ft.report.files.evaluated import Time
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.page.blocks import Finding
-from olmoe_ft.report.sections.score_changes import Change, changes, measured_since, scores_at
-from olmoe_ft.report.sections.scores import cut_off
+from olmoe_ft.report.sections.score_changes import Change, changes, measured_since
+from olmoe_ft.report.sections.scores import cut_off, shown_chance
 
 SENTENCES = 12  # of the data report that are listed: a mixture of many sources would push all else off the page
 REMEDY = "data.decontaminate"  # in sentences on held-out questions, which are summed up here by themselves
@@ -53,39 +52,36 @@ def _dropped(report: DataReport) -> list[str]:
 def of_scores(run: RunFiles) -> Iterator[Finding]:
     """The first metric of each task that was asked for: what became better or worse beyond chance, and what its scores
     do not cover."""
-    found = [change for change in changes(run) if _is_asked(run, change.after)]
-    first = {change.after.task: change for change in reversed(found)}
-    certain = [change for change in found if change is first[change.after.task] and change.significant]
+    found, evaluated = changes(run), run.evaluated
+    certain = [change for change in found if change.significant]
+    at = f" at {evaluated.title('training')}" if evaluated.latest == "training" else ""
     for better in (False, True):
         ones = [change for change in certain if change.better is better]
         for change in ones[:TASKS]:
-            yield Finding("good" if better else "bad", _sentence(change), "scores")
+            yield Finding("good" if better else "bad", _sentence(change, at), "scores")
         if len(ones) > TASKS:
             what = "better" if better else "worse"
             yield Finding("good" if better else "bad", f"{len(ones) - TASKS} more tasks became {what}", "scores")
     if found and (otherwise := measured_since(run)):
         yield Finding("warn", f"after training it was evaluated with {otherwise}, {WHY}", "scores")
     yield from _seen_questions(run)
-    for when in ("before", "after"):
-        for task, what in cut_off(evaluation) if (evaluation := run.evaluation(when)) is not None else ():
-            yield Finding("warn", f"{task}, {when} training: {what}", "scores")
+    times: tuple[Time, ...] = ("before", evaluated.latest)
+    for time in times:
+        when = evaluated.title(time) if time == "training" else f"{time} training"
+        for task, what in dict.fromkeys(cut for one in evaluated.used(time) for cut in cut_off(one)):
+            yield Finding("warn", f"{task}, {when}: {what}", "scores")
 
 
-def _sentence(change: Change) -> str:
+def _sentence(change: Change, at: str) -> str:
     score = change.after
     verb = "rose" if change.difference and change.difference > 0 else "fell"
     values = f"from {shown_value(change.before)} to {shown_value(score)}"
-    return f"{score.task}: {score.metric} {verb} {values} ({shown_p(change.p or 0.0)}, {change.how})"
+    chance = ", ".join([*shown_chance(change), change.how])
+    return f"{score.task}: {score.metric} {verb} {values}{at} ({chance})"
 
 
 def _seen_questions(run: RunFiles) -> Iterator[Finding]:
-    for score in scores_at(run, "after"):
-        if score.clean_n is not None and score.clean_n < score.n and _is_asked(run, score):
+    for score in run.evaluated.asked(run.evaluated.latest):
+        if score.clean_n is not None and score.clean_n < score.n:
             seen = f"{score.n - score.clean_n:,} of {score.n:,} questions are in the training rows"
             yield Finding("bad", f"{score.task}: {score.metric}: {seen}", "scores")
-
-
-def _is_asked(run: RunFiles, score: Score) -> bool:
-    """Whether it is of a task that was asked for, not of a group's member."""
-    evaluation = run.evaluation("after")
-    return evaluation is None or score.task in evaluation.settings["tasks"]

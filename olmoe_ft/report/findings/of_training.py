@@ -7,6 +7,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from olmoe_ft.constants import GIB
+from olmoe_ft.report.amounts import finite
 from olmoe_ft.report.files.data_report import mapping, note
 from olmoe_ft.report.files.metrics import Values
 from olmoe_ft.report.files.run_files import RunFiles
@@ -15,6 +16,8 @@ from olmoe_ft.report.page.blocks import Finding
 NAMED = 6  # metrics that are not finite, by name
 OVERFIT = 0.02  # above its minimum: more than an evaluation loss changes by chance between two evaluations
 END = 0.1  # of the records, over which the last loss is a mean: a single batch may be an easy one
+ROSE = 0.1  # of its fall, after which a loss has risen again
+CERTAIN = 4.0  # times the change between two records: the least of many means of noise is lower than their last
 MOVED = 0.5  # AdamW changes nearly all weights in every step, unless rounding loses its updates
 BUSY = 3.0  # max_violation: an expert with four times the mean load, which an expert-parallel device would wait for
 FLAT = 0.5  # of ln(experts), which is the entropy of a router that prefers no expert; the tiny runs end near 0.9
@@ -35,20 +38,38 @@ def of_curves(run: RunFiles) -> Iterator[Finding]:
 
 
 def _loss(run: RunFiles) -> Iterator[Finding]:
-    """Whether it fell, by the mean of its last records; said by the last record, as its tile, where that agrees."""
+    """Whether it fell and stayed low, by the means of its first and last records; said by the last record, as its tile,
+    where that agrees. What it changes from one record to the next may be chance."""
     name = "loss/task" if "loss/task" in run.metrics else "loss"
     if name not in run.metrics or len(losses := _finite(run.metrics[name])) < 2:
         return
     count = max(1, int(END * len(losses)))
-    first, last, mean = float(losses[0]), float(losses[-1]), float(losses[-count:].mean())
+    means, title = running_means(losses, count), "task loss" if name == "loss/task" else "loss"
+    first, last, mean, least = float(losses[0]), float(losses[-1]), float(means[-1]), int(means.argmin())
+    noise, highest = float(np.median(np.abs(np.diff(losses)))), max(first, float(means[0]))
+    above = (losses[-count:] > means[least]).mean() > 0.5  # most of them: a single batch may be a hard one
+    if above and mean - means[least] > max(ROSE * (highest - means[least]), CERTAIN * noise):
+        steps = run.metrics[name].steps[np.isfinite(run.metrics[name].values)]
+        place, of = f"step {steps[least + count - 1]:,}", f" (means of {count} records)" if count > 1 else ""
+        text = f"The {title} was down to {means[least]:.4g} at {place} and rose to {mean:.4g} at the end{of}"
+        yield Finding("warn", f"{text}: look at the gradient norm there, or lower training.learning_rate", "curves")
+        return
     fell = mean < first
     end = f"{last:.4g} in the last" if (last < first) == fell else f"a mean of {mean:.4g} in the last {count}"
-    title = "task loss" if name == "loss/task" else "loss"
-    if fell:
-        yield Finding("good", f"The {title} fell from {first:.4g} in the first record to {end}", "curves")
-    else:
+    if not fell:
         text = f"The {title} did not fall: {first:.4g} in the first record, {end}"
         yield Finding("warn", text, "curves")
+    elif means[0] - mean < noise:
+        changes = f"it changes by {noise:.2g} from one record to the next"
+        text = f"The {title} did not fall by more than chance: {first:.4g} in the first record, {end}; {changes}"
+        yield Finding("warn", text, "curves")
+    else:
+        yield Finding("good", f"The {title} fell from {first:.4g} in the first record to {end}", "curves")
+
+
+def running_means(values: np.ndarray, count: int) -> np.ndarray:
+    """The mean of each `count` neighbours; of huge numbers without overflow."""
+    return np.lib.stride_tricks.sliding_window_view(values / count, count).sum(axis=1)
 
 
 def _finite(values: Values) -> np.ndarray:
@@ -92,7 +113,8 @@ def of_routers(run: RunFiles) -> Iterator[Finding]:
     """The routers at the newest record."""
     metrics = run.metrics
     if (dead := metrics.last("router/dead_experts")) is not None and dead > 0:
-        yield Finding("warn", f"{dead:,.0f} experts, all layers together, had no token in the newest record", "experts")
+        what = "1 expert" if dead == 1 else f"{dead:,.0f} experts, all layers together,"
+        yield Finding("warn", f"{what} had no token in the newest record", "experts")
     if (violation := metrics.last("router/max_violation")) is not None and violation > BUSY:
         text = f"The busiest expert has {1 + violation:.1f} times the mean load of its layer"
         yield Finding("warn", f"{text}; raise router.load_balancing_coef", "experts")
@@ -127,8 +149,8 @@ def _shape(run: RunFiles) -> tuple[int, int] | None:
 def of_memory(run: RunFiles) -> Iterator[Finding]:
     """Memory beyond the plan. On a CPU the measured figure is that of the whole process, and is not compared."""
     plan = run.plan or {}
-    planned = mapping(plan.get("memory")).get("peak")
-    if not plan.get("gpu") or not isinstance(planned, int | float) or "perf/peak_memory_gib" not in run.metrics:
+    planned = finite(mapping(plan.get("memory")).get("peak"))
+    if not plan.get("gpu") or not planned or "perf/peak_memory_gib" not in run.metrics:
         return
     peak = float(_finite(run.metrics["perf/peak_memory_gib"]).max(initial=0.0))
     if peak > (1 + BEYOND_PLAN) * planned / GIB:

@@ -1,9 +1,18 @@
 """Numbers as a page shows them, and as its charts carry them."""
 
 import math
+import sys
 from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
+
+import numpy as np
+
+from olmoe_ft.report.page.blocks import Cell
+
+LARGEST = sys.float_info.max  # which a whole number of a file may exceed
+WITHOUT_WARNINGS = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+"""Around what makes a page: sums of numbers near 1e308 are not finite, and are shown as that."""
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -11,7 +20,7 @@ def number(value: Any, digits: int = 4) -> str:
 
     The charts' `formatNumber` in JavaScript writes the same.
     """
-    if value is None or not math.isfinite(value):
+    if value is None or abs(value) > LARGEST or not math.isfinite(value):
         return "–"
     size = abs(value)
     if size >= 1e9 or 0 < size < 1e-4:
@@ -23,13 +32,22 @@ def number(value: Any, digits: int = 4) -> str:
     return text.rstrip("0").rstrip(".") if decimals else text
 
 
+def number_cell(value: float | None, form: str, note: str = "", unit: str = "") -> Cell:
+    """A value in a format of Python's; in red where it is not finite."""
+    if value is None:
+        return Cell("")
+    if not math.isfinite(value):
+        return Cell("not finite", note, "bad")
+    return Cell(f"{format(value, form)}{unit}", note)
+
+
 def rounded(values: Iterable[Any], digits: int) -> list[float | int | None]:
     """Numbers with so many significant digits, whole ones as integers; None for what is not finite."""
     return [_short(value, digits) for value in values]
 
 
 def _short(value: Any, digits: int) -> float | int | None:
-    if value is None:
+    if value is None or abs(value) > LARGEST:
         return None
     found = float(value)
     if not math.isfinite(found):

@@ -25,28 +25,33 @@ ALONE = {True: "right", False: "wrong", None: NOT_JUDGED}
 
 def samples(run: RunFiles) -> Section | None:
     """Questions with the answers of both times, or of the one that there is; None without samples."""
-    found = run.samples
-    both = pairs(found.get("before", []), found.get("after", []))
+    evaluated = run.evaluated
+    found, latest = evaluated.samples, evaluated.latest
+    both = pairs(found.get("before", []), found.get(latest, []))
     if both:
-        return _side_by_side(both)
-    for when in ("after", "before"):
+        return _side_by_side(both, evaluated.title(latest))
+    for when in (latest, "before"):
         if found.get(when):
-            return _alone(when, found[when])
+            return _alone(evaluated.title(when), found[when])
     return None
 
 
-def _side_by_side(both: list[Pair]) -> Section:
+def _side_by_side(both: list[Pair], later: str) -> Section:
+    """Of before training and a later time."""
     by_kind: dict[str, list[Pair]] = {kind: [] for kind in (*KINDS.values(), NOT_JUDGED)}
     for pair in both:
         verdicts = pair[0].right, pair[1].right
         kind = NOT_JUDGED if None in verdicts else KINDS[bool(verdicts[0]), bool(verdicts[1])]
         by_kind[kind].append(pair)
     counts = ", ".join(f"{len(ones):,} {kind}" for kind, ones in by_kind.items() if ones or kind != NOT_JUDGED)
-    questions = [_question(pair, ("before", "after"), kind) for kind, ones in _chosen(by_kind).items() for pair in ones]
-    lead = f"Of {len(both):,} questions that were put before and after training: {counts}."
+    questions = [_question(pair, ("before", later), kind) for kind, ones in _chosen(by_kind).items() for pair in ones]
+    when = "before and after training" if later == "after" else f"before training and at {later}"
+    lead = f"Of {len(both):,} questions that were put {when}: {counts}."
     if len(by_kind[NOT_JUDGED]) < len(both):
         lead += f" Gained against lost, by McNemar's exact test: {shown_p(Changes.of(both).p_value())}."
-    return Section("samples", "Answers before and after", [Questions("Answers", questions, _of(questions, both))], lead)
+    return Section(
+        "samples", f"Answers before and {_at(later)}", [Questions("Answers", questions, _of(questions, both))], lead
+    )
 
 
 def _alone(when: str, ones: list[Sample]) -> Section:
@@ -55,9 +60,14 @@ def _alone(when: str, ones: list[Sample]) -> Section:
         by_kind[ALONE[sample.right]].append(sample)
     counts = ", ".join(f"{len(of_kind):,} {kind}" for kind, of_kind in by_kind.items() if of_kind)
     questions = [_question((sample,), (when,), "") for of_kind in _chosen(by_kind).values() for sample in of_kind]
-    other = "before" if when == "after" else "after"
-    lead = f"{len(ones):,} questions that were put {when} training: {counts}. There are no answers of {other} training."
-    return Section("samples", f"Answers {when} training", [Questions("Answers", questions, _of(questions, ones))], lead)
+    other = "after" if when == "before" else "before"
+    time = f"{when} training" if when in ("before", "after") else _at(when)
+    lead = f"{len(ones):,} questions that were put {time}: {counts}. There are no answers of {other} training."
+    return Section("samples", f"Answers {time}", [Questions("Answers", questions, _of(questions, ones))], lead)
+
+
+def _at(when: str) -> str:
+    return when if when == "after" else f"at {when}"
 
 
 def _chosen(by_kind: dict[str, list[T]]) -> dict[str, list[T]]:

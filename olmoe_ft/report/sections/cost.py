@@ -11,6 +11,7 @@ from olmoe_ft.report.files.time_spent import (
     ended,
     launch_times,
     seconds_in_steps,
+    steps_known,
     tokens_trained,
 )
 from olmoe_ft.report.page.blocks import Cell, Column, Facts, Section, Table, Tone
@@ -35,7 +36,7 @@ def _facts(run: RunFiles, times: list[LaunchTime]) -> list[tuple[str, Cell | str
     if spent is not None:
         found.append((f"{word}-hours", Cell(hours(spent), _how_known(times))))
     if in_steps is not None:
-        found.append(("time in training steps", Cell(duration(in_steps), _of_all(in_steps, times))))
+        found.append(("time in training steps", _in_steps(run, in_steps, times)))
     if tokens is not None:
         found.append(("tokens trained on", Cell(f"{tokens:,.0f}", "prompts are counted, and of a pair both sides")))
         if spent:
@@ -45,6 +46,10 @@ def _facts(run: RunFiles, times: list[LaunchTime]) -> list[tuple[str, Cell | str
         how = Counter(_how(run, index) for index in range(len(times)))
         found.append(("launches", Cell(str(len(times)), ", ".join(f"{count} {what}" for what, count in how.items()))))
     return found
+
+
+def _in_steps(run: RunFiles, seconds: float, times: list[LaunchTime]) -> Cell:
+    return Cell(duration(seconds), "; ".join(filter(None, (steps_known(run), _of_all(seconds, times)))))
 
 
 def energy(run: RunFiles) -> Cell:

@@ -1,22 +1,22 @@
 """How scores have changed from before to after training, and whether that may be chance."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from olmoe_ft.evaluation.answered import Answered
 from olmoe_ft.evaluation.direction import higher_is_better
 from olmoe_ft.evaluation.paired import pairs
 from olmoe_ft.evaluation.score import Score
 from olmoe_ft.evaluation.table import is_share
-from olmoe_ft.evaluation.wanted import ANSWERS
+from olmoe_ft.report.comparison.fisher import FISHER, fisher_p_value
 from olmoe_ft.report.comparison.measured import measured_otherwise
-from olmoe_ft.report.comparison.significance import FEWEST, LEVEL, paired_difference
-from olmoe_ft.report.files.data_report import mapping, note
+from olmoe_ft.report.comparison.significance import FEWEST, LEVEL, holm, paired_difference
+from olmoe_ft.report.files.evaluated import Time
 from olmoe_ft.report.files.run_files import RunFiles
 
 UNPAIRED = "unpaired"
+ROUNDING = 1e-6  # of a share, in a file
 
 Key = tuple[str, str]  # task and metric
 
@@ -38,6 +38,8 @@ class Change:
     p: float | None
     """Two-sided: how likely a difference at least as large is where training changed nothing."""
     how: str
+    adjusted: float | None = None
+    """`p` by Holm's correction for all tasks, of the first metric of each task that was asked for."""
 
     @property
     def share(self) -> bool:
@@ -45,7 +47,7 @@ class Change:
 
     @property
     def significant(self) -> bool:
-        return self.p is not None and self.p < LEVEL
+        return self.adjusted is not None and self.adjusted < LEVEL
 
     @property
     def better(self) -> bool | None:
@@ -54,36 +56,36 @@ class Change:
         return (self.difference > 0) == higher if self.difference and higher is not None else None
 
 
-def scores_at(run: RunFiles, when: str) -> list[Score]:
-    """The scores of a time: of its newest evaluation, or as `summary.json` has them from an older version."""
-    found = [one for one in run.evaluations if one.when == when]
-    evaluation = run.evaluation(when) if when in ("before", "after") else (found[-1] if found else None)
-    if evaluation is not None:
-        return evaluation.scores
-    summary = run.summary or {}
-    try:
-        if listed := mapping(summary.get("scores")).get(when):
-            return [Score.read(one) for one in listed]
-        answered = Answered.read(summary.get(when))
-        return [_answered(answered)] if answered is not None else []
-    except (TypeError, ValueError, KeyError, AttributeError):
-        note(run, f"{run.path / 'summary.json'} cannot be read: its scores are damaged")
-        return []
-
-
 def changes(run: RunFiles) -> list[Change]:
-    """Of every metric that was measured both times, in the order of after."""
-    before = {key_of(score): score for score in scores_at(run, "before")}
-    settings = [one.settings if (one := run.evaluation(when)) else None for when in ("before", "after")]
-    found = [(before[key_of(score)], score) for score in scores_at(run, "after") if key_of(score) in before]
+    """Of every metric that was measured before training and after it, or between steps where it has not ended; in the
+    order of the later scores."""
+    evaluated = run.evaluated
+    times: tuple[Time, Time] = ("before", evaluated.latest)
+    before = {key_of(score): score for score in evaluated.scores("before")}
+    found = [(before[key_of(score)], score) for score in evaluated.scores(evaluated.latest) if key_of(score) in before]
     by_question = _by_question(run) if found else {}
-    return [_change(*pair, settings, by_question) for pair in found]
+    made = []
+    for one, other in found:
+        both = [evaluated.at(when)[other.task].evaluation for when in times]
+        made.append(_change(one, other, [each.settings if each else None for each in both], by_question))
+    return _adjusted(made, evaluated.headline)
+
+
+def _adjusted(found: list[Change], headline: Collection[str]) -> list[Change]:
+    """With adjusted p-values of the first metric of each task that was asked for, which are what one looks at."""
+    tasks = [change.after.task for change in found]
+    first = [at for at, task in enumerate(tasks) if task in headline and task not in tasks[:at]]
+    p_values = {at: p for at in first if (p := found[at].p) is not None}
+    adjusted = dict(zip(p_values, holm([*p_values.values()]), strict=True))
+    return [replace(change, adjusted=adjusted.get(at)) for at, change in enumerate(found)]
 
 
 def measured_since(run: RunFiles) -> str:
     """What the scores after training were measured with that those before were not; empty where nothing is known."""
-    before, after = (run.evaluation(when) for when in ("before", "after"))
-    return measured_otherwise(before.settings, after.settings) if before is not None and after is not None else ""
+    before, later = (run.evaluated.at(when) for when in ("before", run.evaluated.latest))
+    both = [(before[task].evaluation, one.evaluation) for task, one in later.items() if task in before]
+    found = {measured_otherwise(one.settings, other.settings) for one, other in both if one and other}
+    return "; ".join(sorted(filter(None, found)))
 
 
 def _change(
@@ -97,9 +99,19 @@ def _change(
     difference, stderr = after.value - before.value, None
     if before.stderr is not None and after.stderr is not None:
         stderr = math.hypot(before.stderr, after.stderr)
+    right, others = _right(before), _right(after)
+    if 0.0 in (before.stderr, after.stderr) and right is not None and others is not None:  # no z test with that
+        exact = fisher_p_value((right, before.n), (others, after.n))
+        return Change(before, after, difference, None, exact, f"{UNPAIRED}, {FISHER}")
     enough = min(before.n, after.n) >= FEWEST  # standard errors of a few questions are too uncertain
     p = math.erfc(abs(difference) / stderr / math.sqrt(2)) if stderr and enough else None
     return Change(before, after, difference, stderr, p, f"{UNPAIRED}, z test" if p is not None else UNPAIRED)
+
+
+def _right(score: Score) -> int | None:
+    """How many outputs are right; None where a metric is no share of them."""
+    count = score.value * score.n
+    return round(count) if is_share(score) and abs(count - round(count)) < ROUNDING * score.n else None
 
 
 def _asked_otherwise(before: Score, after: Score, settings: Sequence[dict[str, Any] | None]) -> str:
@@ -118,16 +130,10 @@ def _asked_otherwise(before: Score, after: Score, settings: Sequence[dict[str, A
 def _by_question(run: RunFiles) -> dict[Key, tuple[list[float], list[float]]]:
     """The values of each metric, question by question: before and after."""
     found: dict[Key, tuple[list[float], list[float]]] = {}
-    for one, other in pairs(run.samples.get("before", []), run.samples.get("after", [])):
+    samples = run.evaluated.samples
+    for one, other in pairs(samples.get("before", []), samples.get(run.evaluated.latest, [])):
         for metric in one.metrics.keys() & other.metrics.keys():
             first, second = found.setdefault((one.task, metric), ([], []))
             first.append(one.metrics[metric])
             second.append(other.metrics[metric])
     return found
-
-
-def _answered(answered: Answered) -> Score:
-    """The exact match of a run whose version kept no scores."""
-    share, n = answered.exact_match, answered.count
-    stderr = math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None
-    return Score(ANSWERS, "exact_match", share, stderr, n, 0, None)
