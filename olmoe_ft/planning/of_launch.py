@@ -17,7 +17,7 @@ from olmoe_ft.planning.plan import Plan, largest_batch, make_plan
 from olmoe_ft.planning.schedule import schedule
 from olmoe_ft.planning.time import Rates, step_time, work_of
 from olmoe_ft.stages import TrainerArguments
-from olmoe_ft.training.arguments import deepspeed_config
+from olmoe_ft.training.arguments import deepspeed_config, whole_weights
 from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.steps import Steps
 
@@ -63,7 +63,8 @@ def figures(plan: Plan, machine: Machine) -> dict[str, Any]:
     batch = largest_batch(plan)
     with _without_bars():
         steps = schedule(plan.inputs.train, arguments, machine.processes, plan.shares_prompts)
-    step = measure_step(recipe, config, arguments, batch, machine.gpu)
+    with whole_weights(arguments):  # under ZeRO-3, libraries would look for shards
+        step = measure_step(recipe, config, arguments, batch, machine.gpu)
     memory = device_memory(step, machine, arguments.gradient_accumulation_steps > 1)
     found: dict[str, Any] = {
         "tokens": steps.tokens,

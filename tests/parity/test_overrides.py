@@ -45,8 +45,9 @@ def methods(kind: type) -> Iterator[tuple[type, str]]:
     """Every method that a class of ours in its ancestry defines."""
     for owner in filter(is_ours, kind.__mro__):
         for name, value in vars(owner).items():
-            if not name.startswith("__") and callable(getattr(owner, name)) and not isinstance(value, type):
-                yield owner, name
+            if not name.startswith("__") and callable(found := getattr(owner, name)) and not isinstance(value, type):
+                if not inspect.isbuiltin(found):  # what Python puts into an Enum
+                    yield owner, name
 
 
 def overridden(kind: type, owner: type, name: str) -> type | None:
