@@ -1,11 +1,13 @@
 """How a run has ended, by its files alone."""
 
+import math
 import os
 
 import pytest
 from support.run_folders import make_run
 
 from olmoe_ft.report.files.state import State, state_of
+from olmoe_ft.report.files.time_spent import steps_known
 from olmoe_ft.training.lock import Holder, held, only_launch
 
 RECORDS = [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]
@@ -18,6 +20,15 @@ def test_a_launch_says_how_it_ended(tmp_path, how, reason):
     ended = {"how": how, "reason": reason, "step": 25, "seconds": 9.0, "energy_joules": None}
     run = make_run(tmp_path / "x", records=RECORDS, launches=[{"ended": ended}], summary={"steps": 25})
     assert state_of(run) == State(how, reason or "", 25)
+
+
+def test_a_step_that_was_not_taken_is_no_step(tmp_path):
+    """The loss of step 2 was not finite: its record is there, and the weights are those of step 1."""
+    first = {"step": 1, "loss": 6.4, "num_tokens": 950, "perf/tokens_per_second": 475.0}
+    ended = {"how": "failed", "reason": "the loss is nan", "step": 1, "seconds": 9.0, "energy_joules": None}
+    run = make_run(tmp_path / "x", records=[first, {"step": 2, "loss": math.nan}], launches=[{"ended": ended}])
+    assert state_of(run) == State("failed", "the loss is nan", 1)
+    assert steps_known(run) == ""
 
 
 def test_a_launch_that_ended_is_not_training_although_it_still_holds_the_lock(tmp_path):

@@ -31,7 +31,7 @@ def state_of(run: RunFiles) -> State:
     """
     ended = mapping(run.launch.get("ended"))
     step = ended.get("step")
-    steps = max(step if isinstance(step, int) else 0, run.metrics.last_step)
+    steps = step if isinstance(step, int) else run.metrics.last_step
     for how in ENDS:
         if ended.get("how") == how:
             return State(how, str(ended.get("reason") or ""), steps)

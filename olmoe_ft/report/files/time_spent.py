@@ -74,7 +74,8 @@ def speed(run: RunFiles) -> float | None:
 
 def steps_known(run: RunFiles) -> str:
     """`of 50 of 90 steps`, where the time of some is in no record; empty where it is known of all."""
-    known, steps = int(windows(run).counts.sum()), run.metrics.last_step
+    known, step = int(windows(run).counts.sum()), ended(run.launch).get("step")
+    steps = step if isinstance(step, int) else run.metrics.last_step  # the record of a failure is of a step not taken
     return f"of {known:,} of {steps:,} steps" if known < steps else ""
 
 
