@@ -24,6 +24,7 @@ from olmoe_ft.training.run_directory import RunDirectory
 from olmoe_ft.training.watch import lost_rank
 
 FIRST = 300.0  # seconds of training before the first page, which takes one, and between two
+TURN = 15.0  # seconds for the first process to write its page; of a run of 100,000 records it takes 5
 SHARE = 400  # a page may take one of so many seconds: 0.25% of the time
 
 
@@ -52,6 +53,7 @@ class LaunchReport:
             together = isinstance(error, Stopped) or self.state.num_processes == 1
             with undisturbed():
                 self._end(_ended_by(error), self.energy.of_all() if together else None)
+            self._let_first_report(error)
             raise
         # a request to stop is heard here: what is then missing is written by the next launch, or by `report`
         self._end(("finished", None), self.energy.of_all())
@@ -63,8 +65,16 @@ class LaunchReport:
         attempt("run.json", lambda: self.run.record_end(Ended(*how, self.step(), seconds, joules)))
         if attempt("its page", lambda: write_all(self.run.path)):
             say(f"the run to look at: {self.run.report}")
-        if how[0] != "stopped":  # then there may be seconds left
+        # of a stop there may be seconds left; where several fail, the others wait for this process
+        if how[0] == "finished" or (how[0] == "failed" and self.state.num_processes == 1):
             attempt("plan.json", self._complete_plan)
+
+    def _let_first_report(self, error: BaseException) -> None:
+        """Of several processes that fail alike the first says why. It has a page to write before that, and the launcher
+        ends the others when it has ended."""
+        alike = isinstance(error, Exception) and not isinstance(error, Stopped) and not lost_another(error)
+        if alike and not self.state.is_main_process and self.run.begun():
+            time.sleep(TURN)
 
     def _complete_plan(self) -> None:
         """Seconds of work, in which the launcher may end this process: the page is there by then."""
