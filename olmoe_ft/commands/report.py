@@ -8,6 +8,7 @@ import typer
 
 from olmoe_ft.checkpoints.run_checkpoints import read_object
 from olmoe_ft.data.terminal import say
+from olmoe_ft.reasons import one_line
 from olmoe_ft.recipe import UserError, load_recipe
 from olmoe_ft.report.files.run_files import stages_of
 from olmoe_ft.training.lock import held
@@ -58,5 +59,5 @@ def _complete_plan(folder: Path) -> None:
 
     try:
         complete(RunDirectory(load_recipe(str(folder / "recipe.yaml"))), planned)
-    except UserError as error:
-        say(f"check: its plan stays as it is: {error}")
+    except (UserError, TypeError) as error:  # a file is gone; or plan.json, which is damaged, names no machine
+        say(f"check: its plan stays as it is: {one_line(error)}")

@@ -86,11 +86,13 @@ def complete(run: RunDirectory, planned: dict[str, Any]) -> None:
         planned: `plan.json`, as the launch wrote it when it began.
     Raises:
         UserError: a file that the recipe names is not there any more.
+        TypeError: it names no machine.
     """
+    machine = Machine(**planned["machine"])
     (read,) = plan_inputs(run.recipe)
     plan = make_plan(read)
     if plan.inputs is not None:
-        run.write_plan(planned | figures(plan, Machine(**planned["machine"])))
+        run.write_plan(planned | figures(plan, machine))
 
 
 @contextmanager

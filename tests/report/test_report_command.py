@@ -1,6 +1,7 @@
 """`olmoe-ft report`: where the page goes, and what stays as it is."""
 
 import errno
+import json
 import sys
 
 import pytest
@@ -45,6 +46,15 @@ def test_a_page_elsewhere_writes_nothing_into_the_run(reported, tmp_path):
     assert (tmp_path / "mine.html").read_text() == "mine"
     assert "runs/b: there is no such run directory" in reported("runs/b", "--to", "b.html")
     assert not (tmp_path / "b.html").exists()
+
+
+@pytest.mark.parametrize("machine", ["this launch", {"speed": 3}])
+def test_a_damaged_plan_is_said_and_the_page_is_written(reported, tmp_path, machine):
+    plan = json.dumps({"machine": machine, "steps": 3})
+    (tmp_path / "runs/a/plan.json").write_text(plan)
+    said = reported("runs/a")
+    assert "check: its plan stays as it is: " in said and said.endswith("wrote runs/a/report.html\n")
+    assert (tmp_path / "runs/a/plan.json").read_text() == plan
 
 
 def test_a_pipeline_elsewhere_leads_to_no_page_that_is_not_there(reported, tmp_path):
