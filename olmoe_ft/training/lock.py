@@ -120,7 +120,7 @@ def _take(file: Path, own: Holder) -> None:
         if alive is None:
             alive = _moves(file, found)
         if alive:
-            if (now := _look(file)) is not None:
+            if (now := _named(file)) is not None:
                 raise _held(file.parent, now.holder)
         elif _remove(file, found):
             say(f"{file.parent}: {_gone(found.holder)}; this launch takes over", file=sys.stderr)
@@ -153,6 +153,14 @@ def _moves(file: Path, found: Look) -> bool:
             return False
         time.sleep(LOOK)
     return True
+
+
+def _named(file: Path) -> Look | None:
+    """The lock once it names a process: another launch may just be writing it. As it is if it never does."""
+    end = time.monotonic() + WATCH_DAMAGED
+    while (found := _look(file)) is not None and found.holder is None and time.monotonic() < end:
+        time.sleep(LOOK)
+    return found
 
 
 def _remove(file: Path, found: Look) -> bool:

@@ -141,6 +141,21 @@ def test_a_lock_that_is_just_being_written_is_no_damaged_one(folder):
         only_launch(folder).__enter__()
 
 
+def test_who_takes_over_is_named_while_it_still_writes(folder):
+    """The lock of a launch elsewhere is replaced by one that is empty for a moment."""
+    holder = write(folder, machine="another boot", host="far")
+
+    def take_over():
+        time.sleep(0.1)
+        (folder / "lock").write_text("")
+        time.sleep(0.2)
+        (folder / "lock").write_text(Holder.here().model_dump_json())
+
+    threading.Thread(target=take_over).start()
+    with pytest.raises(RecipeError, match=rf"by process {holder.pid} on {Holder.here().host}"):
+        only_launch(folder).__enter__()
+
+
 def test_a_folder_in_its_place_is_named(folder):
     (folder / "lock").mkdir(parents=True)
     with pytest.raises(RecipeError, match="lock: found a folder; .*move the folder away"):
