@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,27 @@ def seeded():
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Callable[..., str]:
+    """`command("samples", "runs/one", columns=60)` is what the command line prints; of a mistake the message."""
+    from rich.console import Console, ConsoleDimensions
+
+    from olmoe_ft.cli import main
+
+    def printed(*arguments: str, columns: int = 100) -> str:
+        # not by COLUMNS: rich keeps the environment it was imported with, which `datasets` replaces by another one
+        monkeypatch.setattr(Console, "size", property(lambda _: ConsoleDimensions(columns, 25)))
+        monkeypatch.setattr(sys, "argv", ["olmoe-ft", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            main()
+        found = capsys.readouterr()
+        assert exit.value.code == (2 if found.err else 0)
+        return found.err or found.out
+
+    return printed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

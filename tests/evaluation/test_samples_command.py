@@ -1,12 +1,10 @@
 """`olmoe-ft samples`, through the real command line: one run, two side by side, hostile texts, mistakes."""
 
-import sys
+from functools import partial
 
 import pytest
-from rich.console import Console, ConsoleDimensions
 from support.evaluations import evaluation, sample
 
-from olmoe_ft.cli import main
 from olmoe_ft.evaluation.files import add
 
 CODES = "\x1b[2J\x1b]0;t\x07[red]hi[/red]"
@@ -27,21 +25,9 @@ def runs(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def shown(monkeypatch, capsys):
+def shown(command):
     """`shown("runs/one", "--wrong", columns=60)` is what is printed; of a mistake the message."""
-
-    def show(*arguments: str, columns: int = 100) -> str:
-        # not by COLUMNS: rich keeps the environment it was imported with, which `datasets` replaces by another one
-        monkeypatch.setattr(Console, "size", property(lambda _: ConsoleDimensions(columns, 25)))
-        monkeypatch.setattr(sys, "argv", ["olmoe-ft", "samples", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main()
-        printed = capsys.readouterr()
-        assert exit.value.code == (2 if printed.err else 0)
-        return printed.err or printed.out
-
-    return show
+    return partial(command, "samples")
 
 
 def questions(text: str) -> list[str]:

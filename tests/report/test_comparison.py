@@ -2,16 +2,14 @@
 
 import math
 import os
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console, ConsoleDimensions
 from support.evaluations import sample
 from support.side_by_side import RECIPE, asked, run_of, write_probe
 
-from olmoe_ft.cli import main
 from olmoe_ft.recipe import UserError
 from olmoe_ft.report.comparison.comparison import comparison, summary_of
 from olmoe_ft.report.comparison.curves_of_runs import LEAST, POINTS
@@ -225,20 +223,9 @@ def test_fifty_runs_fit_into_a_page(tmp_path):
 
 
 @pytest.fixture
-def shown(monkeypatch, capsys):
+def shown(command):
     """`shown("runs/a", "runs/b", columns=60)` is what is printed; of a mistake the message."""
-
-    def show(*arguments: str, columns: int = 100) -> str:
-        monkeypatch.setattr(Console, "size", property(lambda _: ConsoleDimensions(columns, 25)))
-        monkeypatch.setattr(sys, "argv", ["olmoe-ft", "compare", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main()
-        printed = capsys.readouterr()
-        assert exit.value.code == (2 if printed.err else 0)
-        return printed.err or printed.out
-
-    return show
+    return partial(command, "compare")
 
 
 @pytest.fixture

@@ -2,31 +2,20 @@
 
 import errno
 import json
-import sys
+from functools import partial
 
 import pytest
 from support.side_by_side import RECIPE, run_of
 
-from olmoe_ft.cli import main
 from olmoe_ft.report import written
 
 
 @pytest.fixture
-def reported(tmp_path, monkeypatch, capsys):
+def reported(command, tmp_path, monkeypatch):
     """`reported("runs/a", "--to", "x.html")` is what is printed; of a mistake the message."""
     monkeypatch.chdir(tmp_path)
     run_of(tmp_path / "runs" / "a")
-
-    def report(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["olmoe-ft", "report", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main()
-        printed = capsys.readouterr()
-        assert exit.value.code == (2 if printed.err else 0)
-        return printed.err or printed.out
-
-    return report
+    return partial(command, "report")
 
 
 def test_the_page_is_in_the_run(reported, tmp_path):
