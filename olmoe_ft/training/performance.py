@@ -18,7 +18,8 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a large square matrix product on this device in this dtype, measured once in a process: the best of
     five, or of as many as take a second (a CPU that has no instructions for bf16 takes seconds for one)."""
     size = 8192 if device.type == "cuda" else 1024
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    own = torch.Generator(device)  # training goes on to draw the same numbers whether this was measured before or not
+    left, right = (torch.randn(size, size, device=device, dtype=dtype, generator=own) for _ in range(2))
     best, spent = float("inf"), 0.0
     for _ in range(6):  # the first warms up
         _synchronise(device)

@@ -7,7 +7,7 @@ from transformers import TrainerCallback
 
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.size import training_flops_per_token
-from olmoe_ft.training.performance import PerformanceCallback, Work
+from olmoe_ft.training.performance import PerformanceCallback, Work, matrix_rate
 
 TINY = OlmoeConfig.from_json_file("configs/model/olmoe_tiny.json")
 
@@ -54,3 +54,10 @@ def test_runs_record_their_padding(make_trainer, stage, overrides):
     trainer.train()
     assert len(found) == 2
     assert all(0 < share < 1 for share in found) if stage == "sft" and not overrides else found == [0, 0]
+
+
+def test_measuring_the_device_draws_no_random_number_of_training():
+    """It is done once in a process: the dropout of a pipeline's second stage must not depend on who came first."""
+    before = torch.get_rng_state()
+    matrix_rate.__wrapped__(torch.device("cpu"), torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
