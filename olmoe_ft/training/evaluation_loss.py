@@ -89,6 +89,7 @@ class EvaluationMixin(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
             prefetch_factor=self.args.dataloader_prefetch_factor,
             multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            generator=torch.Generator(),  # else it draws from the one that dropout in training draws from
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
