@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainerCallback
 
+from olmoe_ft.checkpoints.manifest import CARD
 from olmoe_ft.data.terminal import say
 from olmoe_ft.ending import lost_another
 from olmoe_ft.planning.of_launch import LaunchPlan
@@ -84,8 +85,11 @@ class LaunchReport:
 
 
 def page_of_finished(run: RunDirectory) -> None:
-    """Of a run that had finished before this launch: its page and card, if they are not there."""
-    if not run.report.exists():
+    """Of a run that had finished before this launch: its page and card, if one is not there.
+
+    The page is there from the start. One that was killed when it had just finished has no card, and an earlier page.
+    """
+    if not (run.report.exists() and (run.final / CARD).exists()):
         attempt("its page", lambda: write_all(run.path))
 
 

@@ -45,8 +45,10 @@ def copy(workspace: Path, name: str) -> Path:
 
 
 def test_a_finished_run_says_so_and_can_go_on_to_more_steps(workspace):
+    card = workspace / "runs/run/final/README.md"
+    card.unlink()  # as if it had been killed when it had just finished
     again = train(workspace, "training.logging_steps=2")
-    assert again.returncode == 0 and "had finished before" in again.stdout
+    assert again.returncode == 0 and "had finished before" in again.stdout and card.exists()
     longer = train(workspace, "training.max_steps=3", "training.logging_steps=2")
     assert longer.returncode == 0 and "continuing from runs/run/checkpoints/checkpoint-2" in longer.stdout
     assert (
