@@ -27,6 +27,7 @@ def make_run(workspace: Path) -> Path:
     run = workspace / RUN
     (run / "final").mkdir(parents=True)
     save_file({"a": torch.arange(4.0), "b": torch.ones(2)}, run / "final/model.safetensors")
+    (run / "final/README.md").write_text(f"trained in {random.random()} s")
     (run / "final/config.json").write_text(json.dumps({"base": str(run)}))
     write_manifest(run / "final")
     records = [{"step": 1, "loss": 2.0, "perf/mfu": random.random()}, {"step": 2, "loss": 1.0}]
