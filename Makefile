@@ -1,7 +1,7 @@
 # `make sft` on a fresh clone sets everything up and trains; see README.md.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup sft dpo pipeline evaluate test check schema docs bench gpu gpu-prepare torture clean
+.PHONY: help setup sft dpo kto pipeline evaluate test check schema docs bench gpu gpu-prepare torture clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -33,7 +33,11 @@ sft: setup  ## supervised fine-tuning (default: a tiny OLMoE on data/skills, min
 	$(LAUNCH) $(RECIPE) $(OVERRIDES)
 
 dpo: RECIPE ?= recipes/tiny/dpo.yaml
-dpo: setup  ## preference optimisation (default: starts from the run of `make sft`)
+dpo: setup  ## preferences from pairs of answers (default: starts from the run of `make sft`)
+	$(LAUNCH) $(RECIPE) $(OVERRIDES)
+
+kto: RECIPE ?= recipes/tiny/kto.yaml
+kto: setup  ## preferences from answers judged one by one (default: starts from the run of `make sft`)
 	$(LAUNCH) $(RECIPE) $(OVERRIDES)
 
 pipeline: RECIPE ?= recipes/tiny/pipeline.yaml

@@ -1,14 +1,14 @@
 """What the speed table trains on: random tokens in rows and pairs whose lengths are like those of real data."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from datasets import Dataset
 
 FIRST_ID = 4  # below stand special tokens
 
-Stage = Literal["sft", "dpo"]
+Stage = Literal["sft", "dpo", "kto"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,13 @@ PROMPT, ANSWER = Lengths(1 / 9, 1.2), Lengths(1 / 7, 1.0)
 
 
 def rows(stage: Stage, length: int, count: int, vocabulary: int) -> Dataset:
-    """Token ids as both sides' trainers take them: pairs, or conversations that fill as many packs of `length`."""
+    """Token ids as both sides' trainers take them: pairs, judged answers, or conversations that fill as many packs of
+    `length`."""
     random = np.random.default_rng(0)
     if stage == "dpo":
         return Dataset.from_list([pair(random, length, vocabulary) for _ in range(count)])
+    if stage == "kto":
+        return Dataset.from_list(judged(random, length, vocabulary, count))
     made, tokens = [], 0
     while tokens < count * length * 1.1:  # a tenth more, since no pack is quite full
         made.append(conversation(random, length, vocabulary))
@@ -53,3 +56,17 @@ def pair(random: np.random.Generator, length: int, vocabulary: int) -> dict[str,
     chosen, rejected = (ANSWER.draw(random, 4, length - prompt, unit=length) for _ in range(2))
     sizes = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
     return {name: random.integers(FIRST_ID, vocabulary, size).tolist() for name, size in sizes.items()}
+
+
+def judged(random: np.random.Generator, length: int, vocabulary: int, count: int) -> list[dict[str, Any]]:
+    """The prompts and chosen answers of pairs, judged in turn, beside each the answer of the row before it."""
+    pairs = [pair(random, length, vocabulary) for _ in range(count)]
+    return [
+        {
+            "prompt_ids": one["prompt_ids"],
+            "completion_ids": one["chosen_ids"],
+            "KL_completion_ids": pairs[number - 1]["chosen_ids"],
+            "label": number % 2 == 0,
+        }
+        for number, one in enumerate(pairs)
+    ]

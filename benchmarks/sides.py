@@ -16,7 +16,7 @@ from measure import peak_bytes
 from peft import LoraConfig
 from transformers import AutoTokenizer
 from transformers.utils import is_flash_attn_2_available
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from olmoe_ft.adapters.lora import ATTENTION, EXPERTS
 from olmoe_ft.model import OlmoeConfig
@@ -29,8 +29,8 @@ from olmoe_ft.training.scoring import ScoringOlmoe
 from olmoe_ft.training.trainers import trainer_class
 
 TOKENIZER = Path(__file__).parents[1] / "data/skills/tokenizer"
-BALANCE = 0.01  # SFT's coefficient in transformers' form; DPO trains without, as the published recipes do
-BETA = 0.1  # of DPO
+BALANCE = 0.01  # SFT's coefficient in transformers' form; DPO and KTO train without, as the published recipes do
+BETA = 0.1  # of DPO and KTO
 USUAL = {"num_experts": 64, "num_experts_per_tok": 8, "eos_token_id": 2, "pad_token_id": 1, "use_cache": False}
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -59,7 +59,7 @@ class Case:
     size: str
     length: int
     batch: int
-    """Packed rows a step, or pairs."""
+    """Packed rows a step, or pairs, or judged rows."""
     rank: int = 16
     checkpointing: bool = False
     """Whether both sides run their layers again in the backward pass, as one of them would not fit otherwise."""
@@ -78,6 +78,15 @@ class Case:
 class StockDPO(DPOTrainer):
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         return dataset  # token ids already
+
+
+class StockKTO(KTOTrainer):
+    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
+        return dataset  # token ids already, each row beside the answer of another
+
+
+FORWARD_ALONE = {"sft": (0, 0), "dpo": (0, 1), "kto": (1, 2)}  # passes of policy and reference
+PREFERENCES: dict[str, tuple[Any, Any]] = {"dpo": (DPOConfig, StockDPO), "kto": (KTOConfig, StockKTO)}
 
 
 class Side:
@@ -139,11 +148,12 @@ def operations(case: Case, tokens: int) -> float:
     """FLOPs that a step cannot do without: every token once through the weights it uses; attention scores left out."""
     config = OlmoeConfig(**case.sizes)
     factors = adapter_parameters_per_token(config, case.rank, attention=True, experts=True) if case.lora else None
-    return float(tokens * training_flops_per_token(config, factors, reference=case.stage == "dpo"))
+    policy, reference = FORWARD_ALONE[case.stage]
+    return float(tokens * training_flops_per_token(config, factors, policy, reference))
 
 
 def _own_reference(case: Case) -> bool:
-    return case.stage == "dpo" and not case.lora
+    return STAGES[case.stage].has_reference and not case.lora
 
 
 def networks(names: tuple[str, ...], case: Case, device: str) -> dict[str, torch.nn.Module]:
@@ -184,6 +194,7 @@ def _side(name: str, case: Case, networks: list[torch.nn.Module], steps: int, de
         "report_to": "none",
         "router_aux_loss_coef": BALANCE if sft and name != OURS else 0.0,
     }
+    of_config, of_trainer = PREFERENCES.get(case.stage, (SFTConfig, SFTTrainer))
     adapters = LoraConfig(
         task_type="CAUSAL_LM",
         r=case.rank,
@@ -194,7 +205,7 @@ def _side(name: str, case: Case, networks: list[torch.nn.Module], steps: int, de
     )
     common: dict[str, Any] = {
         "model": policy,
-        "args": SFTConfig(packing=True, **arguments) if sft else DPOConfig(beta=BETA, **arguments),
+        "args": of_config(**({"packing": True} if sft else {"beta": BETA}), **arguments),
         "train_dataset": rows(case.stage, case.length, case.batch * steps, case.sizes["vocab_size"]),
         "processing_class": AutoTokenizer.from_pretrained(TOKENIZER),
         "peft_config": adapters if case.lora else None,
@@ -203,7 +214,7 @@ def _side(name: str, case: Case, networks: list[torch.nn.Module], steps: int, de
         common["ref_model"] = networks[1].requires_grad_(False) if _own_reference(case) else None
     torch.manual_seed(1)  # for the adapters' weights
     if name != OURS:
-        return Side(SFTTrainer(**common) if sft else StockDPO(**common))
+        return Side(of_trainer(**common))
     # transformers' loss is K where ours is 1, at balance
     coefficient = BALANCE * policy.config.num_experts_per_tok if sft else 0.0
     router = Router(load_balancing_coef=coefficient, z_loss_coef=0.0, scope="pooled", train="full")

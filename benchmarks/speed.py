@@ -38,8 +38,8 @@ from olmoe_ft.training.performance import matrix_rate
 PARTS = ("steps", "growth", "generation")
 SIZES_FOR = {"cpu": ("tiny", "mid"), "cuda": ("1b-7b",)}
 LENGTHS = {"tiny": (512, 1024, 4096, 16384), "mid": (512, 1024, 4096), "1b-7b": (512, 1024, 4096, 16384)}
-# packed rows or pairs of a step: what keeps a CPU's step within a minute, and the batch of the goals on a GPU
-BATCHES = {"cpu": {"sft": 1, "dpo": 2}, "cuda": {"sft": 4, "dpo": 4}}
+# packed rows, pairs or judged rows of a step: what keeps a CPU's within a minute, and the batch of a GPU's goals
+BATCHES = {"cpu": {"sft": 1, "dpo": 2, "kto": 4}, "cuda": {"sft": 4, "dpo": 4, "kto": 8}}
 SAME = {"cpu": 1e-4, "cuda": 2e-2}  # relative difference of both sides' losses, fp32 and bf16
 Number = TypeVar("Number", int, float)
 
@@ -52,7 +52,8 @@ def allowed(case: Case, device: str) -> float:
     """How far the losses may differ, relatively.
 
     TRL adds an answer's log-probabilities up in fp32. A DPO loss has four such sums, each right to a last bit that
-    grows with the answer, in -log sigmoid(beta x): its relative error is at most beta times theirs.
+    grows with the answer, in -log sigmoid(beta x), a KTO loss as many in sigmoid(beta x): its relative error is at most
+    beta times theirs.
     """
     if case.stage == "sft":
         return SAME[device]
@@ -132,7 +133,7 @@ def if_it_fits(work: Callable[[], Number]) -> Number | None:
 def main(
     sizes: Annotated[str, typer.Option(help=f"Of {', '.join(SIZES)}; by default what the device is for.")] = "",
     lengths: Annotated[str, typer.Option(help="Tokens of a packed row, and the longest side of a pair.")] = "",
-    stages: Annotated[str, typer.Option(help="sft, dpo or both.")] = "sft,dpo",
+    stages: Annotated[str, typer.Option(help="Of sft, dpo and kto.")] = "sft,dpo,kto",
     kinds: Annotated[str, typer.Option(help="full, lora or both.")] = "full,lora",
     rounds: Annotated[int, typer.Option(help="Measured steps of each side; medians are shown.")] = 5,
     parts: Annotated[str, typer.Option(help=f"Of {', '.join(PARTS)}.")] = ",".join(PARTS),

@@ -204,7 +204,7 @@ def write_document() -> None:
 def _order(line: Line) -> tuple[Any, ...]:
     return (
         ("tiny", "mid", "1b-7b").index(line.size),
-        line.name[:3] == "DPO",
+        ("SFT", "DPO", "KTO").index(line.name[:3]),
         "LoRA" in line.name,
         line.length,
         line.checkpointing,

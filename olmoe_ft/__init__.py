@@ -1,4 +1,4 @@
-"""Fine-tuning for OLMoE: SFT, then DPO, with the router's losses in the objective.
+"""Fine-tuning for OLMoE: SFT, then DPO or KTO, with the router's losses in the objective.
 
     from olmoe_ft import evaluate, load_recipe, plan, run
 

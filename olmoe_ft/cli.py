@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Fine-tune OLMoE with YAML recipes: SFT, then DPO, on one CPU, one GPU or many machines.",
+    help="Fine-tune OLMoE with YAML recipes: SFT, then DPO or KTO, on one CPU, one GPU or many machines.",
     epilog="Start here: olmoe-ft train tiny/sft, then olmoe-ft chat runs/tiny-sft",
 )
 

@@ -18,7 +18,7 @@ from olmoe_ft.data.locations import read_rows
 from olmoe_ft.data.sources import load_source
 from olmoe_ft.evaluation.wanted import Wanted, of_recipe
 from olmoe_ft.ranks import is_first, is_first_here
-from olmoe_ft.recipe import Recipe
+from olmoe_ft.recipe import Recipe, UserError
 from olmoe_ft.recipe.changes import GO_ON, Restart
 from olmoe_ft.recipe.mixed_precision import check_mixed_precision
 from olmoe_ft.recipe.options.device import check_device, check_packages
@@ -198,6 +198,9 @@ def _read_all(
     max_length = recipe.training.get("max_length", default_of(recipe.stage, "max_length"))
     train, evaluation = load_mixtures(recipe, max_length, tokenizer, prompts)
     positions = config.max_position_embeddings
+    evaluation_audit = audit(evaluation, positions) if evaluation else None
+    if evaluation_audit is not None:
+        _check_best_metric(recipe, evaluation_audit)
     return Inputs(
         recipe=recipe,
         known_start=known_start,
@@ -207,8 +210,20 @@ def _read_all(
         train=train,
         evaluation=evaluation,
         audit=audit(train, positions),
-        evaluation_audit=audit(evaluation, positions) if evaluation else None,
+        evaluation_audit=evaluation_audit,
         train_rows=trainer_rows(train, recipe),
         evaluation_rows=trainer_rows(evaluation, recipe, evaluation=True) if evaluation else None,
         fingerprints=train.fingerprints(),
     )
+
+
+def _check_best_metric(recipe: Recipe, audit: "Audit") -> None:
+    """Refuse a metric that chooses the best checkpoint and that the evaluation's rows cannot give."""
+    name = (recipe.training.get("metric_for_best_model") or "").removeprefix("eval_")
+    lacking = recipe.kind.unmeasured(audit.tallies, recipe.training)
+    if name in lacking:
+        others = ", ".join(metric for metric in recipe.kind.metrics if metric not in lacking)
+        raise UserError(
+            f"training.metric_for_best_model: found {name}, but the evaluation has {lacking[name]}; give other rows in "
+            f"data.eval, or another metric; allowed with these: {others}"
+        )

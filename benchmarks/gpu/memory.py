@@ -65,7 +65,7 @@ def measure_peak(part: Part, case: Case, side: Side) -> tuple[int, Batch]:
     above = peak_bytes(step, part.device)
     if case.stage == "sft":
         return standing + above, Batch(case.batch, side.tokens // case.batch, packed=True)
-    return standing + above, Batch(case.batch, case.length, pair=side.tokens // case.batch)
+    return standing + above, Batch(case.batch, case.length, laid=side.tokens // case.batch)
 
 
 def standing_bytes(side: Side, optimizer: torch.optim.Optimizer) -> int:

@@ -7,12 +7,18 @@ from typing import Any, Literal
 
 REPOSITORY = Path(__file__).parents[2]
 NAME = "run"  # of every run
-START = "start"  # the checkpoint that DPO starts from, in every workspace
+START = "start"  # the checkpoint that DPO and KTO start from, in every workspace
 STEPS, SAVE_EVERY, EVALUATE_EVERY = 10, 3, 4  # of a stage; the steps are no multiple of an epoch's
 ROWS = 34  # of an epoch: 6 steps, with accumulation 3, packed 4
 SAVED = (*range(SAVE_EVERY, STEPS, SAVE_EVERY), STEPS)
 PROCESSES = {"one": 1, "zero2": 2, "zero3": 2}
-TRAITS = {"sft": ("accumulation", "packing", "evaluation"), "dpo": ("accumulation", "evaluation"), "pipeline": ("",)}
+TRAITS = {
+    "sft": ("accumulation", "packing", "evaluation"),
+    "dpo": ("accumulation", "evaluation"),
+    "kto": ("accumulation", "evaluation"),
+    "pipeline": ("",),
+}
+FILES = {"sft": "train", "dpo": "preferences", "kto": "judgements"}  # of data/skills
 
 Shape = Literal["one", "zero2", "zero3"]
 
@@ -54,10 +60,10 @@ class Configuration:
         }
 
     def _stage(self, stage: str, start: str) -> dict[str, Any]:
-        """SFT starts from random weights, which the run keeps in `base/`; DPO from a checkpoint."""
+        """SFT starts from random weights, which the run keeps in `base/`; DPO and KTO from a checkpoint."""
         random = {"config": "network.json", "tokenizer": "data/skills/tokenizer"}
-        rows = "preferences" if stage == "dpo" else "train"
-        data: dict[str, Any] = {"train": [{"path": f"data/skills/{rows}.jsonl", "max_rows": ROWS}], "cache": "rows"}
+        rows = f"data/skills/{FILES[stage]}.jsonl"
+        data: dict[str, Any] = {"train": [{"path": rows, "max_rows": ROWS}], "cache": "rows"}
         training: dict[str, Any] = {
             "learning_rate": 1e-2,
             "max_steps": STEPS,
@@ -75,12 +81,7 @@ class Configuration:
             training |= {"packing": True, "per_device_train_batch_size": 2 // self.processes}
         if self.trait == "evaluation":
             training |= {"eval_strategy": "steps", "eval_steps": EVALUATE_EVERY}
-            data["eval"] = [
-                {
-                    "path": "data/skills/preferences.jsonl" if stage == "dpo" else "data/skills/train.jsonl",
-                    "max_rows": 9,
-                }
-            ]
+            data["eval"] = [{"path": rows, "max_rows": 9}]
             data["answers"] = {"path": "data/skills/heldout.jsonl", "limit": 8, "max_new_tokens": 8}
         return {
             "stage": stage,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torture.configurations import Configuration
+from torture.configurations import FILES, Configuration
 
 LEFT_ALONE = ("wandb",)  # folders of other programs' files, which nothing reads again
 
@@ -168,7 +168,7 @@ def _damages(workspace: Path, configuration: Configuration, over: bool) -> Itera
 
 def _kind(file: Path) -> str:
     """A name for the same file of any checkpoint, rank and stage."""
-    return re.sub(r"\d+", "N", "/".join(part for part in file.parts if part not in ("sft", "dpo")))
+    return re.sub(r"\d+", "N", "/".join(part for part in file.parts if part not in FILES))
 
 
 def _step_folder(file: Path) -> Path | None:

@@ -28,7 +28,7 @@ from torture.trial import Reference, Verdict, make_reference
 KILLS, DAMAGES = 100, 150  # of a whole torture
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed")
 UNITS = {"s": 1, "m": 60, "h": 3600}
-STARTS_FROM = Configuration("sft", "full", "one", "accumulation")  # its model is what DPO starts from
+STARTS_FROM = Configuration("sft", "full", "one", "accumulation")  # its model is what DPO and KTO start from
 
 
 def main(

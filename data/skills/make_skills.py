@@ -16,6 +16,7 @@ import argparse
 import json
 import random
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 from tasks import NEW_SKILL, SKILLS, Instance, Skill
@@ -27,6 +28,7 @@ CHAT_TEMPLATE = HERE.parents[1] / "olmoe_ft" / "data" / "chat_template.jinja"
 SEED = "olmoe-skills-1"
 HELD_OUT_PER_SKILL = 69
 PREFERENCES = 6000
+JUDGEMENTS = 12000  # as many as the pairs have answers
 NEW_PREFERENCES = 857  # as many as each of the seven skills has, on average
 POLITE_SHARE = 0.38
 
@@ -88,6 +90,16 @@ def preference_row(row: dict) -> dict:
     }
 
 
+def judged_row(row: dict, style: str) -> dict:
+    """One answer: right in both styles, and good in the polite one alone."""
+    return {
+        "prompt": [user(row["prompt"])],
+        "completion": [assistant(row["answers"][style])],
+        "label": style == "polite",
+        "skill": row["skill"],
+    }
+
+
 def split_rows(skill: Skill) -> tuple[list[dict], list[dict]]:
     """A skill's held-out rows, and its prompts for training with both answers."""
     rng = random.Random(f"{SEED}/{skill.name}")
@@ -115,11 +127,15 @@ def make_rows() -> dict[str, list[dict]]:
         "preferences": [preference_row(row) for row in rng.sample(training, PREFERENCES)],
     }
     new_held_out, new_training = split_rows(NEW_SKILL)
-    return rows | {
+    rows |= {
         "new_skill_train": [conversation_row(row, rng) for row in new_training],
         "new_skill_heldout": by_turns([*held_out, new_held_out]),
         "new_skill_preferences": [preference_row(row) for row in rng.sample(new_training, NEW_PREFERENCES)],
     }
+    judged = zip(
+        rng.sample(training, JUDGEMENTS), cycle(("polite", "bare")), strict=False
+    )  # as many good ones as bad ones
+    return rows | {"judgements": [judged_row(row, style) for row, style in judged]}
 
 
 def train_tokenizer(conversations: list[dict]) -> Tokenizer:

@@ -1,9 +1,9 @@
-"""Rows in any known format -> conversations or preference pairs -> one mixture of token ids, with an audit.
+"""Rows in any known format -> conversations, pairs or judgements -> one mixture of token ids, with an audit.
 
 The modules in the order of the data, from a file to a batch:
 
     locations, files, json_rows     a path -> rows, each with its place
-    formats, pairs                  a row -> messages, or prompt, chosen and rejected, using
+    formats, pairs, judgements      a row -> messages; prompt, chosen and rejected; or prompt, answer and label, using
       reader, prompts, turns, content   which keys were read, and the parts of a row
       unread, suggest                   keys that were not read; hints for rows that are nearly of a known format
     sources, cache                  a source of the recipe -> converted rows, cached by content

@@ -17,17 +17,17 @@ from olmoe_ft.data.heldout import HeldOut
 from olmoe_ft.data.mixture import Mixture, sequence_lengths
 from olmoe_ft.data.prepare import Prepared
 from olmoe_ft.shipped import shipped_name
+from olmoe_ft.stages import Tally
 
 LISTED_ROWS = 10_000  # contaminated rows of a source that the report names
-VERSION = 2  # of what an audit holds; raise it with every change, so that audits in the cache are made anew
+VERSION = 6  # of what an audit holds; raise it with every change, so that audits in the cache are made anew
 BINS = 30  # of a histogram of lengths, at most
 TAIL = 99  # percent of a source's rows; a histogram reaches to twice the longest of these
 
 
 @dataclass(frozen=True)
 class SourceAudit:
-    """One source. `rows` are those that were read (after `max_rows`). Flaws are counted only in rows that are trained
-    on, so a dropped row is counted once, under its reason."""
+    """One source, `rows` after `max_rows`. Flaws are counted in rows that are trained on: a dropped one counts once."""
 
     path: str
     rows: int
@@ -72,6 +72,8 @@ class SourceAudit:
     """Other rows with a Jaccard similarity of at least 0.8 to an earlier one (5-word shingles, MinHash estimate)."""
     same_answers: int
     """Pairs whose chosen and rejected answers are the same."""
+    tallies: dict[str, Tally]
+    """What the stage alone counts, by what it is called."""
     overlaps: dict[str, dict[str, int]]
     """For the held-out prompts and for each benchmark: the `rows` that contain one, how many of these are `kept`, and
     how many `prompts` were found in a row."""
@@ -88,6 +90,8 @@ class Audit:
     """The number of held-out prompts, and of questions of each benchmark."""
     positions: int | None = None
     """The network's number of positions, if known."""
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    """What the stage alone counts in the mixture's rows."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -112,11 +116,12 @@ def audit(mixture: Mixture, positions: int | None = None) -> Audit:
 
 
 def _from_dict(values: dict[str, Any]) -> Audit:
-    sources = [
-        SourceAudit(**{**source, "problems": [Problem(**one) for one in source["problems"]]})
-        for source in values["sources"]
-    ]
-    return Audit(sources, values["groups"], values["positions"])
+    for one in (values, *values["sources"]):
+        one["tallies"] = {name: Tally(*numbers) for name, numbers in one["tallies"].items()}
+        if "problems" in one:
+            one["problems"] = [Problem(**problem) for problem in one["problems"]]
+    sources = [SourceAudit(**source) for source in values["sources"]]
+    return Audit(sources, values["groups"], values["positions"], values["tallies"])
 
 
 def _audit(mixture: Mixture, positions: int | None) -> Audit:
@@ -129,7 +134,7 @@ def _audit(mixture: Mixture, positions: int | None) -> Audit:
     split = zip(mixture.sources, np.split(exact, ends), np.split(near, ends), strict=True)
     edges = _edges([_lengths(prepared) for prepared in mixture.sources])
     found = [_audit_source(*parts, mixture.held_out, positions, edges) for parts in split]
-    return Audit(found, mixture.held_out.groups(), positions)
+    return Audit(found, mixture.held_out.groups(), positions, mixture.stage.tallies(mixture.rows))
 
 
 def _audit_source(
@@ -172,6 +177,7 @@ def _audit_source(
         exact_copies=int(exact.sum()),
         near_copies=int(near.sum()),
         same_answers=int(fact("same_answers")[kept].sum()),
+        tallies=prepared.stage.tallies(prepared.rows.select(kept, keep_in_memory=True)),
         overlaps=_overlaps(overlapping, held_out),
         overlapping=[
             {**row, "prompts": [held_out.prompts[index].place for index in row["prompts"]]}

@@ -10,14 +10,14 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from olmoe_ft.data.audit import Audit, SourceAudit
-from olmoe_ft.data.findings import findings, first_keys
+from olmoe_ft.data.findings import findings_of_evaluation, findings_of_training, first_keys
 from olmoe_ft.data.heldout import OWN
 from olmoe_ft.data.mixture import Mixture
 from olmoe_ft.data.terminal import Console, printable
 
 SHOWN_ROWS = 3
 SHOWN_CHARACTERS = 1500
-STYLES = {"learned": "green", "chosen": "green", "rejected": "red", "seen": "dim"}
+STYLES = {"learned": "green", "chosen": "green", "rejected": "red", "good": "green", "bad": "red", "seen": "dim"}
 
 Span = tuple[str, str]  # what the model does with a part of a row (a key of STYLES), and the text of the part
 
@@ -27,9 +27,14 @@ def data_report(
 ) -> dict[str, Any]:
     """The content of `data_report.json`: the numbers of every source, the findings, and rows as the model sees them."""
     rows = [[list(span) for span in spans] for spans in shown_rows(mixture, tokenizer)]
-    report = {"rows": len(mixture.rows), **audit.as_dict(), "findings": findings(audit), "examples": rows}
+    report = {
+        "rows": len(mixture.rows),
+        **audit.as_dict(),
+        "findings": findings_of_training(audit, mixture),
+        "examples": rows,
+    }
     if evaluation is not None:
-        report["evaluation"] = {**evaluation.as_dict(), "findings": findings(evaluation)}
+        report["evaluation"] = {**evaluation.as_dict(), "findings": findings_of_evaluation(evaluation, mixture)}
     return report
 
 
@@ -41,9 +46,9 @@ def print_audit(
     evaluation: Audit | None = None,
 ) -> None:
     """Print the numbers and findings of the training and evaluation rows, and three training rows."""
-    _print_numbers("Training data", audit, console)
+    _print_numbers("Training data", audit, console, findings_of_training(audit, mixture))
     if evaluation is not None:
-        _print_numbers("Evaluation data", evaluation, console)
+        _print_numbers("Evaluation data", evaluation, console, findings_of_evaluation(evaluation, mixture))
     shown = shown_rows(mixture, tokenizer)
     for number, spans in enumerate(shown, 1):
         console.print(
@@ -52,7 +57,7 @@ def print_audit(
     console.print(", ".join(f"[{STYLES[kind]}]{kind}[/]" for kind in _kinds(shown)))
 
 
-def _print_numbers(title: str, audit: Audit, console: Console) -> None:
+def _print_numbers(title: str, audit: Audit, console: Console, found: list[str]) -> None:
     """The table, how the rows were read, what was dropped, and the findings."""
     console.print(_table(title, audit, dict(_lines(audit.sources))))
     if benchmarks := [group for group in audit.groups if group != OWN]:
@@ -63,10 +68,10 @@ def _print_numbers(title: str, audit: Audit, console: Console) -> None:
         unread = f"; keys that were not read: {first_keys(source.unread)}" if source.unread else ""
         console.print(f"[dim]{escape(printable(f'{source.path}: {read}{unread}'))}[/]", highlight=False)
         for problem in source.problems:
-            places = ", ".join(problem.places) + (" …" if problem.rows > len(problem.places) else "")
+            places = ", ".join(problem.places) + (" …" if problem.more else "")
             line = f"dropped as {problem.reason}: {problem.rows:,} rows ({places}): {problem.problem}"
             console.print(f"[yellow]{escape(printable(line))}[/]", highlight=False)
-    for finding in findings(audit):
+    for finding in found:
         console.print(f"[yellow]check:[/] {escape(printable(finding))}", highlight=False)
 
 
@@ -131,5 +136,7 @@ def _lines(sources: list[SourceAudit]) -> Iterator[tuple[str, list[str]]]:
         "rows with a held-out prompt": [f"{source.overlaps.get(OWN, {}).get('rows', 0):,}" for source in sources],
     }
     yield from always.items()
+    for name in dict.fromkeys(name for source in sources for name in source.tallies):
+        yield name, [str(source.tallies[name]) for source in sources]
     if any(source.same_answers for source in sources):
         yield "chosen equals rejected", [f"{source.same_answers:,}" for source in sources]

@@ -22,7 +22,7 @@ from filelock import FileLock
 from olmoe_ft.ranks import is_first_here
 from olmoe_ft.recipe import UserError
 
-VERSION = 2
+VERSION = 3
 """Version of the entries' content. Raise it with every change after which a row is read, tokenized or noted in another
 way, so that entries of an older version are not used. `tests/data/test_cache.py` fails if that was forgotten."""
 

@@ -23,7 +23,9 @@ class Problem:
     """What is wrong with the first of these rows."""
     rows: int
     places: list[str]
-    """Where the first of these rows are."""
+    """Where the first of these rows are in the source; a pair there may be two rows here."""
+    more: bool = False
+    """Whether there are such rows in other places too."""
 
 
 def problems(prepared: Prepared) -> list[Problem]:
@@ -32,14 +34,18 @@ def problems(prepared: Prepared) -> list[Problem]:
         compute.not_equal(prepared.rows.data.column("dropped"), "")
     )
     found: dict[tuple[str, str], Problem] = {}
+    last: dict[tuple[str, str], str] = {}  # the place that was met last
     for row in _rows(dropped):
         reason, problem, place = row["dropped"], row["problem"] or row["dropped"], prepared.source.path + row["place"]
         kind = reason, VARYING.sub("…", problem)
         if kind not in found and len(found) >= KINDS:
             kind, problem = (reason, ""), "other problems"
         before = found.setdefault(kind, Problem(reason, problem, 0, []))
-        places = [*before.places, place] if len(before.places) < PLACES else before.places
-        found[kind] = Problem(reason, before.problem, before.rows + 1, places)
+        places, more = before.places, before.more
+        if place != last.get(kind):  # rows of one place follow each other
+            places, more = ([*places, place], more) if len(places) < PLACES else (places, True)
+        last[kind] = place
+        found[kind] = Problem(reason, before.problem, before.rows + 1, places, more)
     return sorted(found.values(), key=lambda problem: -problem.rows)
 
 

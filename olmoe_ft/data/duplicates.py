@@ -21,9 +21,16 @@ NOTHING = 2**32 - 1  # signature values of a row without words, which counts as 
 BLOCK = 10_000  # rows whose signatures are in memory at once
 
 
-def signatures(rows: Sequence[list[str]]) -> list[np.ndarray]:
-    """A MinHash signature, (128,) uint32, of each row's words."""
-    shingles = [[run.encode() for run in ngrams(row, SHINGLE)] for row in rows]
+def signatures(rows: Sequence[list[str]], labels: Sequence[bool | None]) -> list[np.ndarray]:
+    """A MinHash signature, (128,) uint32, of each row's words.
+
+    Args:
+        labels: of each row, if its answer is judged; rows with different labels have no shingle in common.
+    """
+    shingles = [
+        [(run if label is None else f"{label} {run}").encode() for run in ngrams(row, SHINGLE)]
+        for row, label in zip(rows, labels, strict=True)
+    ]
     return [
         minhash.hashvalues for minhash in MinHash.bulk(shingles, num_perm=PERMUTATIONS, hashfunc=xxhash.xxh32_intdigest)
     ]
@@ -32,8 +39,10 @@ def signatures(rows: Sequence[list[str]]) -> list[np.ndarray]:
 def copies(rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Which rows are exact copies of an earlier row, and which others are near copies of one, as two (rows,) masks.
 
+    Rows with different labels are no copies: of a long prompt with two short answers the better and the worse one.
+
     Args:
-        rows: with the columns `row_hash` (int64, of all texts) and `signature`.
+        rows: with the columns `row_hash` (int64, of all texts and the label) and `signature`.
     """
     columns = rows.select_columns(["row_hash", "signature"]).with_format("numpy")
     hashes = np.empty(len(rows), np.int64)

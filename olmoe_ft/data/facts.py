@@ -52,12 +52,13 @@ def rows_with_facts(
     examples = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     texts = [row_turns(example) for example in examples]
     worded = [[(role, words.words(text)) for role, text in turns] for turns in texts]
-    sketches = signatures([[word for _, turn in turns for word in turn] for turns in worded])
+    labels = [example.get("label") for example in examples]
+    sketches = signatures([[word for _, turn in turns for word in turn] for turns in worded], labels)
     readable = [example for example in examples if example["problem"] is None]
     done = iter(stage.tokenize(readable, length, tokenizer))
     rows, special = [], tokenizer.all_special_tokens
     empty: dict[str, Any] = {name: [] if isinstance(kind, List) else None for name, kind in stage.columns().items()}
-    for example, turns, row_words, sketch in zip(examples, texts, worded, sketches, strict=True):
+    for example, turns, label, row_words, sketch in zip(examples, texts, labels, worded, sketches, strict=True):
         row: dict[str, Any] = {
             "dropped": MALFORMED,
             **{name: example[name] for name in COMMON},
@@ -72,7 +73,7 @@ def rows_with_facts(
             "special_tokens": any(token in text for _, text in turns for token in special),
             "same_answers": False,
             "held_out": held_out.standing_in(row_words),
-            "row_hash": xxhash.xxh3_64_intdigest(json.dumps(turns).encode()) >> 1,
+            "row_hash": _hash_of(turns, label),
             "signature": sketch,
         }
         row |= empty
@@ -83,6 +84,11 @@ def rows_with_facts(
             row |= {"dropped": HELD_OUT if own else QUESTION} | empty
         rows.append(row)
     return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _hash_of(turns: list[tuple[str, str]], label: bool | None) -> int:
+    """A number of 63 bits for the texts of a row and, if its answer is judged, the label."""
+    return xxhash.xxh3_64_intdigest(json.dumps(turns if label is None else [label, turns]).encode()) >> 1
 
 
 def refused(error: RowError) -> dict[str, Any]:

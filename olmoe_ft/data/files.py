@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TextIO, cast
 import pyarrow
 import pyarrow.parquet
 
+from olmoe_ft.data.class_names import names_of_schema
 from olmoe_ft.data.json_rows import CHUNK, DECODER, json_reason, json_values
 from olmoe_ft.data.rows import Unreadable
 from olmoe_ft.reasons import one_line
@@ -164,13 +165,14 @@ def _parquet_rows(file: Path) -> Rows:
         with pyarrow.parquet.ParquetFile(file) as table:
             index = 0
             check_names(table.schema_arrow.names, str(file))
+            names = names_of_schema(table.schema_arrow.metadata)
             packed, unpacked = file.stat().st_size, 0
             for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
                 unpacked += batch.nbytes
                 _refuse_bomb(file, packed, unpacked, "write its rows as .jsonl and name that file")
                 for row in batch.to_pylist():
                     index += 1
-                    yield f"{file}, row {index}", row
+                    yield f"{file}, row {index}", names.given_in(row)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{file}, after row {index}: a text is not UTF-8 ({error.reason}); write the file again as UTF-8"

@@ -4,12 +4,35 @@ from collections.abc import Iterator
 
 from olmoe_ft.data.audit import Audit, SourceAudit
 from olmoe_ft.data.heldout import OWN
+from olmoe_ft.data.mixture import Mixture
 from olmoe_ft.data.rows import KEYS_SHOWN
 
 
 def findings(audit: Audit) -> list[str]:
     """Everything that a user should check, source by source."""
     return [f"{source.path}: {sentence}" for source in audit.sources for sentence in _of_source(source, audit)]
+
+
+def findings_of_training(audit: Audit, mixture: Mixture) -> list[str]:
+    """The same of what is trained on, and then what its stage says of all sources together."""
+    return [*findings(audit), *mixture.stage.advice(audit.tallies, mixture.training)]
+
+
+def findings_of_evaluation(audit: Audit, mixture: Mixture) -> list[str]:
+    """The same of what is evaluated, and then the metrics that it lacks.
+
+    Args:
+        mixture: what is trained on, by the same recipe.
+    """
+    lacking = mixture.stage.unmeasured(audit.tallies, mixture.training)
+    reasons = {reason: [name for name in lacking if lacking[name] == reason] for reason in lacking.values()}
+    return [
+        *findings(audit),
+        *(
+            f"the evaluation has {reason}, so it does not measure {', '.join(names)}"
+            for reason, names in reasons.items()
+        ),
+    ]
 
 
 def first_keys(counts: dict[str, int]) -> str:

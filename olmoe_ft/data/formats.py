@@ -61,7 +61,7 @@ def training_example(row: Any, format: str | None = None, reading: Reading = USU
 
 
 def _example(reader: RowReader, format: str | None) -> Example:
-    form = format or _recognised(reader)
+    form = format or recognised(reader)
     if form == "text":
         document = text(reader.get("text"), "`text`", reader)
         return {"text": document, "form": form, **reader.unread([document])}
@@ -110,7 +110,7 @@ def messages(turns: list[Turn]) -> list[dict[str, str]]:
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
-def _recognised(reader: RowReader) -> str:
+def recognised(reader: RowReader) -> str:
     """The name of a row's format: the first whose keys are all filled, otherwise the first whose keys are all there.
 
     Raises:
@@ -135,8 +135,7 @@ def _recognised(reader: RowReader) -> str:
         )
     if reader.is_filled("text"):
         raise UnknownForm(
-            f"has `text`, but also {shown_keys(beside)} with text; "
-            "set the source's `format: text` to learn only `text`, as a document"
+            f"has `text`, but also {shown_keys(beside)} with text; set the source's `format: text` to read only `text`"
         )
     known = "; ".join(f"{name} ({', '.join(keys)})" for name, (keys, _) in CONVERSATIONS.items())
     raise UnknownForm(

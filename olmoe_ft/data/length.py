@@ -40,14 +40,13 @@ class Length:
         ids, labels = ([row[position] for position in positions] for row in (tokens.input_ids, tokens.labels))
         return Tokens(ids, _without_a_cut_answer(labels, tokens.labels, prompt), len(prompt), len(ids))
 
-    def pair(self, prompt: Ids, chosen: Ids, rejected: Ids, bos: int) -> tuple[Ids, Ids, Ids] | str:
-        """A preference pair cut to length, or the reason why it is dropped. Both answers see the same prompt."""
-        kept = self._kept(prompt, [len(chosen), len(rejected)], bos)
+    def answered(self, prompt: Ids, answers: Sequence[Ids], bos: int) -> list[Ids] | str:
+        """A prompt and its answers cut to length, or the reason why they are dropped. All answers see one prompt."""
+        kept = self._kept(prompt, [len(answer) for answer in answers], bos)
         if isinstance(kept, str):
             return kept
-        rows = zip((prompt, chosen, rejected), (kept[0], *kept[1]), strict=True)
-        cut = [[row[position] for position in positions] for row, positions in rows]
-        return cut[0], cut[1], cut[2]
+        rows = zip((prompt, *answers), (kept[0], *kept[1]), strict=True)
+        return [[row[position] for position in positions] for row, positions in rows]
 
     def _kept(self, prompt: Ids, answers: Sequence[int], bos: int) -> tuple[Sequence[int], list[range]] | str:
         """The positions to keep of the prompt and of each answer; `answers` are their lengths."""

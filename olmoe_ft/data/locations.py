@@ -12,6 +12,7 @@ import xxhash
 import yaml
 from huggingface_hub import metadata_load
 
+from olmoe_ft.data.class_names import ClassNames
 from olmoe_ft.data.files import READABLE, READERS, Rows, file_rows, is_readable, kind_of
 from olmoe_ft.hub import error_of_dataset, reach_hub, refusal
 from olmoe_ft.recipe import UserError
@@ -39,7 +40,7 @@ def read_rows(path: str, split: str = "train", config: str | None = None, revisi
         yield from file_rows(Path(path))
     else:
         _refuse_missing(path)
-        for index, row in enumerate(_undecoded(_loaded(path, split, config, revision)), 1):
+        for index, row in enumerate(_plain(_loaded(path, split, config, revision)), 1):
             yield f"{path}, row {index}", row
 
 
@@ -120,15 +121,17 @@ def _saved(folder: Path, split: str) -> Iterator[Any]:
         found = found[split]
     elif split not in ("train", str(found.split)):  # "train" is the default of a recipe
         raise UserError(f"{folder}: the folder has no splits; remove `split` from the recipe")
-    return iter(_undecoded(found))
+    return _plain(found)
 
 
-def _undecoded(rows: Any) -> Any:
-    """Rows with pictures and sounds as they are stored, so that they are recognised without being opened."""
+def _plain(rows: Any) -> Iterator[dict[str, Any]]:
+    """Rows of a dataset with pictures and sounds as they are stored, so that they are recognised without being opened,
+    and with names in place of the numbers that mean them."""
+    names = ClassNames(rows.features.to_dict())
     for name, feature in rows.features.items():
         if (stored := _stored(feature)) != feature:
             rows = rows.cast_column(name, stored)
-    return rows
+    return map(names.given_in, rows)
 
 
 def _stored(feature: Any) -> Any:

@@ -2,8 +2,8 @@
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as compute
+import xxhash
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
@@ -38,6 +39,8 @@ class Mixture:
     held_out: HeldOut
     """The prompts that were looked for in the sources."""
     cache: Cache
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe's section, by which a stage judges what it learns from."""
 
     @property
     def key(self) -> list[Any]:
@@ -67,10 +70,31 @@ class Mixture:
         return {"rows": len(self.rows), "fingerprint": (entry / "tokens.txt").read_text(), "sources": sources}
 
 
-def row_lengths(rows: Dataset) -> np.ndarray:
-    """Tokens of each row of a trainer, (rows,), a prompt that several sequences begin with counted once."""
-    columns = [name for name in rows.column_names if name.endswith("_ids")]
+def row_lengths(rows: Dataset, stage: Stage) -> np.ndarray:
+    """Tokens that are learned from of each row of a trainer, (rows,), a prompt of several sequences counted once."""
+    return tokens_in(rows, dict.fromkeys(chain(*stage.sequences)))
+
+
+def tokens_in(rows: Dataset, columns: Iterable[str]) -> np.ndarray:
+    """Tokens of each row in columns together, (rows,)."""
     return np.sum([_lengths(rows, column) for column in columns], axis=0)
+
+
+def hashes(rows: Dataset, *columns: str) -> np.ndarray:
+    """A number for the token ids of each row in columns, (rows,); the same for the same ids."""
+    found: list[int] = []
+    for block in rows.select_columns([*columns]).with_format("numpy").iter(batch_size=10_000):
+        found.extend(hash_of(*parts) for parts in zip(*(block[column] for column in columns), strict=True))
+    return np.array(found, np.int64)
+
+
+def hash_of(*parts: Iterable[int]) -> int:
+    """A number of 63 bits for lists of token ids; the same for the same lists."""
+    digest = xxhash.xxh3_64()
+    for part in parts:
+        ids = np.asarray(part, np.int32)
+        digest.update(f"{len(ids)} ".encode() + ids.tobytes())
+    return digest.intdigest() >> 1  # fits a signed column
 
 
 def sequence_lengths(rows: Dataset, stage: Stage) -> np.ndarray:
@@ -112,7 +136,7 @@ def load_mixtures(
         for one in prepared:
             _check_lost(one, data)
         rows = mix(prepared, recipe.kind.columns(), seed)
-        return Mixture(prepared, rows, recipe.kind, seed, held_out, Cache(data.cache))
+        return Mixture(prepared, rows, recipe.kind, seed, held_out, Cache(data.cache), recipe.training)
 
     return load(data.train, held_out), load(data.eval, HeldOut()) if data.eval else None
 
@@ -145,26 +169,29 @@ def _drawn(prepared: Prepared, seed: int) -> Dataset:
 
 
 def _asked(source: Source, stage: Stage, data: Data) -> list[Prompt]:
-    """The prompt of each evaluation row."""
+    """The prompt of each evaluation row of the file, which may have become several rows here."""
     rows, _ = load_source(source, stage, data)
-    readable = (row for row in rows if row["problem"] is None)
-    return [Prompt(asked(row_turns(row)), place=source.path + row["place"]) for row in readable]
+    found = {row["place"]: asked(row_turns(row)) for row in rows if row["problem"] is None}
+    return [Prompt(texts, place=source.path + place) for place, texts in found.items()]
 
 
 def _check_lost(prepared: Prepared, data: Data) -> None:
-    """Stop if too many rows have nothing to learn. Rows that the recipe asks to drop do not count."""
+    """Stop if too many rows have nothing to learn. Rows that the recipe asks to drop do not count.
+
+    The rows are those of the file: of a pair that became two rows, what is lost counts as much as if it were malformed.
+    """
     path, dropped = prepared.source.path, prepared.dropped
     if data.malformed == "stop" and MALFORMED in dropped:  # by the chat template
         raise UserError(f"{prepared.first(MALFORMED)}; correct the row, or set data.malformed to drop")
-    reasons = {reason: dropped[reason] for reason in LOST if reason in dropped}
-    lost = sum(reasons.values())
-    if lost <= data.max_dropped * len(prepared.rows):
+    reasons = {reason: prepared.places([reason]) for reason in LOST if reason in dropped}
+    lost, read = prepared.places(list(reasons)), prepared.places()
+    if lost <= data.max_dropped * read:
         return
     most = max(reasons, key=lambda reason: reasons[reason])
     named = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
     remedy = "raise training.max_length, or cut prompts (data.long_prompts: keep_end, or data.max_prompt_length)"
     raise UserError(
-        f"{path}: {lost:,} of {len(prepared.rows):,} rows have nothing to learn ({named}); allowed: a share of "
+        f"{path}: {lost:,} of {read:,} rows have nothing to learn ({named}); allowed: a share of "
         f"{data.max_dropped:g} (data.max_dropped); the first is {prepared.first(most)}; "
         f"{remedy if most == CUT else 'correct them'}, or raise data.max_dropped"
     )

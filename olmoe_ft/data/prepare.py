@@ -1,11 +1,13 @@
 """Tokenize a converted source: each row gets its token ids and the facts for the audit. Cached on disk."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pyarrow.compute as compute
 from datasets import Dataset, Features
 from transformers import PreTrainedTokenizerBase
@@ -49,6 +51,17 @@ class Prepared:
     def fact(self, name: str) -> np.ndarray:
         """A column of `FACTS`, (rows,)."""
         return self.rows.data.column(name).to_numpy()
+
+    def places(self, reasons: Sequence[str] | None = None) -> int:
+        """How many rows of the source were read, or had something dropped for one of these reasons.
+
+        A row of the source may be several here, as a pair is where answers are judged one by one.
+        """
+        found = self.rows.data.column("place")
+        if reasons is not None:
+            of_these = compute.is_in(self.rows.data.column("dropped"), pyarrow.array(reasons, pyarrow.string()))
+            found = found.filter(of_these)
+        return compute.count_distinct(found).as_py()
 
     def first(self, reason: str) -> str:
         """Place and problem of the first row that was dropped for a reason."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from olmoe_ft.data.rows import Reading, is_blank, key_name, says_nothing
-from olmoe_ft.data.unread import may_matter, refuse_marks_of_the_row, refuse_parts
+from olmoe_ft.data.unread import ROW, may_matter, refuse_marks_of_the_row, refuse_parts
 
 
 class RowReader:
@@ -55,7 +55,7 @@ class RowReader:
         left = {key: value for key, value in self.row.items() if key not in self._read and not says_nothing(value)}
         if not left and not self._unread:
             return {"unread": [], "doubtful": []}
-        refuse_parts(left, "the row")
+        refuse_parts(left, ROW)
         refuse_marks_of_the_row(left)
         texts = {text.strip() for text in said}
         found = {key_name(key): may_matter(key, value, texts) for key, value in left.items()} | self._unread

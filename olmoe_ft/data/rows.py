@@ -1,7 +1,7 @@
 """Shared by all readers of rows: the error of a row, the settings for reading, and how messages show values."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 KEYS_SHOWN = 10
@@ -28,6 +28,8 @@ class Reading:
     """Whether marks on single turns (`train: false`) choose among these; otherwise such a mark is an error."""
     ignore: frozenset[str] = frozenset()
     """Keys of rows, turns and content parts that are never read."""
+    labels: Mapping[str, bool] = field(default_factory=dict)
+    """What a source's labels are called (by `label_name`) and whether each means good; empty for true, false, 1, 0."""
 
 
 USUAL = Reading()

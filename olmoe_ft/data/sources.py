@@ -12,7 +12,7 @@ from olmoe_ft.data.cache import Cache, entry_rows, write_rows
 from olmoe_ft.data.locations import content_hash, read_rows
 from olmoe_ft.data.rows import Reading, RowError, key_name, says_nothing, shown_keys
 from olmoe_ft.data.terminal import printable
-from olmoe_ft.data.unread import may_matter
+from olmoe_ft.data.unread import LABELS, has_label, may_matter
 from olmoe_ft.data.words import row_turns
 from olmoe_ft.recipe import UserError
 from olmoe_ft.recipe.data_section import Data, Source
@@ -62,17 +62,19 @@ def _features(stage: Stage) -> Features:
 
 
 def _converted(source: Source, stage: Stage, data: Data) -> Iterator[dict[str, Any]]:
-    reading = Reading(data.learn, data.turn_marks == "obey", frozenset(source.ignore))
+    reading = Reading(data.learn, data.turn_marks == "obey", frozenset(source.ignore), source.labels)
     empty = dict.fromkeys(_features(stage))
     starts = _starts(source.path)
-    unseen, keys = {*source.columns}, None
+    unseen, keys, is_labelled = {*source.columns}, None, False
     for where, row in islice(read_rows(source.path, source.split, source.config, source.revision), source.max_rows):
         keys = list(row) if isinstance(row, dict) else []
         unseen -= set(keys)
+        renamed = _renamed(row, source.columns)
+        is_labelled = is_labelled or (bool(source.labels) and has_label(renamed, reading.ignore))
         try:
-            example = stage.convert(_renamed(row, source.columns), source.format, reading)
-            _note_displaced(example, row, source.columns)
-            yield empty | example | {"place": _behind(starts, where)}
+            for example in stage.convert(renamed, source.format, reading):
+                _note_displaced(example, row, source.columns)
+                yield empty | example | {"place": _behind(starts, where)}
         except (RowError, RecursionError) as error:
             message = str(error) if isinstance(error, RowError) else "nested too deeply"
             problem = message.encode(errors="backslashreplace").decode()  # it may quote half a character
@@ -87,6 +89,11 @@ def _converted(source: Source, stage: Stage, data: Data) -> Iterator[dict[str, A
         absent, known = shown_keys(sorted(unseen)), shown_keys(keys)
         raise UserError(
             f"{source.path}: no row has {absent}, which `columns` renames; allowed: {known}, the keys of the last row"
+        )
+    if source.labels and not is_labelled:
+        raise UserError(
+            f"{source.path}: no row has a {' or '.join(LABELS)}, whose values `labels` names; remove `labels`, or "
+            f"rename the key that has them with `columns`; found {shown_keys(keys)} in the last row"
         )
 
 

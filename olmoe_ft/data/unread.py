@@ -4,13 +4,14 @@ If a picture, a tool, a judgement or a mark were left out without a word, the ro
 says. There are too many names for these to list them all, so values are checked too.
 """
 
+import math
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from olmoe_ft.data.rows import RowError, key_name, says_nothing, shown, shown_keys, texts_in
+from olmoe_ft.data.rows import RowError, is_blank, key_name, says_nothing, shown, shown_keys, texts_in
 from olmoe_ft.data.words import words
+from olmoe_ft.stages import STAGES
 
 CONTENT_WORDS = 20  # an unread text with at least this many words may be part of the example
 WHOLE_WORDS = 4  # a text of up to this many words repeats another only if both are the same, not if it is within it
@@ -23,13 +24,20 @@ MEDIA_FILE = re.compile(
 )
 WORD_STARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|-")
 TOOLS = ("tools", "functions", "available_tools", "tool_calls", "function_call")
-JUDGEMENTS = ("label", "labels", "kto_tag", "preference", "winner", "better_response_id", "safer_response_id")
+LABELS = ("label", "kto_tag")  # of a whole answer, where a stage is `labelled`; the second is LLaMA-Factory's
+JUDGEMENTS = (*LABELS, "labels", "preference", "winner", "better_response_id", "safer_response_id")
 MARKS = ("train", "trainable", "loss", "loss_mask", "weight", "loss_weight")  # whether a turn is learned
+ROW = "the row"  # as messages name it
 WORDS_OF_MARKS = ("true", "false", "yes", "no")  # as a table without types writes them
 FORMAT_KEYS = frozenset(
     "messages conversations conversation prompt completion instruction input output history system system_prompt text "
     "question answer query response solution chosen rejected context document system_message".split()
 )
+
+
+def has_label(row: Any, ignored: Collection[str]) -> bool:
+    """Whether a row, before it is read, has the label of a whole answer."""
+    return isinstance(row, Mapping) and any(key not in ignored and not is_blank(row.get(key)) for key in LABELS)
 
 
 def refuse_parts(keys: Mapping[str, Any], where: str) -> None:
@@ -44,7 +52,9 @@ def refuse_parts(keys: Mapping[str, Any], where: str) -> None:
         if key in TOOLS or _is_media(key, value):
             raise RowError(f"{where} has `{key_name(key)}`, which OLMoE's chat format cannot express; {leave_out(key)}")
         if key in JUDGEMENTS:
-            raise RowError(f"{where} has `{key}`, a judgement that this stage does not use; {leave_out(key)}")
+            labelled = [stage.name for stage in STAGES.values() if stage.labelled and where == ROW and key in LABELS]
+            by = f" (stage {' or '.join(labelled)} learns from it)" if labelled else ""
+            raise RowError(f"{where} has `{key}`, a judgement that this stage does not use{by}; {leave_out(key)}")
 
 
 def refuse_marks(keys: Mapping[str, Any], where: str) -> None:
@@ -99,10 +109,13 @@ def _number(value: Any) -> float | None:
     """A number, true or false, or the text of one."""
     if isinstance(value, str):
         words_of_numbers = {"true": "1", "yes": "1", "false": "0", "no": "0"}
-        with suppress(ValueError):
-            return float(words_of_numbers.get(value.strip().lower(), value))
+        value = words_of_numbers.get(value.strip().lower(), value)
+    try:
+        return float(value) if isinstance(value, str | bool | int | float) else None
+    except ValueError:
         return None
-    return float(value) if isinstance(value, bool | int | float) else None
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf
 
 
 def _holds_a_mark(value: Any) -> bool:

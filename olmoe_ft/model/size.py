@@ -57,7 +57,9 @@ def adapter_parameters_per_token(config: "OlmoeConfig", rank: int, attention: bo
     return config.num_hidden_layers * rank * ends
 
 
-def training_flops_per_token(config: "OlmoeConfig", factors: int | None = None, reference: bool = False) -> int:
+def training_flops_per_token(
+    config: "OlmoeConfig", factors: int | None = None, policy: int = 0, reference: int = 0
+) -> int:
     """FLOPs that forward and backward cannot do without; attention scores are not counted.
 
     A product of a token with n weights is 2n forward, 2n for the token's gradient, and 2n for that of the weights where
@@ -65,11 +67,12 @@ def training_flops_per_token(config: "OlmoeConfig", factors: int | None = None, 
 
     Args:
         factors: weights of adapters per token, which are then what is trained; None trains all weights.
-        reference: whether a frozen reference model, without adapters, runs forward beside it.
+        policy: how often the model runs forward beside it.
+        reference: how often a frozen reference model, without adapters, does.
     """
     weights = matrix_parameters_per_token(config)
     trained = 6 * weights if factors is None else 4 * weights + 6 * factors
-    return trained + (2 * weights if reference else 0)
+    return trained + policy * 2 * (weights + (factors or 0)) + reference * 2 * weights
 
 
 def recomputed_flops_per_token(config: "OlmoeConfig", factors: int = 0) -> int:

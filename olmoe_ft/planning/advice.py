@@ -25,7 +25,7 @@ class Variant:
     recipe: Recipe
     checkpointing: bool
     precomputed: bool
-    """Whether DPO's reference log-probabilities are precomputed, so that the reference is not kept."""
+    """Whether the reference's log-probabilities are precomputed, so that the reference is not kept."""
     batch: Batch
     machine: Machine
     changes: tuple[str, ...] = ()
@@ -80,10 +80,11 @@ def _variants(start: Variant) -> Iterator[Variant]:
         start = start.changed("training.gradient_checkpointing=true", checkpointing=True)
         yield start
     with_reference = start  # for adapters, which need no precomputed reference
-    if start.recipe.kind.has_reference and start.recipe.lora is None and not start.precomputed:
+    moving = bool(start.recipe.training.get("sync_ref_model"))  # neither kept before training nor with adapters
+    if start.recipe.kind.has_reference and start.recipe.lora is None and not (start.precomputed or moving):
         start = start.changed("training.precompute_ref_log_probs=true", precomputed=True)
         yield start
-    smallest = _one_row(start)
+    smallest = _fewest_rows(start)
     if smallest is not start:
         yield smallest
     if start.machine.processes > 1 and start.machine.stage < 3 and not quantized:
@@ -91,9 +92,9 @@ def _variants(start: Variant) -> Iterator[Variant]:
             "configs/accelerate/zero3.yaml", machine=replace(start.machine, name="zero3", stage=3, deepspeed=True)
         )
     adapted = smallest
-    if start.recipe.lora is None:
+    if start.recipe.lora is None and not moving:
         yield _adapted(with_reference)
-        yield (adapted := _adapted(_one_row(with_reference)))
+        yield (adapted := _adapted(_fewest_rows(with_reference)))
     if not (start.machine.offload_optimizer and start.machine.offload_weights) and not quantized:
         offload = replace(
             start.machine,
@@ -112,14 +113,18 @@ def _variants(start: Variant) -> Iterator[Variant]:
     for share in (2, 4, 8):
         if (length := start.batch.length // share) >= SHORTEST:
             for variant in (smallest, adapted):
-                yield variant.changed(f"training.max_length={length}", batch=replace(variant.batch, length=length))
+                shorter = variant.batch.cut(length, len(start.recipe.kind.sequences))
+                yield variant.changed(f"training.max_length={length}", batch=shorter)
 
 
-def _one_row(variant: Variant) -> Variant:
-    if (rows := variant.batch.rows) == 1:
+def _fewest_rows(variant: Variant) -> Variant:
+    """As few rows as the stage allows, while a step of more micro-batches has as many as before."""
+    fewest, rows = variant.recipe.kind.fewest_rows(variant.recipe.training), variant.batch.rows
+    fewer = next((count for count in range(fewest, rows) if rows % count == 0), rows)
+    if fewer == rows:
         return variant
-    change = f"training.per_device_train_batch_size=1 (and {rows} times the gradient_accumulation_steps)"
-    return variant.changed(change, batch=replace(variant.batch, rows=1))
+    change = f"training.per_device_train_batch_size={fewer} (and {rows // fewer} times the gradient_accumulation_steps)"
+    return variant.changed(change, batch=replace(variant.batch, rows=fewer))
 
 
 def _adapted(variant: Variant) -> Variant:

@@ -100,7 +100,7 @@ def _needs(plan: Plan, machine: Machine) -> Needs:
     batch = largest_batch(plan)
     step = measure_step(recipe, plan.config, arguments, batch, machine.gpu)
     memory = device_memory(step, machine, arguments.gradient_accumulation_steps > 1)
-    known = schedule(plan.inputs.train, arguments, machine.processes, plan.shares_prompts) if plan.inputs else None
+    known = schedule(plan.inputs.train, arguments, machine.processes, plan.end_to_end) if plan.inputs else None
     steps = known.count.steps if known else arguments.max_steps if arguments.max_steps > 0 else None
     seconds = 0.0
     if machine.gpu:

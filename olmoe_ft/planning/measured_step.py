@@ -7,7 +7,7 @@ kernel takes for itself is not seen.
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,13 +40,27 @@ class Batch:
     length: int
     """Tokens of a row, of a pair those of its longer side."""
     packed: bool = False
-    pair: int | None = None
-    """Tokens of a pair whose answers share their prompt in one row; None where both sides are rows of their own."""
+    laid: int | None = None
+    """Tokens of a row where rows are laid end to end, of a pair its prompt once and both answers; None where each
+    sequence is padded to `length`."""
+
+    forward_alone: int | None = None
+    """Tokens of a row that only an estimate is made of: in KTO a prompt with another's answer. None where none is."""
 
     @property
     def tokens(self) -> int:
-        """Of an SFT row, or of a pair, as the network sees it."""
-        return self.length if self.pair is None else self.pair
+        """Of a row, or of a pair, as the network sees it."""
+        return self.length if self.laid is None else self.laid
+
+    def cut(self, length: int, sequences: int) -> "Batch":
+        """The same with rows of at most so many tokens.
+
+        Args:
+            sequences: of a row.
+        """
+        laid = None if self.laid is None else min(self.laid, sequences * length)
+        alone = None if self.forward_alone is None else min(self.forward_alone, length)
+        return replace(self, length=min(self.length, length), laid=laid, forward_alone=alone)
 
 
 def measure_step(
@@ -199,8 +213,10 @@ class _Step:
 
     def _forward_and_backward(self) -> None:
         """What `training_step` does with a batch: task loss by the fused head, router losses, their sum backward."""
-        packed, labels = self._inputs()
+        packed, labels = self._inputs(self.batch)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.arguments.bf16):
+            if self.batch.forward_alone is not None:
+                self._forward_alone(self.batch.forward_alone)
             scores = self._scores(self.policy, packed, labels, output_router_logits=True)
             task = self.stage.scored_loss(scores.log_probs, self._reference(packed, labels), self.arguments)
             router = self.recipe.router
@@ -215,21 +231,26 @@ class _Step:
 
     def _head(self) -> None:
         """Log-probabilities of hidden states, behind the last norm, and their gradient."""
-        packed, _ = self._inputs()
+        packed, _ = self._inputs(self.batch)
         shape, scored = packed["input_ids"].shape, packed["scored"]
         states = torch.zeros(*shape, self.config.hidden_size, dtype=self.dtype, requires_grad=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.arguments.bf16):
             hidden = self.backbone.norm(states).flatten(0, 1).index_select(0, scored)
             score_hidden(self.network, hidden, scored)["log_probs"].sum().backward()
 
-    def _inputs(self) -> tuple[dict[str, Any], Tensor]:
+    def _forward_alone(self, length: int) -> None:
+        """The passes of policy and reference that an estimate is made of."""
+        inputs = self._inputs(replace(self.batch, length=length, laid=length if self.batch.laid is not None else None))
+        with torch.no_grad():
+            _ = self._scores(self.policy, *inputs).log_probs, self._reference(*inputs)
+
+    def _inputs(self, batch: Batch) -> tuple[dict[str, Any], Tensor]:
         """What the network sees, and the labels as TRL holds them; every token of an answer is one."""
-        batch = self.batch
         sides = len(self.stage.sequences)
         shape = (1, batch.rows * batch.length) if batch.packed else (batch.rows * sides, batch.length)
         labels = torch.zeros(shape, dtype=torch.long)
         network: dict[str, Any]
-        if not batch.packed and batch.pair is None:
+        if not batch.packed and batch.laid is None:
             network = {"input_ids": labels, "attention_mask": torch.ones_like(labels)}
         else:
             segments = batch.rows * sides
@@ -238,7 +259,7 @@ class _Step:
             network = {"input_ids": row, "position_ids": torch.zeros_like(row)}
             network |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
             network |= {"max_length_q": batch.length, "max_length_k": batch.length}
-            if batch.pair is not None:
+            if batch.laid is not None and sides > 1:
                 network["key_places"] = torch.zeros(segments * batch.length, dtype=torch.long)
         scored = torch.zeros(min(network["input_ids"].numel(), labels[:, 1:].numel()), dtype=torch.long)
         return {**network, "scored": scored, "places": scored}, labels

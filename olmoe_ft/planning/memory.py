@@ -54,7 +54,7 @@ def device_memory(step: StepMemory, machine: Machine, accumulates: bool) -> Devi
 
     Between two steps, what is evaluated comes on top of what stays: weights, O and, under DeepSpeed, G.
 
-    ZeRO-1 keeps all gradients on every device. Offloading moves O, G and g, or W and DPO's reference, to the host.
+    ZeRO-1 keeps all gradients on every device. Offloading moves O, G and g, or W and the reference, to the host.
 
     Args:
         accumulates: whether a step has more than one micro-batch.

@@ -62,7 +62,7 @@ def figures(plan: Plan, machine: Machine) -> dict[str, Any]:
     recipe, config, arguments = plan.recipe, plan.config, plan.arguments
     batch = largest_batch(plan)
     with _without_bars():
-        steps = schedule(plan.inputs.train, arguments, machine.processes, plan.shares_prompts)
+        steps = schedule(plan.inputs.train, arguments, machine.processes, plan.end_to_end)
     with whole_weights(arguments):  # under ZeRO-3, libraries would look for shards
         step = measure_step(recipe, config, arguments, batch, machine.gpu)
     memory = device_memory(step, machine, arguments.gradient_accumulation_steps > 1)

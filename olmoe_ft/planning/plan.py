@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from olmoe_ft.data.mixture import row_lengths
+from olmoe_ft.data.mixture import row_lengths, tokens_in
 from olmoe_ft.inputs import Inputs
 from olmoe_ft.model import OlmoeConfig
 from olmoe_ft.model.size import all_parameters
@@ -41,13 +41,13 @@ class Plan:
     unreachable: list[str]
 
     @property
-    def shares_prompts(self) -> bool:
-        """Whether the answers of a pair share one copy of their prompt."""
-        return self.recipe.kind.shares_prompts(self.recipe.model.attn_implementation)
+    def end_to_end(self) -> bool:
+        """Whether a batch of prompts and answers is one row without padding."""
+        return self.recipe.kind.lays_end_to_end(self.recipe.model.attn_implementation)
 
     def tokens(self, batch: Batch) -> int:
         """Of a micro-batch, as the network sees it."""
-        sides = len(self.recipe.kind.sequences) if batch.pair is None else 1
+        sides = len(self.recipe.kind.sequences) if batch.laid is None else 1
         return batch.rows * batch.tokens * sides
 
 
@@ -123,7 +123,7 @@ def forecast(plan: Plan, machines: Sequence[Machine], budget: float, rates: Rate
     machines, left_out = machines_that_lose_nothing(recipe, machines)
     chosen, batch = machines[0], largest_batch(plan)
     step_on = {gpu: measure_step(recipe, config, arguments, batch, gpu) for gpu in {one.gpu for one in machines}}
-    steps = schedule(plan.inputs.train, arguments, chosen.processes, plan.shares_prompts) if plan.inputs else None
+    steps = schedule(plan.inputs.train, arguments, chosen.processes, plan.end_to_end) if plan.inputs else None
     zero = chosen.stage if chosen.deepspeed else None
     space = space_of(recipe, config, arguments, steps.count, zero, chosen.processes) if steps else None
     accumulates = arguments.gradient_accumulation_steps > 1
@@ -159,7 +159,7 @@ def machines_that_lose_nothing(recipe: Recipe, machines: Sequence[Machine]) -> t
 
 def largest_batch(plan: Plan) -> Batch:
     """The micro-batch that needs most: of the longest rows there are, or of `training.max_length` if unknown."""
-    arguments = plan.arguments
+    arguments, stage = plan.arguments, plan.recipe.kind
     rows = arguments.per_device_train_batch_size
     if rows < 1 or arguments.gradient_accumulation_steps < 1:
         raise UserError("training.per_device_train_batch_size and gradient_accumulation_steps must be at least 1")
@@ -167,10 +167,15 @@ def largest_batch(plan: Plan) -> Batch:
     if plan.inputs is None or packed:
         if (longest := arguments.max_length) is None:
             raise UserError("training.max_length: found null, and the rows are not known; give a length")
-        return Batch(rows, longest, packed, 2 * longest if plan.shares_prompts else None)
+        answers, alone = len(stage.sequences), longest if stage.joins(plan.recipe.training) else None
+        return Batch(rows, longest, packed, answers * longest if plan.end_to_end else None, alone)
     data = plan.inputs.train
-    pair = int(row_lengths(data.rows).max()) if plan.shares_prompts else None
-    return Batch(rows, int(data.lengths().max()), pair=pair)
+    laid = int(row_lengths(data.rows, stage).max()) if plan.end_to_end else None
+    alone = None
+    if stage.joins(plan.recipe.training):
+        alone = int(tokens_in(plan.inputs.train_rows, stage.estimated).max())
+        alone = min(alone, arguments.max_length or alone)
+    return Batch(rows, int(data.lengths().max()), laid=laid, forward_alone=alone)
 
 
 def machines_for(plan: Plan, own: Machine | None, devices: int | None) -> list[Machine]:

@@ -104,30 +104,36 @@ def _facts(plan: Plan, machine: Machine, batch: Batch, steps: Schedule | None) -
     table = Table(title="Steps", show_header=False)
     arguments, sequences = plan.arguments, len(plan.recipe.kind.sequences)
     kind = "packs" if batch.packed else plan.recipe.kind.unit
+    forwards = plan.recipe.kind.forwards(arguments)
     table.add_row("parameters", f"{all_parameters(plan.config):,}")
     table.add_row("of them multiplied with a token", f"{matrix_parameters_per_token(plan.config):,}")
     table.add_row("devices", f"{machine.processes} ({escape(machine.name)})")
     for name, dtype in precision(plan.recipe, machine.deepspeed)._asdict().items():
         table.add_row(f"  {name} in", dtype)
-    apart = f" x {sequences}" if sequences > 1 and batch.pair is None else ""
+    apart = f" x {sequences}" if sequences > 1 and batch.laid is None else ""
     micro = f"{batch.rows} {kind} x {batch.tokens:,} tokens{apart}"
     table.add_row("largest micro-batch", micro)
+    if passes := [f"{count} of the {who}" for who, count in forwards._asdict().items() if count]:
+        table.add_row("forward alone, beside it", " and ".join(passes))
     step = batch.rows * arguments.gradient_accumulation_steps * machine.processes
     table.add_row(f"{kind} a step", f"{step:,} = {batch.rows} x {arguments.gradient_accumulation_steps} x devices")
     if steps is None:
         table.add_row("tokens a step, at most", f"{step * batch.length * sequences:,}")
-        table.add_row("optimizer steps", f"unknown without {' and '.join(plan.lacking)}")
+        if asked := arguments.max_steps > 0:
+            table.add_row("optimizer steps", f"{arguments.max_steps:,}")
+        table.add_row("epochs" if asked else "optimizer steps", f"unknown without {' and '.join(plan.lacking)}")
         return table
     table.add_row(f"{kind} an epoch", f"{steps.rows:,}")
     if batch.packed:
         table.add_row("conversations a step, on average", f"{step * steps.rows_per_pack:,.0f}")
     table.add_row("tokens a step, on average", f"{steps.tokens_per_step:,.0f}")
-    table.add_row("room left in packs" if batch.packed else "padding", f"{steps.padding:.0%} on average")
+    why_padded = plan.recipe.kind.why_padded(plan.recipe.model.attn_implementation)
+    because = f": {why_padded}" if why_padded and sequences == 1 else ""
+    table.add_row("room left in packs" if batch.packed else "padding", f"{steps.padding:.0%} on average{because}")
     if machine.processes > 1:
         table.add_row("waiting for the longest micro-batch", f"{steps.waiting:.0%} on average, of each device")
     if sequences > 1:
-        why_not = plan.recipe.kind.why_not_shared(plan.recipe.model.attn_implementation)
-        shared = f"yes: {steps.spared:.0%} fewer tokens" if plan.shares_prompts else f"no: {why_not}"
+        shared = f"yes: {steps.spared:.0%} fewer tokens" if plan.end_to_end else f"no: {why_padded}"
         table.add_row("prompts computed once", shared)
     count = steps.count
     table.add_row("optimizer steps", f"{count.steps:,} ({count.epochs:.4g} epochs of {count.per_epoch:,})")

@@ -16,7 +16,7 @@ class Schedule:
     """Steps and tokens of a stage. Tokens are those of the rows, of a pair both sides with the prompt in each."""
 
     rows: int
-    """Rows an epoch as a trainer takes them: conversations, pairs, or packs of conversations."""
+    """Rows an epoch as a trainer takes them: conversations, pairs, judged answers, or packs of conversations."""
     rows_per_pack: float
     """Conversations in a pack, on average; 1 where rows are not packed."""
     count: Steps
@@ -35,12 +35,12 @@ class Schedule:
         return self.count.steps * self.tokens_per_step
 
 
-def schedule(mixture: Mixture, arguments: TrainerArguments, processes: int, shares_prompts: bool) -> Schedule:
+def schedule(mixture: Mixture, arguments: TrainerArguments, processes: int, end_to_end: bool) -> Schedule:
     """The steps that transformers' `Trainer` takes.
 
     Args:
         processes: that each take their own micro-batches.
-        shares_prompts: whether pairs are laid in one row, without padding.
+        end_to_end: whether prompts and answers are laid in one row, without padding, a shared prompt once.
     Raises:
         UserError: there is no step to take.
     """
@@ -48,14 +48,14 @@ def schedule(mixture: Mixture, arguments: TrainerArguments, processes: int, shar
     taken, packed = mixture.rows, bool(getattr(arguments, "packing", False))
     if packed:
         taken = pack_dataset(taken, arguments.max_length, arguments.packing_strategy)
-    once = row_lengths(taken)  # (rows,), a shared prompt once
+    once = row_lengths(taken, mixture.stage)  # (rows,), a shared prompt once
     lengths = once[:, None] if packed else mixture.lengths()  # (rows, sequences)
     rows, tokens = len(lengths), float(lengths.sum())
     order = np.arange(rows)
     if arguments.train_sampling_strategy == "group_by_length":
         order = np.array([*StepsByLength(once.tolist(), batch * accumulation * processes, arguments.seed)])
     micro_batches = np.array_split(order, range(batch, rows, batch))
-    places = np.array([once[one].sum() if shares_prompts else _padded(lengths[one]) for one in micro_batches])
+    places = np.array([once[one].sum() if end_to_end else _padded(lengths[one]) for one in micro_batches])
     count = count_steps(rows, arguments, processes)
     return Schedule(
         rows=rows,
@@ -63,9 +63,9 @@ def schedule(mixture: Mixture, arguments: TrainerArguments, processes: int, shar
         count=count,
         tokens_per_step=tokens * (rows + count.repeated - count.left_out) / rows / count.per_epoch,
         computed=(tokens if packed else float(places.sum())) / len(micro_batches),  # packs are laid end to end
-        padding=0.0 if shares_prompts else 1 - tokens / float(places.sum()),
+        padding=0.0 if end_to_end else 1 - tokens / float(places.sum()),
         waiting=_waiting(places, processes),
-        spared=1 - float(once.sum()) / tokens if shares_prompts else 0.0,
+        spared=1 - float(once.sum()) / tokens if end_to_end else 0.0,
     )
 
 

@@ -31,7 +31,7 @@ class StepMemory:
     moments: int
     """Elements of the optimizer's states."""
     reference: int
-    """Weights of DPO's frozen reference model, where it is a model of its own."""
+    """Weights of the frozen reference model, where it is a model of its own."""
     working: int
     """The most that forward and backward hold beside weights, gradients and optimizer states: activations, logits or
     the fused head's tiles, temporary results."""

@@ -9,12 +9,13 @@ collation, waiting for a device with a longer micro-batch.
 from dataclasses import dataclass
 
 from olmoe_ft.model import OlmoeConfig
-from olmoe_ft.model.size import adapter_parameters_per_token, recomputed_flops_per_token, training_flops_per_token
+from olmoe_ft.model.size import recomputed_flops_per_token
 from olmoe_ft.planning.machine import Machine
 from olmoe_ft.planning.memory import FP32
 from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.recipe import Recipe
-from olmoe_ft.stages import TrainerArguments
+from olmoe_ft.stages import Forwards, TrainerArguments
+from olmoe_ft.training.performance import factors_per_token, flops_per_token
 
 TFLOPS = (
     360.0  # 45% of the 798 that large bf16 products reach on an H100 (measured elsewhere): docs/performance.md's goal
@@ -57,11 +58,11 @@ class Work:
     """Tokens of a micro-batch, with padding; a shared prompt counts once."""
     micro_batches: int
     flops: int
-    """Operations per token, forward and backward, with DPO's reference."""
+    """Operations per token, forward and backward, with the passes that are forward alone."""
     recomputed: int
     """Operations per token that checkpointing adds."""
-    reference: bool
-    """Whether a frozen reference runs forward in every micro-batch."""
+    forwards: Forwards
+    """The passes of a micro-batch that are forward alone."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,12 @@ class StepTime:
 
 def work_of(recipe: Recipe, config: OlmoeConfig, arguments: TrainerArguments, tokens: float) -> Work:
     """The work of a recipe with so many tokens in a micro-batch."""
-    lora = recipe.lora
-    factors = adapter_parameters_per_token(config, lora.r, lora.attention, lora.experts) if lora else None
-    reference = recipe.kind.computes_reference(arguments)
     return Work(
         tokens,
         arguments.gradient_accumulation_steps,
-        training_flops_per_token(config, factors, reference),
-        recomputed_flops_per_token(config, factors or 0),
-        reference,
+        flops_per_token(recipe, config, arguments),
+        recomputed_flops_per_token(config, factors_per_token(recipe, config) or 0),
+        recipe.kind.forwards(arguments),
     )
 
 
@@ -114,12 +112,14 @@ def step_time(step: StepMemory, machine: Machine, work: Work, rates: Rates) -> S
 def traffic(step: StepMemory, machine: Machine, work: Work) -> float:
     """Bytes that the busiest device sends to others in an optimizer step, by rings; gradients in the weights' dtype.
 
-    With weights W, of DPO's reference R, gradients G of what is trained, N devices and M micro-batches:
+    With weights W, of the reference R, gradients G of what is trained, N devices and M micro-batches:
 
         data parallel:  2 G (N - 1) / N                          all-reduce, once
         ZeRO-2:         M 2 G (N - 1) / N + G (N - 1) / N        the same for every micro-batch, then trained weights
                         M G + G (N - 1) / N                      if a gradient goes to its owner alone (`to_owner`)
-        ZeRO-3:         M (2 W + R + G) (N - 1) / N              W for forward and backward, R forward, G scattered
+        ZeRO-3:         M (2 W + F + G) (N - 1) / N              W for forward and backward, G scattered
+
+    where F is W for every pass of the policy that is forward alone, and R for every pass of the reference.
 
     ZeRO-1 is ZeRO-2 with M = 1. Layers that are recomputed stay gathered for their backward pass, so checkpointing adds
     no traffic (DeepSpeed's `stage3_max_reuse_distance`, 10^9 weights, is more than two layers).
@@ -162,4 +162,4 @@ def optimizer_bytes(step: StepMemory, machine: Machine) -> float:
 def _gathered(step: StepMemory, work: Work) -> int:
     """Bytes of weights that ZeRO-3 gathers for a micro-batch. A reference without its own weights is the policy."""
     weights = step.weights + step.adapters
-    return 2 * weights + ((step.reference or weights) if work.reference else 0)
+    return (2 + work.forwards.policy) * weights + work.forwards.reference * (step.reference or weights)

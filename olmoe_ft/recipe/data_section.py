@@ -1,6 +1,7 @@
 """The section `data` of a recipe: sources, held-out prompts, and how rows are read and cut."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
@@ -14,6 +15,14 @@ if TYPE_CHECKING:  # a name that the stages give
 else:
     Format = Literal[*dict.fromkeys(format for stage in STAGES.values() for format in stage.formats)]
 Cut = Literal["drop", "keep_start", "keep_end"]
+
+
+def label_name(value: str | float) -> str:
+    """A label as it is looked up: in lower case, true for True, 1 for 1.0."""
+    with suppress(ValueError, OverflowError):
+        if not isinstance(value, bool) and float(value).is_integer():
+            return str(int(float(value)))
+    return str(value).strip().lower()
 
 
 class Source(Section):
@@ -34,6 +43,9 @@ class Source(Section):
     ignore: tuple[Text, ...] = Field((), strict=False)
     """Keys of rows, turns and content parts to leave out, although they could be part of the example:
     `[images, label]`. A key like that is an error unless it is listed here."""
+    labels: Mapping[str, bool] = Field(default_factory=dict)
+    """What stage kto reads in `label`, and whether it means a good answer: `{good: true, bad: false}`. By default true
+    and 1 are good, false and 0 are bad. Small and capital letters are the same; numbers need quotes: `{"5": true}`."""
     split: Text = "train"
     """Split of a folder or Hub dataset."""
     config: Text | None = None
@@ -47,6 +59,16 @@ class Source(Section):
         if len(set(columns.values())) < len(columns):
             raise PydanticCustomError("expected", "a different new name for each column; rename one of them")
         return columns
+
+    @field_validator("labels")
+    @classmethod
+    def _one_meaning_each(cls, labels: Mapping[str, bool]) -> Mapping[str, bool]:
+        named = {label_name(label): good for label, good in labels.items()}
+        if len(named) < len(labels):
+            raise PydanticCustomError("expected", "labels that differ in more than capital letters; remove one of them")
+        if "" in named:
+            raise PydanticCustomError("expected", "labels that are not empty; a row without a label is an error")
+        return named
 
 
 class Benchmark(Section):

@@ -24,10 +24,8 @@ else:
     StageName = Literal[*STAGES, "pipeline"]
 Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
-STAGE_NAMES = (
-    ", ".join(f"{stage.title} ({stage.name})" for stage in STAGES.values()).capitalize()
-    + ", or several stages one after the other (pipeline)."
-)
+_TITLES = ", ".join(f"{stage.title} ({stage.name})" for stage in STAGES.values())
+STAGE_NAMES = f"{_TITLES[0].upper()}{_TITLES[1:]}, or several stages one after the other (pipeline)."
 
 # Only a pipeline lacks the sections that every stage must have, and only its stages are run. Typed Any, so that code
 # that runs a stage need not ask whether its model is there.

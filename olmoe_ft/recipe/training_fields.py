@@ -1,4 +1,4 @@
-"""What TRL's configuration of a stage accepts (`SFTConfig`, `DPOConfig`), read from its source.
+"""What TRL's configuration of a stage accepts (`SFTConfig`, `DPOConfig`, `KTOConfig`), read from its source.
 
 Importing them would import torch.
 """

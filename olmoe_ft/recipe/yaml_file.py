@@ -190,7 +190,10 @@ def _walk(node: yaml.Node, key: str, file: str, places: dict[str, Place]) -> Non
         for name, value in node.value:
             if not isinstance(name, yaml.ScalarNode) or not name.tag.endswith(":str"):
                 shown = name.value if isinstance(name, yaml.ScalarNode) else "a list or mapping"
-                raise UserError(f"{file}:{_line(name)}: found {shown} as a key; allowed: names, texts in quotes")
+                remedy = f'; write "{name.value}"' if isinstance(name, yaml.ScalarNode) else ""
+                raise UserError(
+                    f"{file}:{_line(name)}: found {shown} as a key; allowed: names, texts in quotes{remedy}"
+                )
             if name.value in seen:
                 lines = f"on line {seen[name.value]} and again on line {_line(name)}"
                 raise UserError(f"{file}:{_line(name)}: found `{name.value}` {lines}; remove one of them")

@@ -2,7 +2,6 @@
 
 The light half is asked by recipe/, data/ and planning/ and needs no torch; the heavy half is asked once a stage trains
 or a step is planned. Imports are inside the functions that need them, so that both halves of a stage are one file.
-
 Shapes: B rows of a batch (of pairs: 2 a pair), S positions, N labels.
 """
 
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
@@ -40,6 +40,24 @@ class Packing(NamedTuple):
     strategy: str
 
 
+class Tally(NamedTuple):
+    """A number of things that the audit of a stage counts."""
+
+    number: int
+    of: int
+    """All that it is a share of."""
+
+    def __str__(self) -> str:
+        return f"{self.number:,} ({self.number / max(1, self.of):.0%})"
+
+
+class Forwards(NamedTuple):
+    """How often each sequence runs forward in a step without being learned from."""
+
+    policy: int = 0
+    reference: int = 0
+
+
 class Stage(ABC):
     """One kind of training. A stage's attributes and methods are all that the rest of the package knows of it."""
 
@@ -54,13 +72,17 @@ class Stage(ABC):
     formats: ClassVar[tuple[str, ...]]
     """Values of `format` beside a source's `path` that it learns from."""
     sequences: ClassVar[tuple[tuple[str, ...], ...]]
-    """The columns that one sequence of the network is made of, for each sequence of a row."""
+    """The columns that one sequence of the network is made of, for each sequence of a row that is learned from."""
+    estimated: ClassVar[tuple[str, ...]] = ()
+    """The columns of a sequence that runs forward alone, where rows are joined: the loss has an estimate made of it."""
     metrics: ClassVar[Mapping[str, Metric]]
     """Of its evaluation, without `eval_`."""
     options: ClassVar[Mapping[str, str]] = {}
     """Fields of TRL's configuration that not every stage has and this one obeys: what each does."""
     selective_checkpointing: ClassVar[bool] = False
     """Whether TRL's configuration takes `selective` among the arguments of gradient checkpointing."""
+    labelled: ClassVar[bool] = False
+    """Whether a row's answer is judged by a `label`."""
     has_reference: ClassVar[bool] = False
     """Whether its loss compares the policy with a reference model."""
 
@@ -84,7 +106,10 @@ class Stage(ABC):
 
     def unread_data(self, data: Mapping[str, Any]) -> Iterator[Problem]:
         """Keys of the section `data` that mean nothing in this stage."""
-        return iter(())
+        for part in () if self.labelled else ("train", "eval"):
+            for number, source in enumerate(data.get(part) or ()):
+                if isinstance(source, Mapping) and source.get("labels"):
+                    yield f"data.{part}.{number}.labels", f"stage {self.name} reads no `label`; remove it"
 
     def packing(self, training: Mapping[str, Any], evaluation: bool = False) -> Packing | None:
         """How the rows to train on are packed, or those of the evaluation; None where they are not."""
@@ -94,9 +119,17 @@ class Stage(ABC):
         """The seed of another order of the trainer's rows (TRL's `shuffle_dataset`); None keeps the mixture's."""
         return None
 
+    def fewest_rows(self, training: Mapping[str, Any]) -> int:
+        """The smallest micro-batch that it trains with."""
+        return 1
+
     def computes_reference(self, arguments: TrainerArguments) -> bool:
         """Whether every step runs the reference too."""
         return self.has_reference and not arguments.precompute_ref_log_probs
+
+    def forwards(self, arguments: TrainerArguments) -> Forwards:
+        """The passes of a step that are forward alone."""
+        return Forwards(reference=int(self.computes_reference(arguments)))
 
     def own_reference(self, lora: object | None, arguments: TrainerArguments) -> bool:
         """Whether the reference is a second model in memory. With adapters it is the policy with its adapters off."""
@@ -110,13 +143,13 @@ class Stage(ABC):
         """The loss of a model that finds all tokens equally likely; None where the loss is no likelihood of tokens."""
         return None
 
-    def why_not_shared(self, attn_implementation: str) -> str | None:
-        """Why the sequences of a row each compute their prompt though they could share it; None where they do."""
+    def why_padded(self, attn_implementation: str) -> str | None:
+        """Why batches are padded though they could be laid end to end, shared prompts once; None where they are not."""
         return None
 
-    def shares_prompts(self, attn_implementation: str) -> bool:
-        """Whether the sequences of a row are computed behind one copy of their prompt."""
-        return len(self.sequences) > 1 and self.why_not_shared(attn_implementation) is None
+    def lays_end_to_end(self, attn_implementation: str) -> bool:
+        """Whether a batch of prompts and answers is one row without padding, a prompt of several answers once."""
+        return False
 
     # ---- light: rows ----
 
@@ -129,8 +162,9 @@ class Stage(ABC):
         """Columns of a trainer's rows, as `datasets` features. Token ids are in those whose names end with `_ids`."""
 
     @abstractmethod
-    def convert(self, row: Any, format: str | None, reading: Reading) -> dict[str, Any]:
-        """A row of a file -> the columns of `features`, and `form`, `unread` and `doubtful` (`data/formats.py`).
+    def convert(self, row: Any, format: str | None, reading: Reading) -> Sequence[dict[str, Any]]:
+        """A row of a file -> what is learned from it, one example or several, each with the columns of `features`, and
+        `form`, `unread` and `doubtful` (`data/formats.py`).
 
         Raises:
             RowError: the row is none that this stage learns from.
@@ -144,9 +178,39 @@ class Stage(ABC):
 
     @abstractmethod
     def spans(self, row: Mapping[str, Any]) -> Iterator[tuple[str, list[int]]]:
-        """A trainer's row in pieces: "seen", "learned", "chosen" or "rejected", and the tokens of each."""
+        """A trainer's row in pieces: "seen", "learned", "chosen", "rejected", "good" or "bad", and the tokens."""
+
+    def joins(self, training: Mapping[str, Any]) -> bool:
+        """Whether a trainer's row takes something from others."""
+        return False
+
+    def join(self, rows: Dataset, **more: Any) -> Dataset:
+        """A trainer's rows in their last order, each with what it takes from others.
+
+        Args:
+            more: for `Dataset.map`.
+        Raises:
+            UserError: there is no row to take it from.
+        """
+        raise NotImplementedError
+
+    def tallies(self, rows: Dataset) -> dict[str, Tally]:
+        """What the audit of this stage alone counts in rows that are trained on, by what it is called."""
+        return {}
+
+    def advice(self, tallies: Mapping[str, Tally], training: Mapping[str, Any]) -> Iterator[str]:
+        """What a user should check because of the tallies of the mixture's rows."""
+        return iter(())
+
+    def unmeasured(self, tallies: Mapping[str, Tally], training: Mapping[str, Any]) -> dict[str, str]:
+        """Metrics that an evaluation of rows with such tallies lacks, each with the reason."""
+        return {}
 
     # ---- heavy: batches and losses ----
+
+    def mixins(self) -> tuple[type, ...]:
+        """What TRL's trainer of this stage needs beside what every stage adds to TRL's; they come just before it."""
+        return ()
 
     @abstractmethod
     def fields(self, arguments: TrainerArguments) -> tuple[str, ...]:
@@ -173,7 +237,7 @@ class Stage(ABC):
         return {("loss", self.metrics["loss"].unit): loss}
 
     def close(self, means: dict[str, float]) -> dict[str, float]:
-        """The metrics of an evaluation, of the means over all of it."""
+        """The metrics of an evaluation or of a record of training, of the means over all of it."""
         return means
 
     @abstractmethod

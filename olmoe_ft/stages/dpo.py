@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from olmoe_ft.stages.base import Metric, Stage, TrainerArguments
+from olmoe_ft.stages.base import Metric, TrainerArguments
+from olmoe_ft.stages.preferences import PreferenceStage, conversation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,18 +28,11 @@ OPTIONS = {
     "f_alpha_divergence_coef": "TRL's DPO loss, with `f_divergence_type: alpha_divergence`",
     "use_weighting": "TRL's DPO loss: pairs weighted by their probability (WPO)",
     "discopop_tau": "TRL's DPO loss, with `loss_type: [discopop]`",
-    "disable_dropout": "sets the dropout of adapters to 0 (the model configuration decides that of attention)",
-    "precompute_ref_log_probs": "the reference's log-probabilities are computed once before training, and kept",
-    "precompute_ref_batch_size": "pairs that are computed at once for this; needs `precompute_ref_log_probs`",
-    "sync_ref_model": "the reference follows the policy (TR-DPO); checkpoints contain it too",
-    "ref_model_mixup_alpha": "how far the reference moves each time; needs `sync_ref_model`",
-    "ref_model_sync_steps": "steps between the reference's moves; needs `sync_ref_model`",
 }
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
-UNREAD = {"learn": "all_answers", "turn_marks": "refuse"}  # keys of `data` that it does not read, with their defaults
 
 
-class DPO(Stage):
+class DPO(PreferenceStage):
     """Rows are pairs: `prompt`, `chosen` and `rejected`. A batch has all chosen sequences, then all rejected."""
 
     name = "dpo"
@@ -60,32 +54,17 @@ class DPO(Stage):
         "mean_token_accuracy": Metric("chosen tokens", True),
         "entropy": Metric("tokens", None),
     }
-    options = OPTIONS
-    has_reference = True
+    options = PreferenceStage.options | OPTIONS
 
     def rules(self) -> tuple[Callable[[Given], Iterator[Problem]], ...]:
-        from olmoe_ft.stages.dpo_rules import broken_losses, broken_reference, labels_of_pairs
+        from olmoe_ft.stages.dpo_rules import broken_losses, labels_of_pairs
 
-        return broken_losses, broken_reference, labels_of_pairs
-
-    def without_effect(self, given: Given, values: Mapping[str, Any]) -> Iterator[Problem]:
-        if given.lora and values["lora"].get("dropout") and given["disable_dropout"]:
-            yield "lora.dropout", f"training.disable_dropout is true, as it is by default in stage {self.name}"
-
-    def unread_data(self, data: Mapping[str, Any]) -> Iterator[Problem]:
-        from olmoe_ft.recipe.wording import shown
-
-        for key, usual in UNREAD.items():
-            if (found := data.get(key, usual)) != usual:
-                yield (
-                    f"data.{key}",
-                    f"found {shown(found)}; stage {self.name} learns only from `chosen` and `rejected`; remove it",
-                )
+        return broken_losses, *super().rules(), labels_of_pairs
 
     def reference_settings(self, arguments: TrainerArguments) -> tuple[Any, ...]:
         return arguments.max_length, arguments.truncation_mode, arguments.ld_alpha
 
-    def why_not_shared(self, attn_implementation: str) -> str | None:
+    def why_padded(self, attn_implementation: str) -> str | None:
         if attn_implementation == "sdpa":
             return None
         return f"attn_implementation {attn_implementation} does not let answers share keys, sdpa does"
@@ -100,10 +79,10 @@ class DPO(Stage):
 
         return dict.fromkeys(COLUMNS, List(Value("int32")))
 
-    def convert(self, row: Any, format: str | None, reading: Reading) -> dict[str, Any]:
+    def convert(self, row: Any, format: str | None, reading: Reading) -> list[dict[str, Any]]:
         from olmoe_ft.data.pairs import preference_pair
 
-        return preference_pair(row, format, reading)
+        return [preference_pair(row, format, reading)]
 
     def tokenize(
         self, examples: Sequence[dict[str, Any]], length: Length, tokenizer: PreTrainedTokenizerBase
@@ -111,7 +90,7 @@ class DPO(Stage):
         from olmoe_ft.data.tokens import tokenize
 
         sides = ("chosen", "rejected")
-        tokens = (tokenize([_conversation(example, side) for example in examples], tokenizer) for side in sides)
+        tokens = (tokenize([conversation(example, side) for example in examples], tokenizer) for side in sides)
         bos = tokenizer.bos_token_id
         return [_row(chosen, rejected, length, bos) for chosen, rejected in zip(*tokens, strict=True)]
 
@@ -125,7 +104,7 @@ class DPO(Stage):
     def collator(
         self, arguments: TrainerArguments, tokenizer: PreTrainedTokenizerBase, attn_implementation: str
     ) -> Any:
-        if not self.shares_prompts(attn_implementation):
+        if not self.lays_end_to_end(attn_implementation):
             return None
         from olmoe_ft.stages.shared_prompts import SharedPromptCollator
 
@@ -168,12 +147,6 @@ class DPO(Stage):
         return -logsigmoid(arguments.beta * (chosen - rejected)).mean()
 
 
-def _conversation(example: Mapping[str, Any], side: str) -> dict[str, Any]:
-    """A prompt with one of its answers, which alone is learned."""
-    messages = example["prompt"] + example[side]
-    return {"messages": messages, "learned": [index == len(messages) - 1 for index in range(len(messages))]}
-
-
 def _row(chosen: Tokens | RowError, rejected: Tokens | RowError, length: Length, bos: int) -> dict[str, Any]:
     """The columns and the facts of one pair."""
     from olmoe_ft.data.facts import TOO_LONG, cut_away, refused
@@ -196,7 +169,7 @@ def _row(chosen: Tokens | RowError, rejected: Tokens | RowError, length: Length,
         "double_bos": chosen.input_ids[:2] == [bos] * 2,
         "same_answers": whole[1] == whole[2],
     }
-    cut = length.pair(*whole, bos)
+    cut = length.answered(whole[0], whole[1:], bos)
     if isinstance(cut, str):
         return facts | {"dropped": TOO_LONG, "problem": cut}
     if not (cut[1] and cut[2]):

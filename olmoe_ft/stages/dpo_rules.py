@@ -1,4 +1,4 @@
-"""Which options go together in stage dpo: what each loss uses, and which reference there is."""
+"""Which options go together in stage dpo: what each loss uses."""
 
 from collections.abc import Iterator
 
@@ -12,21 +12,15 @@ SORTED = ("aot", "aot_unpaired")
 DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 # losses of the difference of the two answers' rewards, where the divergence's constant cancels; sft has no rewards
 OF_DIFFERENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
-MERGED = "the reference is the policy with its adapters off"
 
 
 def labels_of_pairs(given: Given) -> Iterator[Problem]:
-    """Options that only stage sft uses."""
+    """Smoothing of labels, which only stage sft has."""
     if given["label_smoothing_factor"]:
         yield (
             "label_smoothing_factor",
             f"found {shown(given['label_smoothing_factor'])}; DPO has no labels to smooth; set `label_smoothing` with "
             f"a loss_type of {', '.join(SMOOTHED)} instead",
-        )
-    if given.changed("pad_to_multiple_of"):
-        yield (
-            "pad_to_multiple_of",
-            f"found {shown(given['pad_to_multiple_of'])}; pairs are packed end to end without padding; remove it",
         )
 
 
@@ -81,33 +75,6 @@ def broken_losses(given: Given) -> Iterator[Problem]:
         yield (
             "use_weighting",
             f"found true {named}; TRL cannot weight {', '.join(others)} pair by pair; choose other losses",
-        )
-
-
-def broken_reference(given: Given) -> Iterator[Problem]:
-    """Mistakes in the options of the reference model."""
-    synced, precomputed = given["sync_ref_model"], given["precompute_ref_log_probs"]
-    if synced and given.lora:
-        yield "sync_ref_model", f"found true with `lora`, where {MERGED} and cannot move; remove one of them"
-    if synced and precomputed:
-        yield (
-            "sync_ref_model",
-            "found true with precompute_ref_log_probs, which needs a fixed reference; remove one of them",
-        )
-    for name in ("ref_model_mixup_alpha", "ref_model_sync_steps"):
-        if name in given and not synced:
-            yield name, f"found {shown(given[name])} without `sync_ref_model: true`; add it, or remove this"
-    if given["precompute_ref_batch_size"] is not None and not precomputed:
-        yield (
-            "precompute_ref_batch_size",
-            f"found {shown(given['precompute_ref_batch_size'])} without `precompute_ref_log_probs: true`; add it, or "
-            "remove this",
-        )
-    if given["neftune_noise_alpha"] and given.lora and not precomputed:
-        yield (
-            "neftune_noise_alpha",
-            f"found {shown(given['neftune_noise_alpha'])} with `lora`, where {MERGED} and would get noise too; set "
-            "`precompute_ref_log_probs: true`, or remove it",
         )
 
 

@@ -76,10 +76,10 @@ class SFT(Stage):
 
         return {"input_ids": List(Value("int32")), "labels": List(Value("int32"))}
 
-    def convert(self, row: Any, format: str | None, reading: Reading) -> dict[str, Any]:
+    def convert(self, row: Any, format: str | None, reading: Reading) -> list[dict[str, Any]]:
         from olmoe_ft.data.formats import training_example
 
-        return training_example(row, format, reading)
+        return [training_example(row, format, reading)]
 
     def tokenize(
         self, examples: Sequence[dict[str, Any]], length: Length, tokenizer: PreTrainedTokenizerBase
@@ -109,7 +109,8 @@ class SFT(Stage):
         return super().split_loss(trainer, loss, scores, batch) | {("negative_log_likelihood", "tokens"): likelihood}
 
     def close(self, means: dict[str, float]) -> dict[str, float]:
-        likelihood = means.pop("negative_log_likelihood")
+        if (likelihood := means.pop("negative_log_likelihood", None)) is None:
+            return means  # of a record of training
         return means | {"perplexity": math.inf if likelihood > LARGEST_EXPONENT else math.exp(likelihood)}
 
     def scored_loss(self, log_probs: Tensor, reference: Tensor | None, arguments: TrainerArguments) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from olmoe_ft.data.mixture import Mixture, row_lengths
+from olmoe_ft.data.mixture import Mixture, sequence_lengths
 from olmoe_ft.data.prepare import Prepared
 from olmoe_ft.stages import Stage
 
@@ -47,7 +47,7 @@ def _sequences(batch: dict[str, Any], stage: Stage) -> Iterator[Ids]:
 
 def _found(prepared: Prepared, wanted: set[Ids]) -> Iterator[tuple[Ids, str]]:
     columns = list(prepared.stage.sequences[0])
-    lengths = row_lengths(prepared.rows.select_columns(columns))
+    lengths = sequence_lengths(prepared.rows, prepared.stage)[:, 0]
     candidates = np.flatnonzero(np.isin(lengths, [len(ids) for ids in wanted]))
     for row in prepared.rows.select_columns([*columns, "place"]).select(candidates, keep_in_memory=True):
         ids = tuple(token for column in columns for token in row[column])

@@ -15,6 +15,7 @@ from transformers import Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from olmoe_ft.data.mixture import row_lengths
+from olmoe_ft.stages import Stage
 
 
 class StepsByLength(Sampler[int]):
@@ -46,6 +47,8 @@ class StepsByLength(Sampler[int]):
 class StepsByLengthMixin(Trainer):
     """Gives a trainer the sampler above where its arguments ask for `group_by_length`."""
 
+    stage: Stage
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         arguments = self.args
         if arguments.train_sampling_strategy != "group_by_length":
@@ -53,4 +56,4 @@ class StepsByLengthMixin(Trainer):
         rows = self.train_dataset if train_dataset is None else train_dataset
         step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
         seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-        return StepsByLength(row_lengths(rows).tolist(), step, seed)
+        return StepsByLength(row_lengths(rows, self.stage).tolist(), step, seed)

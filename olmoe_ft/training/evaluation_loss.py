@@ -1,4 +1,4 @@
-"""Evaluation as one mean over all tokens (SFT) or pairs (DPO), whatever the batch size and number of processes.
+"""Evaluation as one mean over all tokens (SFT), pairs (DPO) or rows (KTO), whatever the batch size and the processes.
 
 transformers averages the losses of batches and TRL its metrics: a batch of long rows then counts as much as one of
 short rows, and with several processes the rows that fill up the last batch count twice. Here each process takes its own
@@ -7,7 +7,7 @@ processes are divided once.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,11 +48,16 @@ class EvaluationBatches(Sampler[list[int]]):
 
 
 class Sums:
-    """Sums of one process, by metric and unit. A metric may have parts in several units: then its means are added."""
+    """Sums of one process, by metric and unit. A metric may have parts in several units: then its means are added.
 
-    def __init__(self, batches: int) -> None:
-        self.left = batches  # that are to be counted
-        self.sums: dict[tuple[str, str], list[float]] = {}
+    Args:
+        batches: that are to be counted; the rest only fill up.
+        expected: metrics that a batch may lack, with their units. Every process has a sum of each, in this order.
+    """
+
+    def __init__(self, batches: float, expected: Iterable[tuple[str, str]] = ()) -> None:
+        self.left = batches
+        self.sums: dict[tuple[str, str], list[float]] = {key: [0.0, 0.0] for key in expected}
 
     def add(self, values: dict[tuple[str, str], float], counts: Counts) -> None:
         """The means of one batch, each times what it is a mean over."""
@@ -65,11 +70,12 @@ class Sums:
                 total[1] += count
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Over all processes, which all come here."""
+        """Over all processes, which all come here; without those that none has measured."""
         totals = torch.tensor([*self.sums.values()], dtype=torch.float64, device=accelerator.device)
         means: dict[str, float] = {}
         for (name, _), (total, count) in zip(self.sums, accelerator.reduce(totals).tolist(), strict=True):
-            means[name] = means.get(name, 0.0) + (total / count if count else math.nan)
+            if count or name == "loss":
+                means[name] = means.get(name, 0.0) + (total / count if count else math.nan)
         return means
 
 
@@ -109,7 +115,8 @@ class EvaluationMixin(Trainer):
         metric_key_prefix: str = "eval",
     ) -> Any:
         assert isinstance(dataloader.batch_sampler, EvaluationBatches)
-        self._sums = Sums(dataloader.batch_sampler.counted)
+        metrics = ((name, metric.unit) for name, metric in self.stage.metrics.items())
+        self._sums = Sums(dataloader.batch_sampler.counted, metrics)
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         means = self.stage.close(self._sums.means(self.accelerator))
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
@@ -120,7 +127,7 @@ class EvaluationMixin(Trainer):
         with _alone(self):
             loss, *rest = super().prediction_step(heard, inputs, *args, **kwargs)
         means = self._metrics["eval"]  # TRL's, one value of each
-        values = self.stage.split_loss(self, loss.item(), heard.outputs[-1], inputs)
+        values = self.stage.split_loss(self, loss.item(), heard.last, inputs)
         values |= {(name, self._unit(name)): found[-1] for name, found in means.items() if name != "num_tokens"}
         self._sums.add(values, self.stage.counts(inputs))
         for name in [name for name in means if name != "num_tokens"]:  # a count of training, which TRL logs as it is

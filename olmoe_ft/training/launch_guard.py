@@ -94,10 +94,14 @@ class LaunchGuard(TrainerCallback):
         return None
 
     def _out_of_memory(self, error: BaseException) -> str:
-        training = self.run.recipe.training
-        batch = training.get("per_device_train_batch_size", 8)
+        recipe = self.run.recipe
+        batch = recipe.training.get("per_device_train_batch_size", 8)
+        fewer = (
+            f"lower training.per_device_train_batch_size (now {batch}) and raise training.gradient_accumulation_steps "
+            "as much, "
+        )
         return (
-            f"out of memory ({one_line(error)}); lower training.per_device_train_batch_size (now {batch}) and raise "
-            "training.gradient_accumulation_steps as much, lower training.max_length, or share the weights between "
-            "more devices: `olmoe-ft plan` with this recipe says what fits"
+            f"out of memory ({one_line(error)}); {fewer if batch > recipe.kind.fewest_rows(recipe.training) else ''}"
+            "lower training.max_length, or share the weights between more devices: `olmoe-ft plan` with this recipe "
+            "says what fits"
         )

@@ -1,4 +1,4 @@
-"""DPO's reference where it moves with the policy (`training.sync_ref_model`, TR-DPO, Gorbatovski et al. 2024)."""
+"""The reference where it moves with the policy (`training.sync_ref_model`, TR-DPO, Gorbatovski et al. 2024)."""
 
 from contextlib import nullcontext
 from pathlib import Path

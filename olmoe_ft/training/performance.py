@@ -10,7 +10,9 @@ from transformers import TrainerCallback
 
 from olmoe_ft.constants import GIB
 from olmoe_ft.model import OlmoeConfig
-from olmoe_ft.model.size import training_flops_per_token
+from olmoe_ft.model.size import adapter_parameters_per_token, training_flops_per_token
+from olmoe_ft.recipe import Recipe
+from olmoe_ft.stages import TrainerArguments
 
 
 @cache
@@ -31,6 +33,19 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
         if spent > 1:
             break
     return 2 * size**3 / best
+
+
+def factors_per_token(recipe: Recipe, config: OlmoeConfig) -> int | None:
+    """Weights of adapters a token is multiplied with; None where all weights are trained."""
+    lora = recipe.lora
+    return None if lora is None else adapter_parameters_per_token(config, lora.r, lora.attention, lora.experts)
+
+
+def flops_per_token(recipe: Recipe, config: OlmoeConfig, arguments: TrainerArguments) -> int:
+    """FLOPs of a token in a step, with the passes of its stage that are forward alone."""
+    forwards = recipe.kind.forwards(arguments)
+    factors = factors_per_token(recipe, config)
+    return training_flops_per_token(config, factors, forwards.policy, forwards.reference)
 
 
 def peak_memory_gib(device: torch.device) -> float:
@@ -58,16 +73,18 @@ class PerformanceCallback(TrainerCallback):
 
     Time spent in evaluation and in saving is not counted; waiting for data is. `perf/mfu` counts the matrix products
     of the weights a token uses and no attention scores, a shared prompt once, against the matrix rate measured when the
-    run started. `perf/padding` is the share of places that held no token.
+    run started; those of passes without gradient too, which see about as many tokens. `perf/padding` is the share of
+    places that held no token.
 
     Args:
+        flops_per_token: of a step.
         work: what the trainer counts; begun anew with every record.
     """
 
     def __init__(
-        self, config: OlmoeConfig, device: torch.device, dtype: torch.dtype, processes: int, work: Work
+        self, flops_per_token: int, device: torch.device, dtype: torch.dtype, processes: int, work: Work
     ) -> None:
-        self.flops_per_token, self.device = training_flops_per_token(config), device
+        self.flops_per_token, self.device = flops_per_token, device
         self.processes, self.work = processes, work
         self.rate = matrix_rate(device, dtype) * processes  # FLOP/s of all processes together
         self.tokens, self.seconds = 0.0, 0.0

@@ -42,8 +42,9 @@ def print_start(recipe: Recipe, run: RunDirectory, trainer: Any, steps: Steps, r
         console.print(adapter_table(recipe.lora, trainer.model))
     if (reach := reach_of_frozen_routers(trainer.model, recipe.router)) is not None:
         console.print(reach, soft_wrap=True)
-    if (reason := recipe.kind.why_not_shared(recipe.model.attn_implementation)) is not None:
-        console.print(f"a pair's prompt is computed for each answer: {reason}")
+    if (reason := recipe.kind.why_padded(recipe.model.attn_implementation)) is not None:
+        shared = ", and a shared prompt is computed for each answer" if len(recipe.kind.sequences) > 1 else ""
+        console.print(f"batches are padded{shared}: {reason}")
     if resume is not None:
         console.print(f"continuing from {resume}")
         before = (read_object(resume / "trainer_state.json") or {}).get("max_steps")

@@ -14,7 +14,7 @@ from olmoe_ft.data.mixture import tokens_hash
 from olmoe_ft.recipe import UserError
 from olmoe_ft.stages import Stage
 
-PAIRS = 4
+ROWS = 4
 EXACT = 1e-6  # of a reward, in fp32, where policy and reference are computed alike
 ALIKE = 1e-3  # of a log-probability in bf16, computed alike: should a kernel not repeat itself
 # of one computed before, beside other rows and padding, or where A and B are orthogonal and not 0
@@ -36,23 +36,24 @@ class PrecomputedReferenceMixin(Trainer):
         """Kept by TRL in the cache of the dataset, for every later run of the same model on the same tokens.
 
         TRL's own key changes with every training argument and with the adapter's seed, does not change with the length
-        that pairs are cut to, and under ZeRO-3 hashes shards. Here it is the start's weights, the tokens (so data,
+        that rows are cut to, and under ZeRO-3 hashes shards. Here it is the start's weights, the tokens (so data,
         template and tokenizer) and what else log-probabilities depend on.
         """
         self.drop_trl_heads()  # TRL comes here in its `__init__`, when it has just put them there
         settings = *self.stage.reference_settings(self.args), str(self.model.dtype)
         self._precompute_model_hash = Hasher.hash((fingerprint(self.start), settings))
-        tokens = tokens_hash(dataset, self.stage.columns())
+        tokens = tokens_hash(dataset, dataset.column_names)
         return super()._precompute_ref_logps(
             dataset.select(range(len(dataset)), new_fingerprint=tokens), name, batch_size
         )
 
 
 class ReferenceCheck(TrainerCallback):
-    """Before the first step, every reward must be 0 and so the loss ln 2 (Rafailov et al. 2023, eq. 7).
+    """Before the first step, every reward must be 0: so DPO's loss is ln 2 (Rafailov et al. 2023, eq. 7), KTO's a half
+    of the weight (Ethayarajh et al. 2024, eq. 8).
 
     A reference that is the model before SFT, or another checkpoint, trains towards something else without a sign of it.
-    What is asked is TRL's own loss, in evaluation mode, of one pair at a time. A resumed run has moved away already; so
+    What is asked is TRL's own loss, in evaluation mode, of one row at a time. A resumed run has moved away already; so
     has a policy whose adapter does not begin at zero.
     """
 
@@ -64,7 +65,7 @@ class ReferenceCheck(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step or self.initialisation is False:
             return
-        for index in range(min(PAIRS, len(self.trainer.train_dataset))):
+        for index in range(min(ROWS, len(self.trainer.train_dataset))):
             self._check(index)
 
     def _check(self, index: int) -> None:

@@ -1,6 +1,6 @@
 """Log-probabilities of labels and router logits of a batch, packed or padded: `score`, which all of training asks.
 
-Trainers, DPO's reference, its precomputation, the planner and the routers' drift ask through `ScoringOlmoe.forward`:
+Trainers, their reference, its precomputation, the planner and the routers' drift ask through `ScoringOlmoe.forward`:
 only a call of the whole network gathers its weights under DDP, DeepSpeed and PEFT. TRL's kernel does the arithmetic.
 Two costs of TRL's own fused head are not here: off a GPU it projects every token, prompts too, and it reads padded
 batches only.
@@ -154,19 +154,19 @@ class Heard:
     """A network whose outputs are kept, since TRL's `compute_loss` returns the loss alone.
 
     Attributes:
-        outputs: of every call, in order.
-        trained: of those with gradient, which have the router logits too.
+        last: of the last call.
+        trained: of those with gradient, in order, which have the router logits too.
     """
 
     def __init__(self, model: Callable[..., Any]) -> None:
         self.model = model
-        self.outputs: list[Any] = []
+        self.last: Any = None
         self.trained: list[Any] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         gradient = torch.is_grad_enabled()
         output = self.model(*args, **kwargs, **({"output_router_logits": True} if gradient else {}))
-        self.outputs.append(output)
+        self.last = output
         if gradient:
             self.trained.append(output)
         return output

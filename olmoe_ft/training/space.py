@@ -99,7 +99,7 @@ def folders_of(
     sampled = FP32 * min(SAMPLE, sum(weight.numel() for weight in trained) // processes)  # for `optim/moved`
     beside = FILES + (PROCESS + sampled) * processes + (0 if zero is None else SCRIPTS + SHARD * processes)
     if getattr(arguments, "sync_ref_model", False):
-        beside += whole  # DPO's moving reference
+        beside += whole  # a reference that moves
     if zero is None:
         states = _states(arguments, policy, trained, deepspeed=False)
         written = saved + _bytes(states) + TENSOR * len(states)

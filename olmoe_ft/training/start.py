@@ -41,7 +41,7 @@ def write_base(
     """Write the starting weights to `base/`, once and by one process: so all machine shapes start from the same.
 
     Random weights are drawn with `training.seed`; an SFT adapter is merged into its base, so that the reference of
-    the DPO that follows is the SFT model and not the model before it.
+    the DPO or KTO that follows is the SFT model and not the model before it.
 
     Args:
         config: of random weights.

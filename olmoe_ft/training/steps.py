@@ -43,7 +43,7 @@ def count_steps(rows: int, arguments: TrainingArguments, processes: int) -> Step
     """The steps that transformers' `Trainer` takes on accelerate's data loaders.
 
     Args:
-        rows: of an epoch, as the trainer gets them: conversations, packs or pairs.
+        rows: of an epoch, as the trainer gets them: conversations, packs, pairs or judged answers.
         processes: the number of processes, each with its own micro-batches.
     Raises:
         UserError: there are too few rows for one step.

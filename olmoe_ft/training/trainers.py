@@ -26,8 +26,9 @@ from olmoe_ft.training.finite import FiniteMixin, everywhere
 from olmoe_ft.training.moving_reference import MovingReferenceMixin
 from olmoe_ft.training.optimizer.choice import OptimizerMixin
 from olmoe_ft.training.optimizer.moved import MovedCallback
-from olmoe_ft.training.performance import PerformanceCallback
+from olmoe_ft.training.performance import PerformanceCallback, flops_per_token
 from olmoe_ft.training.progress import ProgressBar
+from olmoe_ft.training.recorded_means import RecordedMeansMixin
 from olmoe_ft.training.reference import PrecomputedReferenceMixin, ReferenceCheck
 from olmoe_ft.training.router.guard import check_reach
 from olmoe_ft.training.router.loss import RouterLossMixin
@@ -41,6 +42,7 @@ class OlmoeTrainer(
     FiniteMixin,
     RouterLossMixin,
     EvaluationMixin,
+    RecordedMeansMixin,
     StepsByLengthMixin,
     OptimizerMixin,
     UniversalMixin,
@@ -77,7 +79,7 @@ def trainer_class(name: str) -> type[OlmoeTrainer]:
     """The trainer of a stage: `OlmoeTrainer` before TRL's own, and what keeps a reference where the stage has one."""
     stage = STAGES[name]
     reference = (PrecomputedReferenceMixin, MovingReferenceMixin) if stage.has_reference else ()
-    bases = (OlmoeTrainer, *reference, getattr(trl, f"{stage.trl}Trainer"))
+    bases = (OlmoeTrainer, *reference, *stage.mixins(), getattr(trl, f"{stage.trl}Trainer"))
     return type(f"Olmoe{stage.trl}Trainer", bases, {"stage": stage, "__doc__": f"TRL's trainer for {stage.title}."})
 
 
@@ -134,7 +136,8 @@ def build_trainer(
     trainer.remove_callback(ProgressCallback)
     dtype = torch.bfloat16 if arguments.bf16 else model.dtype
     processes = trainer.accelerator.num_processes
-    trainer.add_callback(PerformanceCallback(config, trainer.accelerator.device, dtype, processes, trainer.work))
+    flops = flops_per_token(recipe, config, arguments)
+    trainer.add_callback(PerformanceCallback(flops, trainer.accelerator.device, dtype, processes, trainer.work))
     trainer.add_callback(MovedCallback(trainer))
     trainer.add_callback(ProgressBar())
     return trainer

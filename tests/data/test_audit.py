@@ -112,7 +112,7 @@ def test_copies_are_found_within_and_across_sources(write, mixture):
 def test_signatures_estimate_the_similarity_of_shingles():
     """Jaccard 51/61 of the rows above, within three standard deviations of 128 draws, sqrt(.84 * .16 / 128) = 0.03."""
     base = [f"w{number}" for number in range(60)]
-    left, right = signatures([base, [*base[:30], "other", *base[31:]]])
+    left, right = signatures([base, [*base[:30], "other", *base[31:]]], [None, None])
     assert abs((left == right).mean() - 51 / 61) < 0.1 and 51 / 61 > NEAR
 
 

@@ -28,8 +28,8 @@ ROWS = [
 PAIR = {"prompt": "q", "chosen": "\n\nyes", "rejected": " no"}
 # What the version of the rows, and that of audits, makes of these rows. A change that alters this needs a new version,
 # and then the new hash here.
-VERSIONS = 2, 2
-MADE = {"tiny": ("efb86a6508ce4cdb", "60b47e79aed5d2dd"), "olmoe": ("144125699b541b3c", "4eb859118c65918b")}
+VERSIONS = 3, 6
+MADE = {"tiny": ("6ecd04e45ecac7ae", "6c4d49507775eb69"), "olmoe": ("82cb762073170791", "a9be797cd53abc93")}
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -37,12 +37,14 @@ def test_a_version_is_raised_when_rows_or_audits_are_made_otherwise(name, write,
     """All that is kept of rows in one hash, their audits in another."""
     monkeypatch.chdir(tmp_path)  # a place names the file as the recipe does
     write("rows.jsonl", ROWS), write("pairs.jsonl", [PAIR, PAIR | {"rejected": ""}])
+    write("judged.jsonl", [PAIR, *({"prompt": "q", "completion": "a", "label": label} for label in (1, "false", None))])
     write("bench.jsonl", [{"question": "q"}])
     kept, audited = [], []
     for path, stage, more in (
         ("rows.jsonl", "sft", {}),
         ("rows.jsonl", "sft", {"learn": "last_answer", "turn_marks": "obey", "long_prompts": "keep_end"}),
         ("pairs.jsonl", "dpo", {"decontaminate_against": ["bench.jsonl"]}),
+        ("judged.jsonl", "kto", {}),
     ):
         made = mixture_of(small_tokenizer(name), path, stage, more)
         rows = [{**row, "signature": row["signature"][:4]} for row in made.sources[0].rows]

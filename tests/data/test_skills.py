@@ -17,6 +17,7 @@ FILES = (
     "train.jsonl",
     "heldout.jsonl",
     "preferences.jsonl",
+    "judgements.jsonl",
     "new_skill_train.jsonl",
     "new_skill_heldout.jsonl",
     "new_skill_preferences.jsonl",
@@ -39,6 +40,7 @@ def rows_of(name):
 TRAIN, HELD_OUT, PREFERENCES = rows_of("train"), rows_of("heldout"), rows_of("preferences")
 NEW_TRAIN, NEW_HELD_OUT = rows_of("new_skill_train"), rows_of("new_skill_heldout")
 NEW_PREFERENCES = rows_of("new_skill_preferences")
+JUDGEMENTS = rows_of("judgements")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_the_script_writes_the_committed_files_byte_for_byte(tmp_path):
 
 def test_the_files_are_as_large_as_the_recipes_count_on():
     assert 20_000 <= len(TRAIN) <= 25_000
-    assert len(PREFERENCES) == 6000
+    assert (len(PREFERENCES), len(JUDGEMENTS)) == (6000, 12000)
     assert Counter(row["skill"] for row in HELD_OUT) == dict.fromkeys(SKILLS_OF_SFT, 69)
     assert len(SKILLS_OF_SFT) == 7
     assert (len(NEW_TRAIN), len(NEW_PREFERENCES)) == (3200, 857)
@@ -116,7 +118,7 @@ def test_the_files_are_as_large_as_the_recipes_count_on():
 def test_the_new_skill_is_in_no_file_of_the_others():
     assert {row["skill"] for row in NEW_TRAIN + NEW_PREFERENCES} == FRAMES.keys() - SKILLS_OF_SFT == {"rotate"}
     assert [row for row in NEW_HELD_OUT if row["skill"] != "rotate"] == HELD_OUT
-    assert {row["skill"] for row in TRAIN + PREFERENCES} == SKILLS_OF_SFT
+    assert {row["skill"] for row in TRAIN + PREFERENCES + JUDGEMENTS} == SKILLS_OF_SFT
 
 
 def test_rows_have_the_documented_fields():
@@ -131,13 +133,17 @@ def test_rows_have_the_documented_fields():
         assert list(row) == ["prompt", "chosen", "rejected", "skill"]
         roles = [message["role"] for part in ("prompt", "chosen", "rejected") for message in row[part]]
         assert roles == ["user", "assistant", "assistant"]
+    for row in JUDGEMENTS:
+        assert list(row) == ["prompt", "completion", "label", "skill"]
+        assert [message["role"] for part in ("prompt", "completion") for message in row[part]] == ["user", "assistant"]
 
 
 def test_held_out_tasks_occur_in_no_other_file():
     held_out = {instance(row["skill"], row["messages"][0]["content"]) for row in NEW_HELD_OUT}
     assert len(held_out) == len(NEW_HELD_OUT)
     trained = {instance(row["skill"], row["messages"][0]["content"]) for row in TRAIN + NEW_TRAIN}
-    preferred = {instance(row["skill"], row["prompt"][0]["content"]) for row in PREFERENCES + NEW_PREFERENCES}
+    prompted = PREFERENCES + NEW_PREFERENCES + JUDGEMENTS
+    preferred = {instance(row["skill"], row["prompt"][0]["content"]) for row in prompted}
     assert held_out.isdisjoint(trained)
     assert held_out.isdisjoint(preferred)
 
@@ -164,6 +170,16 @@ def test_preferences_differ_in_style_alone():
         answer = solve(row["skill"], prompt)
         assert row["chosen"][0]["content"] == framed(row["skill"], "polite", answer)
         assert row["rejected"][0]["content"] == framed(row["skill"], "bare", answer)
+
+
+def test_judgements_are_of_style_alone():
+    """Every answer is right; a polite one is good, a bare one is bad, and both kinds are half of the rows."""
+    for row in JUDGEMENTS:
+        skill, prompt, answer = row["skill"], row["prompt"][0]["content"], row["completion"][0]["content"]
+        assert answer == framed(skill, "polite" if row["label"] else "bare", solve(skill, prompt)), prompt
+    assert sum(row["label"] for row in JUDGEMENTS) == len(JUDGEMENTS) / 2
+    trained = {row["messages"][0]["content"] for row in TRAIN}
+    assert len({row["prompt"][0]["content"] for row in JUDGEMENTS} - trained) == 0
 
 
 def test_a_bare_answer_never_looks_polite():

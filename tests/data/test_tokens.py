@@ -98,14 +98,14 @@ def test_without_a_bos_the_end_is_the_end():
 def test_both_answers_of_a_pair_see_the_same_prompt():
     """Prompt 4, answers 2 and 4: the longer side, 8, decides that the prompt is cut for both."""
     prompt, chosen, rejected = [0, 1, 2, 3], [4, 5], [6, 7, 8, 9]
-    assert Length(8).pair(prompt, chosen, rejected, BOS) == (prompt, chosen, rejected)
-    assert Length(7, 2, "keep_end").pair(prompt, chosen, rejected, BOS) == ([0, 3], chosen, rejected)
-    assert Length(7, None, "keep_end").pair(prompt, chosen, rejected, BOS) == ([0, 2, 3], chosen, rejected)
-    assert Length(5, 2).pair(prompt, chosen, rejected, BOS) == ([0, 1], chosen, [6, 7, 8])
-    assert Length(5, 2, long_answers="drop").pair(prompt, chosen, rejected, BOS) == (
+    assert Length(8).answered(prompt, [chosen, rejected], BOS) == [prompt, chosen, rejected]
+    assert Length(7, 2, "keep_end").answered(prompt, [chosen, rejected], BOS) == [[0, 3], chosen, rejected]
+    assert Length(7, None, "keep_end").answered(prompt, [chosen, rejected], BOS) == [[0, 2, 3], chosen, rejected]
+    assert Length(5, 2).answered(prompt, [chosen, rejected], BOS) == [[0, 1], chosen, [6, 7, 8]]
+    assert Length(5, 2, long_answers="drop").answered(prompt, [chosen, rejected], BOS) == (
         "its answer of 4 tokens is longer than the 3 left (data.long_answers: drop)"
     )
-    assert Length(3).pair(prompt, chosen, rejected, BOS) == ([0, 1, 2], [], [])
+    assert Length(3).answered(prompt, [chosen, rejected], BOS) == [[0, 1, 2], [], []]
 
 
 def test_a_pair_has_one_prompt_and_its_last_answers_alone():

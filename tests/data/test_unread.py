@@ -132,6 +132,7 @@ def test_a_key_that_carries_a_part_of_the_example_is_an_error(key, value):
         ("weight", 0.0, "has `weight` 0.0, which this stage does not obey"),
         ("train", False, "has `train` False, which"),
         ("loss_weight", 0.5, "has `loss_weight` 0.5, which"),
+        pytest.param("weight", 10**400, "has `weight` 1000", id="huge"),
         ("loss_mask", [0, 1], r"has `loss_mask` \[0, 1\], which"),
     ],
 )

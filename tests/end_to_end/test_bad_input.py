@@ -15,6 +15,7 @@ from support.user_mistakes import (
     DPO,
     HALF,
     HH,
+    KTO,
     LONG,
     LORA,
     SFT,
@@ -26,6 +27,7 @@ from support.user_mistakes import (
     data,
     file_at,
     good,
+    judged,
     linked_runs,
     messages,
     model,
@@ -108,7 +110,11 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
     # keys and values
     ("a section", lambda: recipe(good(trainig={})), "trainig: unknown key (did you mean `training`?)"),
     ("a key", lambda: ["train", SFT, "training.learnig_rate=1"], "did you mean `learning_rate`?"),
-    ("a key of DPO", lambda: ["train", SFT, "training.beta=1"], "is a field of DPOConfig (stage dpo) only"),
+    (
+        "a key of DPO",
+        lambda: ["train", SFT, "training.beta=1"],
+        "is a field of DPOConfig (stage dpo), KTOConfig (stage kto) only",
+    ),
     ("a text", lambda: ["train", SFT, "training.learning_rate=fast"], 'found "fast"; allowed: a number'),
     ("a name of TRL", lambda: ["train", SFT, "training.lr_scheduler_type=zigzag"], "allowed: linear, cosine"),
     ("near a name", lambda: ["train", SFT, "training.optim=adamw_torch_fusd"], "did you mean `adamw_torch_fused`?"),
@@ -301,6 +307,32 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         lambda: data("rows.jsonl", [{"prompt": None, "completion": "a"}]),
         "`prompt`: found nothing; allowed: a text",
     ),
+    # judged answers
+    (
+        "labels for SFT",
+        lambda: ["train", SFT, "data.train.0.labels={good: true}"],
+        "data.train.0.labels: stage sft reads no `label`; remove it",
+    ),
+    ("no label", lambda: judged({"thumbs_up": True}), "add   columns: {thumbs_up: label}   below the source's `path`"),
+    ("an unknown label", lambda: judged({"label": "maybe"}), "found 'maybe'; allowed: true, false, 1, 0; say below"),
+    ("a score", lambda: judged({"label": 0.5}), "write true for scores above a threshold that you choose"),
+    ("a pair and a label", lambda: judged({"chosen": "a", "rejected": "b", "label": 1}), "answers need no label, but"),
+    (
+        "one prompt",
+        lambda: judged({"label": True}, {"label": False, "completion": "b"}),
+        "all 2 rows have the same prompt; the loss kto estimates its KL term from answers to other prompts",
+    ),
+    (
+        "one row a batch",
+        lambda: ["train", KTO, "training.per_device_train_batch_size=1"],
+        "give at least 2, or set loss_type to apo_zero_unpaired",
+    ),
+    (
+        "rows out of order",
+        lambda: ["train", KTO, "training.train_sampling_strategy=group_by_length"],
+        "which stay together only if taken in order",
+    ),
+    ("no weight", lambda: ["train", KTO, "training.desirable_weight=0"], "found 0; it must be above 0"),
     ("marks for DPO", lambda: ["train", DPO, "data.turn_marks=obey"], "learns only from `chosen` and `rejected`"),
     ("a benchmark", lambda: ["train", SFT, "data.decontaminate_against=[b.jsonl]"], "b.jsonl: there is no such file"),
     (

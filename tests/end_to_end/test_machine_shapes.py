@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.stages import STAGES
 
-RECIPES = ["sft", "sft-lora", "dpo", "dpo-lora"]
+RECIPES = ["sft", "sft-lora", "dpo", "dpo-lora", "kto", "kto-lora"]
 TINY = 1_976_448  # weights of configs/model/olmoe_tiny.json
 IDS = torch.arange(3, 60)[None]
 
@@ -27,6 +27,9 @@ def test_the_losses_of_ten_steps_equal_one_process(short_run, recipe, shape):
     for expected, actual in zip(one, other, strict=True):
         for name in ("loss", "loss/task", "router/loss", "router/load_balancing_loss", "router/z_loss", "grad_norm"):
             assert actual[name] == pytest.approx(expected[name], rel=1e-4), (expected["step"], name)
+        for name in (name for name in expected if name in STAGES[recipe.partition("-")[0]].metrics):
+            # rewards are differences of sums over whole answers
+            assert actual[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-4), (expected["step"], name)
         assert actual["num_tokens"] == expected["num_tokens"]
         assert actual["router/tokens"] == expected["router/tokens"]
         for name in (name for name in expected if "/layer_" in name):
@@ -117,7 +120,7 @@ def test_an_adapter_moved_its_attention_expert_and_router_weights(short_run, sha
         assert not torch.equal(tensors[f"base_model.model.{name}"], start[name])
 
 
-@pytest.mark.parametrize("recipe", ["sft", "dpo"])
+@pytest.mark.parametrize("recipe", ["sft", "dpo", "kto"])
 def test_loss_is_the_task_loss_plus_the_weighted_router_losses(short_run, recipe):
     for record in short_run(recipe, "one").records:
         weighted = 0.01 * record["router/load_balancing_loss"] + 0.001 * record["router/z_loss"]
@@ -126,16 +129,20 @@ def test_loss_is_the_task_loss_plus_the_weighted_router_losses(short_run, recipe
         assert 1.0 <= record["router/load_balancing_loss"] < 16 / 4  # balanced at 1, collapsed at E / k
 
 
-@pytest.mark.parametrize("recipe", ["dpo", "dpo-lora"])
+@pytest.mark.parametrize("recipe", ["dpo", "dpo-lora", "kto", "kto-lora"])
 @pytest.mark.parametrize("shape", ["one", "zero3"])
-def test_dpo_starts_at_ln_2_because_its_reference_is_the_sft_model(short_run, recipe, shape):
-    """Policy and reference are the same model before the first update: every margin 0, the loss -log sigmoid 0."""
+def test_preferences_start_where_policy_and_reference_are_the_sft_model(short_run, recipe, shape):
+    """Every reward and the KL estimate are 0 before the first update: DPO's loss is -log sigmoid 0, KTO's
+    1 - sigmoid 0."""
     first = short_run(recipe, shape).records[0]
-    assert first["loss/task"] == pytest.approx(math.log(2), abs=1e-6)
+    start = math.log(2) if recipe.startswith("dpo") else 0.5
+    assert first["loss/task"] == pytest.approx(start, abs=1e-6)
     assert first["rewards/margins"] == pytest.approx(0, abs=1e-6)
+    assert first.get("kl", 0) == pytest.approx(0, abs=1e-5)
 
 
-def test_lora_dpo_starts_from_the_merged_sft_adapter(short_run):
-    """The base of the DPO adapter gives the SFT adapter's logits, not those of the model before SFT."""
-    base = stock_logits(short_run("dpo-lora", "one").path / "base")
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_adapters_of_preferences_start_from_the_merged_sft_adapter(short_run, stage):
+    """The base of their adapter gives the SFT adapter's logits, not those of the model before SFT."""
+    base = stock_logits(short_run(f"{stage}-lora", "one").path / "base")
     torch.testing.assert_close(base, stock_logits(short_run("sft-lora", "one").final), rtol=0, atol=1e-5)

@@ -25,6 +25,9 @@ COVERING = [
     Case("dpo", "full", "padded", "reentrant", "2 processes"),
     Case("dpo", "lora", "padded", "non_reentrant", "ZeRO-3"),
     Case("dpo", "full", "padded", "none", "ZeRO-2"),
+    Case("kto", "full", "padded", "reentrant", "ZeRO-3"),
+    Case("kto", "lora", "padded", "none", "2 processes"),
+    Case("kto", "lora", "padded", "non_reentrant", "ZeRO-2"),
 ]
 SPLITS = splits(MACHINES)
 ACCUMULATION = Case(balance_over="accumulation", micro_batches=2)

@@ -68,11 +68,19 @@ def test_adapters_alone_have_gradients_and_states():
     assert step.weights == 4 * 1_976_448
 
 
-def test_dpo_keeps_a_reference_only_where_it_trains_all_weights_and_keeps_no_log_probabilities():
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_a_reference_is_kept_only_where_all_weights_train_and_no_log_probabilities_are_kept(stage):
     start = ("model.path=null", "model.config=x", "model.tokenizer=y")
-    assert step_of("dpo", *start).reference == 4 * 1_976_448
-    assert step_of("dpo", *start, "training.precompute_ref_log_probs=true").reference == 0
-    assert step_of("dpo", *start, *LORA).reference == 0
+    assert step_of(stage, *start).reference == 4 * 1_976_448
+    assert step_of(stage, *start, "training.precompute_ref_log_probs=true").reference == 0
+    assert step_of(stage, *start, *LORA).reference == 0
+
+
+def test_an_estimate_keeps_nothing_and_counts_where_its_rows_are_longer():
+    """Its passes have no gradient: beside a step they need less than the step, until their rows are far longer."""
+    alone = (None, 32, 2048)
+    peaks = [step_of("kto", batch=Batch(2, 32, laid=32, forward_alone=length)).working for length in alone]
+    assert peaks[0] == peaks[1] < peaks[2]
 
 
 def test_checkpointing_and_its_absence_are_both_measured():
@@ -151,6 +159,7 @@ def test_the_released_network_on_a_laptop():
     [
         ("recipes/tiny/sft.yaml", ()),
         ("recipes/tiny/dpo.yaml", LORA),
+        ("recipes/tiny/kto.yaml", ()),
     ],
 )
 def test_prediction_and_measurement_agree_within_a_tenth(tmp_path, monkeypatch, recipe, overrides):

@@ -16,9 +16,13 @@ from olmoe_ft.planning.printed import print_plan
 from olmoe_ft.planning.schedule import schedule
 from olmoe_ft.planning.time import Rates
 from olmoe_ft.recipe import load_recipe
+from olmoe_ft.training.arguments import training_arguments
+from olmoe_ft.training.run_directory import RunDirectory
 
 TINY = "recipes/tiny/sft.yaml"
+TINY_NETWORK = "configs/model/olmoe_tiny.json"
 PACKS = ("data.train.0.max_rows=100", "data.answers=null")
+START = ("model.path=null", "model.config=configs/model/olmoe_tiny.json", "model.tokenizer=data/skills/tokenizer")
 ROWS = (*PACKS, "training.packing=false", "training.per_device_train_batch_size=64")
 
 
@@ -35,7 +39,7 @@ ROWS = (*PACKS, "training.packing=false", "training.per_device_train_batch_size=
 def test_steps_are_those_of_the_trainer(tmp_path, overrides):
     (plan,) = make_plans(load_recipe(TINY, [*ROWS, *overrides]))
     plan.arguments.output_dir = str(tmp_path)  # where the trainer makes a folder
-    found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
+    found = schedule(plan.inputs.train, plan.arguments, 1, plan.end_to_end)
     trainer = Trainer(torch.nn.Linear(1, 1), args=plan.arguments)
     loader = DataLoader(
         range(100), batch_size=plan.arguments.per_device_train_batch_size, drop_last=plan.arguments.dataloader_drop_last
@@ -50,7 +54,7 @@ def test_tokens_and_padding_by_hand():
     """Lengths of 100 rows in micro-batches of 64: each is padded to its longest."""
     (plan,) = make_plans(load_recipe(TINY, [*ROWS, "training.max_steps=-1", "training.num_train_epochs=1"]))
     lengths = plan.inputs.train.lengths()[:, 0]
-    found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
+    found = schedule(plan.inputs.train, plan.arguments, 1, plan.end_to_end)
     padded = 64 * lengths[:64].max() + 36 * lengths[64:].max()
     assert found.padding == pytest.approx(1 - lengths.sum() / padded)
     assert found.tokens == pytest.approx(lengths.sum()) and found.tokens_per_step == lengths.sum() / 2
@@ -65,14 +69,14 @@ def test_rows_that_several_processes_repeat_are_counted():
     for more, rows, steps in (((), 120, 5), (("training.dataloader_drop_last=true",), 96, 4)):
         (plan,) = make_plans(load_recipe(TINY, [*ROWS, *asked, *more]))
         tokens = plan.inputs.train.lengths().sum()
-        found = schedule(plan.inputs.train, plan.arguments, 3, plan.shares_prompts)
+        found = schedule(plan.inputs.train, plan.arguments, 3, plan.end_to_end)
         assert found.count.steps == steps
         assert found.tokens_per_step == pytest.approx(tokens * rows / 100 / steps)
 
 
 def test_packs_are_packed():
     (plan,) = make_plans(load_recipe(TINY, PACKS))
-    found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
+    found = schedule(plan.inputs.train, plan.arguments, 1, plan.end_to_end)
     tokens = plan.inputs.train.lengths().sum()
     assert np.ceil(tokens / 128) <= found.rows < 100 and found.padding < 0.2
     assert found.rows_per_pack == 100 / found.rows
@@ -82,22 +86,69 @@ def test_packs_are_packed():
 
 def test_pairs_share_their_prompt_where_attention_can():
     """Tokens of a pair with its prompt once, beside both sides with it; under another back end pairs are padded."""
-    start = ("model.path=null", "model.config=configs/model/olmoe_tiny.json", "model.tokenizer=data/skills/tokenizer")
-    (plan,) = make_plans(load_recipe("recipes/tiny/dpo.yaml", start))
+    (plan,) = make_plans(load_recipe("recipes/tiny/dpo.yaml", START))
     sizes = [
         [len(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")] for row in plan.inputs.train.rows
     ]
     longest = max(prompt + max(chosen, rejected) for prompt, chosen, rejected in sizes)
-    found = schedule(plan.inputs.train, plan.arguments, 1, plan.shares_prompts)
-    assert plan.shares_prompts and found.padding == 0
+    found = schedule(plan.inputs.train, plan.arguments, 1, plan.end_to_end)
+    assert plan.end_to_end and found.padding == 0
     prompts = sum(prompt for prompt, _, _ in sizes)
     assert found.spared == pytest.approx(prompts / (sum(map(sum, sizes)) + prompts))
     assert found.computed == sum(map(sum, sizes)) / np.ceil(len(sizes) / 32)
-    assert largest_batch(plan) == Batch(32, longest, pair=max(map(sum, sizes)))
-    (eager,) = make_plans(load_recipe("recipes/tiny/dpo.yaml", [*start, "model.attn_implementation=eager"]))
-    padded = schedule(eager.inputs.train, eager.arguments, 1, eager.shares_prompts)
-    assert not eager.shares_prompts and padded.padding > 0 and padded.spared == 0
+    assert largest_batch(plan) == Batch(32, longest, laid=max(map(sum, sizes)))
+    (eager,) = make_plans(load_recipe("recipes/tiny/dpo.yaml", [*START, "model.attn_implementation=eager"]))
+    padded = schedule(eager.inputs.train, eager.arguments, 1, eager.end_to_end)
+    assert not eager.end_to_end and padded.padding > 0 and padded.spared == 0
     assert largest_batch(eager) == Batch(32, longest)
+
+
+def test_judged_answers_are_laid_end_to_end_or_padded():
+    """Rows of x + y tokens. The answer of another row behind x is at most max_length long, and is no row of a step."""
+    few = ("data.train.0.max_rows=100", "training.per_device_train_batch_size=64")
+    (plan,) = make_plans(load_recipe("recipes/tiny/kto.yaml", [*START, *few]))
+    rows = plan.inputs.train.rows
+    lengths = np.array([len(row["prompt_ids"]) + len(row["completion_ids"]) for row in rows])
+    found = schedule(plan.inputs.train, plan.arguments, 1, plan.end_to_end)
+    assert plan.end_to_end and (found.padding, found.spared) == (0, 0)
+    assert found.rows == 100 and found.computed == lengths.sum() / 2
+    assert found.tokens_per_step == lengths.sum() / 2  # 64 and 36 rows
+    others = [len(row["prompt_ids"]) + len(row["KL_completion_ids"]) for row in plan.inputs.train_rows]
+    longest = int(lengths.max())
+    assert largest_batch(plan) == Batch(64, longest, laid=longest, forward_alone=max(others))
+    assert plan.tokens(largest_batch(plan)) == 64 * longest
+    (eager,) = make_plans(load_recipe("recipes/tiny/kto.yaml", [*START, *few, "model.attn_implementation=eager"]))
+    padded = schedule(eager.inputs.train, eager.arguments, 1, eager.end_to_end)
+    places = 64 * lengths[:64].max() + 36 * lengths[64:].max()
+    assert padded.computed == places / 2 and padded.padding == pytest.approx(1 - lengths.sum() / places)
+    assert largest_batch(eager) == Batch(64, longest, forward_alone=max(others))
+
+
+def test_the_largest_batch_of_an_estimate_is_cut_to_length():
+    """The collator cuts rows that are joined. Without the estimate none is, and of unknown rows all are max_length."""
+    one = [*START, "data.train.0.max_rows=100"]
+    (plan,) = make_plans(load_recipe("recipes/tiny/kto.yaml", [*one, "data.max_dropped=1", "training.max_length=29"]))
+    assert largest_batch(plan).forward_alone == 29
+    (plan,) = make_plans(load_recipe("recipes/tiny/kto.yaml", [*one, "training.loss_type=apo_zero_unpaired"]))
+    assert largest_batch(plan).forward_alone is None
+    (plan,) = make_plans(load_recipe("recipes/tiny/kto.yaml", [*START, "model.tokenizer=no/where"]))
+    assert plan.inputs is None and largest_batch(plan) == Batch(32, 128, laid=128, forward_alone=128)
+
+
+def test_what_is_printed_of_judged_answers(capsys):
+    """Neither pairs nor packs; why rows are padded where they are; the steps that a recipe asks for are known."""
+    overrides = [*START, "data.train.0.max_rows=100", "training.per_device_train_batch_size=4"]
+    overrides += ["model.attn_implementation=eager", "training.max_steps=12"]
+    for tokenizer in ("data/skills/tokenizer", "no/where"):
+        (plan,) = make_plans(load_recipe("recipes/tiny/kto.yaml", [*overrides, f"model.tokenizer={tokenizer}"]))
+        print_plan(plan, [Machine("cpu", 1, gpu=False)], 80, Rates.of(None, None))
+    _, known, unknown = " ".join(capsys.readouterr().out.split()).split(" Steps ")
+    assert "rows a step │ 4 = 4 x 1 x devices" in known and "prompts computed once" not in known
+    assert "forward alone, beside it │ 1 of the policy and 2 of the reference" in known
+    assert "on average: attn_implementation eager" in known
+    assert "pairs" not in known + unknown and "packs" not in known + unknown
+    assert "optimizer steps │ 12 │ │ epochs │ unknown without the tokenizer" in unknown
+    assert "largest micro-batch │ 4 rows x 128 tokens" in unknown
 
 
 def test_micro_batches_of_a_step_are_grouped_by_length():
@@ -105,15 +156,14 @@ def test_micro_batches_of_a_step_are_grouped_by_length():
 
     By hand for pairs as they come. Sorted, the twelve pairs of a step are taken in threes of about one length.
     """
-    start = ("model.path=null", "model.config=configs/model/olmoe_tiny.json", "model.tokenizer=data/skills/tokenizer")
     one = ("training.per_device_train_batch_size=1", "training.gradient_accumulation_steps=4")
     asked = "training.train_sampling_strategy="
 
     def waiting(strategy: str, *more: str) -> float:
-        (plan,) = make_plans(load_recipe("recipes/tiny/dpo.yaml", [*start, *one, asked + strategy, *more]))
-        return schedule(plan.inputs.train, plan.arguments, 3, plan.shares_prompts).waiting
+        (plan,) = make_plans(load_recipe("recipes/tiny/dpo.yaml", [*START, *one, asked + strategy, *more]))
+        return schedule(plan.inputs.train, plan.arguments, 3, plan.end_to_end).waiting
 
-    (plan,) = make_plans(load_recipe("recipes/tiny/dpo.yaml", [*start, *one]))
+    (plan,) = make_plans(load_recipe("recipes/tiny/dpo.yaml", [*START, *one]))
     tokens = [sum(map(len, row.values())) for row in plan.inputs.train.rows]
     threes = [tokens[index : index + 3] for index in range(0, len(tokens) - len(tokens) % 3, 3)]
     assert waiting("random") == pytest.approx(1 - sum(map(sum, threes)) / (3 * sum(map(max, threes))))
@@ -175,3 +225,36 @@ def test_adapters_need_no_reference():
     changes = dict(changes_that_fit(recipe, config, plan.arguments, largest_batch(plan), device, 8))
     assert next(iter(changes)).startswith('"lora=')
     assert any("precompute_ref_log_probs" in change for change in changes)
+
+
+def suggested(batch, *overrides) -> list[str]:
+    """The first changes to a KTO recipe with checkpointing, on a GPU where each fits."""
+    recipe = load_recipe("recipes/tiny/kto.yaml", [*START, "training.gradient_checkpointing=true", *overrides])
+    arguments, config = training_arguments(recipe, RunDirectory(recipe)), OlmoeConfig.from_json_file(TINY_NETWORK)
+    return [change for change, _ in changes_that_fit(recipe, config, arguments, batch, Machine("gpu", 1), 80)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "loss", "fewest"), [(6, "kto", 2), (9, "kto", 3), (2, "kto", None), (2, "apo_zero_unpaired", 1)]
+)
+def test_fewer_rows_are_as_few_as_the_stage_allows(rows, loss, fewest):
+    """An estimate needs two; a step keeps its rows, so 9 become 3 x 3 and not 4 x 2."""
+    asked = ("training.precompute_ref_log_probs=true", f"training.loss_type={loss}")
+    first, *others = suggested(Batch(rows, 32, laid=32, forward_alone=32), *asked)
+    if fewest is None:
+        assert not any("batch_size" in change for change in (first, *others))
+    else:
+        times = f"{fewest} (and {rows // fewest} times the gradient_accumulation_steps)"
+        assert first == f"training.per_device_train_batch_size={times}"
+
+
+def test_shorter_rows_are_shorter_in_every_pass():
+    """A pair of 300 + 2 x 200 tokens cut to 256 has at most two sides of so many."""
+    assert Batch(2, 500, laid=700).cut(256, 2) == Batch(2, 256, laid=512)
+    assert Batch(2, 500, laid=500, forward_alone=900).cut(256, 1) == Batch(2, 256, laid=256, forward_alone=256)
+
+
+def test_a_moving_reference_is_neither_kept_nor_adapted():
+    """Both are refused with `sync_ref_model`."""
+    changes = suggested(Batch(32, 32, laid=32, forward_alone=32), "training.sync_ref_model=true")
+    assert changes and not any("precompute" in change or "lora" in change for change in changes)

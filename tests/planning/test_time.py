@@ -16,6 +16,9 @@ from olmoe_ft.planning.shapes import print_shapes, shapes_by_speed
 from olmoe_ft.planning.step_memory import StepMemory
 from olmoe_ft.planning.time import Rates, Work, host_traffic, optimizer_bytes, step_time, traffic, work_of
 from olmoe_ft.recipe import load_recipe
+from olmoe_ft.stages import Forwards
+from olmoe_ft.training.arguments import training_arguments
+from olmoe_ft.training.run_directory import RunDirectory
 
 # One layer, H = 4, I = 2, 3 experts of which 2 work, vocabulary 5; one head of keys for two of queries.
 # A token's weights: q and o 32, k and v 2 x 4 x 2 = 16, router 12, experts 2 x 3 x 8 = 48: 108; head 20.
@@ -46,20 +49,24 @@ FULL = StepMemory(
     peak_otherwise=9000,
 )
 LORA = replace(FULL, adapters=20, trained=10, largest_gradient=4, gradients=20, optimizer=40, moments=20)
-WORK = Work(tokens=10, micro_batches=3, flops=5, recomputed=2, reference=False)
-DPO = replace(WORK, reference=True)
+WORK = Work(tokens=10, micro_batches=3, flops=5, recomputed=2, forwards=Forwards())
+DPO = replace(WORK, forwards=Forwards(reference=1))
+KTO = replace(WORK, forwards=Forwards(policy=1, reference=2))
 
 
 def test_operations_of_a_token():
     """Trained 6 x 128, frozen 4 x 128; a reference 2 x 128 more; recomputed all but the head."""
     assert training_flops_per_token(NETWORK) == 768
-    assert training_flops_per_token(NETWORK, reference=True) == 768 + 256
+    assert training_flops_per_token(NETWORK, reference=1) == 768 + 256
     assert recomputed_flops_per_token(NETWORK) == 2 * 108
     # rank 1: q and o 2 x (4 + 4), k and v 2 x (4 + 2); 2 experts x ((4 + 4) + (2 + 4))
     assert adapter_parameters_per_token(NETWORK, 1, attention=True, experts=False) == 28
     assert adapter_parameters_per_token(NETWORK, 3, attention=True, experts=True) == 3 * (28 + 28)
-    assert training_flops_per_token(NETWORK, factors=56, reference=True) == 512 + 336 + 256
+    assert training_flops_per_token(NETWORK, factors=56, reference=1) == 512 + 336 + 256
     assert recomputed_flops_per_token(NETWORK, factors=56) == 2 * (108 + 56)
+    # KTO's estimate: the policy forward once more, with its adapters, and the reference twice
+    assert training_flops_per_token(NETWORK, policy=1, reference=2) == 768 + 256 + 2 * 256
+    assert training_flops_per_token(NETWORK, factors=56, policy=1, reference=2) == 512 + 336 + 2 * (128 + 56) + 2 * 256
 
 
 def test_work_of_a_recipe():
@@ -70,14 +77,33 @@ def test_work_of_a_recipe():
         (plan,) = make_plans(load_recipe(start + file, overrides))
         return work_of(plan.recipe, plan.config, plan.arguments, 100)
 
-    assert work("sft/full.yaml").flops == 6 * weights and not work("sft/full.yaml").reference
-    assert work("dpo/full.yaml").flops == 8 * weights and work("dpo/full.yaml").reference
+    assert work("sft/full.yaml").flops == 6 * weights and work("sft/full.yaml").forwards == Forwards()
+    assert work("dpo/full.yaml").flops == 8 * weights and work("dpo/full.yaml").forwards == Forwards(reference=1)
     assert work("dpo/full.yaml").micro_batches == 4
     kept = work("dpo/full.yaml", "training.precompute_ref_log_probs=true")
-    assert kept.flops == 6 * weights and not kept.reference
+    assert kept.flops == 6 * weights and kept.forwards == Forwards()
     # 16 layers, rank 16: attention 8 x 2048; 8 experts x ((2048 + 2 x 1024) + (1024 + 2048))
     factors = 16 * 16 * (8 * 2048 + 8 * 7168)
     assert work("sft/lora.yaml").flops == 4 * weights + 6 * factors
+
+
+@pytest.mark.parametrize(
+    ("overrides", "forwards", "flops"),
+    [
+        # the policy again for its estimate, and the reference for the rows and for the estimate
+        ((), Forwards(1, 2), 768 + 256 + 512),
+        (("training.precompute_ref_log_probs=true",), Forwards(1, 0), 768 + 256),
+        (("training.loss_type=apo_zero_unpaired",), Forwards(0, 1), 768 + 256),
+        (("training.loss_type=apo_zero_unpaired", "training.precompute_ref_log_probs=true"), Forwards(), 768),
+        # rank 1: 56 weights of factors, as above
+        (("lora={r: 1, alpha: 1, attention: true, experts: true}",), Forwards(1, 2), 512 + 336 + 2 * 184 + 512),
+    ],
+)
+def test_work_of_kto(overrides, forwards, flops):
+    """Operations of a token of the network above, of 128 weights."""
+    recipe = load_recipe("recipes/tiny/kto.yaml", overrides)
+    found = work_of(recipe, NETWORK, training_arguments(recipe, RunDirectory(recipe)), 100)
+    assert (found.forwards, found.flops) == (forwards, flops)
 
 
 def machine(stage=0, processes=4, **settings):
@@ -101,6 +127,16 @@ def test_traffic_of_a_reference_and_of_adapters():
     assert traffic(own, machine(stage=2), DPO) == traffic(FULL, machine(stage=2), WORK)
     assert traffic(LORA, machine(stage=3), DPO) == 3 * (3 * 1620 + 20) * 0.75
     assert traffic(LORA, machine(stage=2), DPO) == 3 * 30 + 15
+
+
+def test_traffic_of_an_estimate():
+    """W for forward, backward and KTO's estimate, R for the rows and the estimate, G; with adapters R is W."""
+    own = replace(FULL, reference=1000)
+    assert traffic(own, machine(stage=3), KTO) == 3 * (3 * 1600 + 2 * 1000 + 1600) * 0.75
+    assert traffic(LORA, machine(stage=3), KTO) == 3 * (5 * 1620 + 20) * 0.75
+    assert traffic(own, machine(stage=2), KTO) == traffic(FULL, machine(stage=2), WORK)
+    both = machine(stage=3, offload_weights=True)
+    assert host_traffic(own, both, KTO) == 3 * (3 * 400 + 2 * 250)
 
 
 def test_what_offloading_moves():
@@ -138,7 +174,7 @@ MACHINES = [
 
 
 @pytest.mark.parametrize("step", [FULL, LORA, replace(FULL, reference=1600)])
-@pytest.mark.parametrize("work", [WORK, DPO, replace(DPO, micro_batches=1)])
+@pytest.mark.parametrize("work", [WORK, DPO, KTO, replace(DPO, micro_batches=1)])
 def test_what_must_hold_for_every_machine(step, work):
     """More bandwidth is never slower, checkpointing never faster, and ZeRO-3 never sends less than ZeRO-2."""
     slow, fast = Rates.of(100, 10), Rates.of(100, 20)

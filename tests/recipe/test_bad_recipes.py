@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from olmoe_ft.recipe import RecipeError, load_recipe
+from olmoe_ft.stages import STAGES
 
 LORA = "lora={r: 8, alpha: 16, attention: true, experts: true}"
 
@@ -19,7 +20,11 @@ def messages(path, overrides=()):
 TRAPS = [
     ("training.learnig_rate=1", "training.learnig_rate: unknown key (did you mean `learning_rate`?)"),
     ("training.warmup_ratio=0.1", "set `training.warmup_steps` instead"),
-    ("training.beta=0.1", "training.beta: is a field of DPOConfig (stage dpo) only"),
+    ("training.beta=0.1", "training.beta: is a field of DPOConfig (stage dpo), KTOConfig (stage kto) only"),
+    (
+        "training.desirable_weight=2",
+        "training.desirable_weight: is a field of KTOConfig (stage kto) only; this stage is",
+    ),
     ("training.learning_rate=fast", 'training.learning_rate: found "fast"; allowed: a number'),
     ("training.learning_rate=.nan", "training.learning_rate: found NaN; allowed: a number"),
     ("training.max_steps=2.5", "training.max_steps: found 2.5; allowed: a whole number"),
@@ -35,8 +40,8 @@ TRAPS = [
     ("name=good/dpo", "it names a folder in runs/"),  # of a pipeline's DPO stage, but this one is SFT
     ("name=..", "it names a folder in runs/"),
     ("name=3", "name: found 3; allowed: a text; put it in quotes"),
-    ("stage=rlvr", 'stage: found "rlvr"; allowed: sft, dpo, pipeline'),
-    ("stage=[sft]", 'stage: found ["sft"]; allowed: sft, dpo, pipeline'),
+    ("stage=rlvr", 'stage: found "rlvr"; allowed: sft, dpo, kto, pipeline'),
+    ("stage=[sft]", 'stage: found ["sft"]; allowed: sft, dpo, kto, pipeline'),
     ("stage=null", "stage: is missing; supervised fine-tuning"),
     ("stages=[{name: a, stage: sft}]", "stages: found in a recipe that is not a pipeline; set `stage: pipeline`"),
     ("model=null", "model: this section is missing"),
@@ -63,6 +68,15 @@ TRAPS = [
     ("data.train.0.weight=2", "found 2; it must be at most 1 (`repeat: 2` gives every row twice)"),
     ("data.train.0.repeat=0", "data.train.0.repeat: found 0; it must be at least 1"),
     ("data.train.0.columns=[a]", 'data.train.0.columns: found ["a"]; allowed: a section'),
+    ("data.train.0.labels={good: true}", "data.train.0.labels: stage sft reads no `label`; remove it"),
+    ("data.train.0.labels=[good]", 'data.train.0.labels: found ["good"]; allowed: a section'),
+    ("data.train.0.labels.good=1", "data.train.0.labels.good: found 1; allowed: true, false (without quotes)"),
+    ("data.train.0.labels={1: true}", "data.train.0.labels.1: found 1; allowed: a text; put it in quotes"),
+    (
+        "data.train.0.labels={Good: true, good: false}",
+        "allowed: labels that differ in more than capital letters; remove",
+    ),
+    ("data.train.0.labels={' ': true}", "allowed: labels that are not empty; a row without a label is an error"),
     ("data.max_dropped=2", "data.max_dropped: found 2; it must be at most 1"),
     ("data.long_prompts=cut", "allowed: drop, keep_start, keep_end"),
     ("data.malformed=skip", 'data.malformed: found "skip"; allowed: stop, drop'),
@@ -95,6 +109,13 @@ TRAPS = [
 def test_a_wrong_value_is_named_with_what_is_allowed(good, override, fragment):
     found = messages(good, [override])
     assert any(message.startswith("override: ") and fragment in message for message in found), found
+
+
+@pytest.mark.parametrize("stage", [name for name, stage in STAGES.items() if not stage.labelled])
+def test_labels_of_evaluation_rows_are_refused_where_none_is_read(good, stage):
+    source = "{path: x.jsonl, labels: {good: true, bad: false}}"
+    found = messages(good, [f"stage={stage}", f"data.eval=[{source}]", "training.eval_strategy=epoch"])
+    assert f"override: data.eval.0.labels: stage {stage} reads no `label`; remove it" in found
 
 
 @pytest.mark.parametrize(

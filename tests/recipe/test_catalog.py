@@ -37,8 +37,8 @@ def test_a_copy_by_hand(write):
     lines = copy("tiny/dpo", "here/mine.yaml")[0].read_text().splitlines()
     assert lines[0] == f"# yaml-language-server: $schema={FILES}/recipes/schema.json"
     for line in (
-        "# Supervised fine-tuning (sft), direct preference optimisation (dpo), or several stages one after the other "
-        "(pipeline).",
+        "# Supervised fine-tuning (sft), direct preference optimisation (dpo), Kahneman-Tversky optimisation (kto), or "
+        "several",
         "stage: dpo",
         "data:  # What the stage learns from.",
         "  train:  # Sources that are mixed for training, at least one.",

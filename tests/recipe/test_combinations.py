@@ -156,10 +156,11 @@ BOTH = [
     (["debug=underflow_overflow"], "a number that is not finite stops the run"),
     (["logging_nan_inf_filter=true"], "a number that is not finite stops the run"),
     (["use_cpu=true"], "it follows from the machine"),
-    (["padding_free=true"], "set `packing` instead"),
     (["use_liger_kernel=true"], "Liger replaces layers"),
 ]
+PADDED = (["padding_free=true"], "set `packing` instead")
 SFT = [
+    PADDED,
     (
         ["packing=true", "max_length=null"],
         "found null with training.packing, which packs rows to this length; give a number",
@@ -173,8 +174,9 @@ SFT = [
     (["pad_to_multiple_of=0"], "it must be at least 1"),
 ]
 DPO = [
+    PADDED,
     (["label_smoothing_factor=0.1"], "DPO has no labels to smooth; set `label_smoothing`"),
-    (["pad_to_multiple_of=8"], "pairs are packed end to end without padding"),
+    (["pad_to_multiple_of=8"], "rows are laid end to end without padding"),
     (["loss_type=[]"], "found an empty list; give at least one loss"),
     (["loss_type=[sigmoid, sfd]"], 'found "sfd" (did you mean `sft`?); allowed: sigmoid'),
     (["loss_weights=[1.0, 2.0]"], "found 2 for 1 losses (sigmoid); give one for each"),
@@ -208,14 +210,37 @@ DPO = [
     (["neftune_noise_alpha=5", LORA], "would get noise too"),
     (["gradient_checkpointing_kwargs={selective: true}"], "unknown key; allowed: use_reentrant"),
 ]
-WRONG = [("sft", *case) for case in BOTH + SFT] + [("dpo", *case) for case in BOTH + DPO]
+KTO = [
+    (["loss_type=kot"], 'found "kot" (did you mean `kto`?); allowed: kto, apo_zero_unpaired'),
+    (["loss_type=[kto]"], 'training.loss_type: found ["kto"]; allowed: a text'),
+    (["beta=0"], "training.beta: found 0; it must be above 0"),
+    (["desirable_weight=0"], "training.desirable_weight: found 0; it must be above 0"),
+    (["undesirable_weight=-1"], "training.undesirable_weight: found -1; it must be above 0"),
+    (["desirable_weight=high"], 'found "high"; allowed: a number'),
+    (
+        ["per_device_train_batch_size=1"],
+        "found 1; the loss kto compares each row with an estimate that is made of several, so",
+    ),
+    (["train_sampling_strategy=group_by_length"], "if taken in order (the mixture is shuffled once, by the seed)"),
+    (["label_smoothing_factor=0.1"], "KTO has no labels of tokens to smooth; remove it"),
+    (["loss_weights=[1.0]"], "is a field of DPOConfig (stage dpo) only; this stage is kto: remove it"),
+    (["packing=true"], "is a field of SFTConfig (stage sft) only; this stage is kto: remove it"),
+    (["pad_to_multiple_of=8"], "rows are laid end to end without padding"),
+    (["sync_ref_model=true", LORA], "with `lora`, where the reference is the policy with its adapters off"),
+    (["precompute_ref_batch_size=4"], "without `precompute_ref_log_probs: true`"),
+    (["data.learn=last_answer"], 'data.learn: found "last_answer"; stage kto learns only from `completion`; remove it'),
+    (["data.turn_marks=obey"], 'data.turn_marks: found "obey"; stage kto learns only from `completion`; remove it'),
+]
+WRONG = [
+    (stage, *case) for stage, own in (("sft", SFT), ("dpo", DPO), ("kto", KTO)) for case in BOTH + own
+]  # those of every stage, and a stage's own
 
 
 @pytest.mark.parametrize(
     ("stage", "options", "said"), WRONG, ids=lambda part: "+".join(part) if isinstance(part, list) else ""
 )
 def test_what_does_not_go_together(good, stage, options, said):
-    more = ["stage=dpo", "training.learning_rate=2e-5"] if stage == "dpo" else []
+    more = [f"stage={stage}", "training.learning_rate=2e-5"]
     with pytest.raises(RecipeError) as caught:
         load_recipe(good, [*more, *overrides(options)])
     assert len(caught.value.messages) == 1, caught.value.messages
@@ -258,6 +283,10 @@ RIGHT = [
     ("dpo", ["f_divergence_type=alpha_divergence", "f_alpha_divergence_coef=0.7", "loss_type=[ipo]"]),
     ("dpo", ["sync_ref_model=true", "ref_model_sync_steps=5", "use_weighting=true"]),
     ("dpo", ["precompute_ref_log_probs=true", "precompute_ref_batch_size=4", "neftune_noise_alpha=5", LORA]),
+    ("kto", ["loss_type=kto", "beta=0.2", "desirable_weight=0.01", "undesirable_weight=1.5"]),
+    ("kto", ["loss_type=apo_zero_unpaired", "per_device_train_batch_size=1"]),
+    ("kto", ["loss_type=apo_zero_unpaired", "train_sampling_strategy=group_by_length"]),
+    ("kto", ["data.train.0.labels={'1': true, '-1': false}"]),
 ]
 
 

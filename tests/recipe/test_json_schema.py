@@ -42,7 +42,7 @@ def test_every_recipe_names_it_and_keeps_it(path):
         {"data": {"train": [{"path": "a", "weight": 2}]}},
         {"data": {"train": [{"path": "a", "wieght": 1}]}},
         {"lora": {"r": 0}},
-        {"stages": [{"stage": "kto"}]},
+        {"stages": [{"stage": "grpo"}]},
     ],
     ids=str,
 )

@@ -18,6 +18,7 @@ SOURCE = {
     "max_rows": None,
     "columns": {},
     "ignore": (),
+    "labels": {},
     "config": None,
     "revision": None,
 }

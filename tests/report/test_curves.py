@@ -43,12 +43,14 @@ PAIRS = {
     "rewards/margins": 5.0,
     "logps/chosen": -1.5,
     "logits/chosen": -3,
+    "kl": 0.625,
 }
 ROWS = {
     "eval_loss": 2.75,
     "eval_runtime": 1.5,
     "eval_mean_token_accuracy": 0.375,
     "eval_other": 3,
+    "eval_kl": 0.75,
     "eval_num_tokens": 9,
 }
 SCORES = {
@@ -118,6 +120,7 @@ def test_what_belongs_together_shares_a_chart(tmp_path):
     groups = {one.title: [series.name for series in one.series] for one in charts(section.blocks)}
     assert groups["Loss"] == ["loss", "loss/task", "eval_loss"]
     assert groups["Preference rewards"] == ["rewards/chosen", "rewards/rejected", "rewards/margins"]
+    assert groups["Estimate of the KL divergence"] == ["kl", "eval_kl"]
     assert groups["Token accuracy"] == ["mean_token_accuracy", "eval_mean_token_accuracy"]
     assert groups["Tokens so far"] == ["num_tokens", "eval_num_tokens"]
     assert groups["mine"] == ["mine/a", "mine/b"]

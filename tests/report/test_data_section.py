@@ -46,6 +46,19 @@ def test_the_table_of_sources(section):
     assert cells[2].bar == 0.75 and cells[-1].tone == "warn" and blocks_of(section)[0].rows[0][-1].tone == ""
 
 
+def test_what_the_stage_counts(tmp_path):
+    """Of 100 rows 75 are good; an epoch draws a source twice. A report without tallies has no such table."""
+    tallies = {"good answers": [75, 100], "bad answers": [25, 100]}
+    doubled = {name: [2 * number for number in tally] for name, tally in tallies.items()}
+    report = REPORT | {"sources": [SOURCE | {"tallies": tallies}, OTHER], "tallies": doubled}
+    assert table_of(data(make_run(tmp_path / "x", data_report=report)), "Counted for this stage") == [
+        ["a.jsonl", "75 (75.0%)", "25 (25.0%)"],
+        ["b.jsonl", "", ""],
+        ["all, in an epoch", "150 (75.0%)", "50 (25.0%)"],
+    ]
+    assert "Counted for this stage" not in titles_of(data(make_run(tmp_path / "y", data_report=REPORT)))
+
+
 def test_lengths_with_limits(section):
     """The axis ends at 60, so that neither 128 nor 512 is on it; the longest row has 900 tokens."""
     [histogram] = [block for block in blocks_of(section) if isinstance(block, Histogram)]

@@ -16,8 +16,9 @@ PACKAGE = Path(__file__).parents[2] / "olmoe_ft"
 
 
 def test_only_the_stages_know_their_names():
-    """A literal "sft" or "dpo", or a column of one stage, in another folder is a stage that is not in its file."""
-    literals = re.compile(r"""["'](sft|dpo|chosen_ids|rejected_ids)["']|\b(SFT|DPO)(Config|Trainer)\b(?!`)""")
+    """A literal "sft", "dpo" or "kto", or a column of one stage, elsewhere is a stage that is not in its file."""
+    columns = "chosen_ids|rejected_ids|completion_ids|KL_completion_ids"
+    literals = re.compile(rf"""["'](sft|dpo|kto|{columns})["']|\b(SFT|DPO|KTO)(Config|Trainer)\b(?!`)""")
     found = [
         f"{file.relative_to(PACKAGE)}:{number}"
         for file in sorted(PACKAGE.rglob("*.py"))
@@ -41,6 +42,7 @@ def test_the_light_half_imports_nothing_heavy():
 def test_a_stage_is_consistent_with_itself(stage):
     assert STAGES[stage.name] is stage and "loss" in stage.metrics
     assert {column for parts in stage.sequences for column in parts} <= stage.columns().keys()
+    assert {*stage.estimated} <= {*stage.columns(), *(f"KL_{column}" for column in stage.columns())}
     assert stage.options.keys() <= training_fields(stage.name).keys()
     for format in stage.formats:
         Source.model_validate({"path": "x", "format": format})

@@ -12,7 +12,7 @@ from pathlib import Path
 from support import SUPPORT
 from support.launches import LAUNCHER, run_python
 
-DPO = "recipes/tiny/dpo.yaml"
+DPO, KTO = "recipes/tiny/dpo.yaml", "recipes/tiny/kto.yaml"
 STEPS = ("training.max_steps=3", "training.save_strategy='no'", "data.answers=null", "tracking.wandb='off'")
 LENGTH = 512
 MID = {
@@ -24,7 +24,7 @@ MID = {
 
 def settings_of(label: str, recipe: str, overrides: tuple[str, ...]) -> list[str]:
     """All overrides of a case. Its rows are long: every micro-batch is cut to the longest there can be."""
-    rows = "pairs.jsonl" if recipe == DPO else "rows.jsonl"
+    rows = {DPO: "pairs.jsonl", KTO: "judgements.jsonl"}.get(recipe, "rows.jsonl")
     network = [f"model.config={'mid' if label.startswith('mid') else 'tiny'}.json", "model.path=null"]
     network += ["model.tokenizer=data/skills/tokenizer", f"data.train=[{{path: {rows}}}]"]
     if label.startswith("mid"):
@@ -40,7 +40,8 @@ def write_inputs() -> None:
     answers = [" ".join("abcdefg"[(shift + place) % 7] for place in range(600)) for shift in range(128)]
     rows = [{"prompt": "go on", "completion": answer} for answer in answers]
     pairs = [{"prompt": "go on", "chosen": answer, "rejected": answer[2:]} for answer in answers]
-    for name, content in (("rows", rows), ("pairs", pairs)):
+    judged = [row | {"prompt": f"go on {place}", "label": place % 2 == 0} for place, row in enumerate(rows)]
+    for name, content in (("rows", rows), ("pairs", pairs), ("judgements", judged)):
         Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
 
 

@@ -11,6 +11,7 @@ from support import REPOSITORY
 LEARNING_RATE = 1e6
 MICRO_BATCHES = 4  # of ROWS rows, or packed rows, or pairs; spread over processes x accumulation steps
 ROWS = 2
+FILES = {"sft": "train", "dpo": "preferences", "kto": "judgements"}  # of data/skills
 SHAPES = {  # name -> engine, processes
     "1 process": ("plain", 1),
     "2 processes": ("plain", 2),
@@ -24,7 +25,7 @@ SHAPES = {  # name -> engine, processes
 class Case:
     """One way of taking the step; `shape` is a key of SHAPES."""
 
-    stage: str = "sft"  # sft, dpo
+    stage: str = "sft"  # sft, dpo, kto
     form: str = "full"  # full, lora
     layout: str = "padded"  # padded, packed
     checkpointing: str = "none"  # none, reentrant, non_reentrant
@@ -46,19 +47,19 @@ class Case:
 
 
 def product_of_modes(shapes: Iterable[str] = ("1 process", "2 processes", "ZeRO-2", "ZeRO-3")) -> list[Case]:
-    """Every combination that exists: TRL packs no preference pairs."""
+    """Every combination that exists: TRL packs no prompts with answers."""
     return [
         Case(stage, form, layout, checkpointing, shape)
         for stage, form, layout, checkpointing, shape in product(
-            ("sft", "dpo"), ("full", "lora"), ("padded", "packed"), ("none", "reentrant", "non_reentrant"), shapes
+            FILES, ("full", "lora"), ("padded", "packed"), ("none", "reentrant", "non_reentrant"), shapes
         )
-        if (stage, layout) != ("dpo", "packed")
+        if stage == "sft" or layout == "padded"
     ]
 
 
 def splits(shapes: Iterable[str] = ("2 processes", "ZeRO-2", "ZeRO-3")) -> list[tuple[Case, Case]]:
     """Micro-batches of 4 rows split over two processes that balance together, and whole on one."""
-    wholes = [Case(stage, balance_over="ranks", rows=4, micro_batches=2) for stage in ("sft", "dpo")]
+    wholes = [Case(stage, balance_over="ranks", rows=4, micro_batches=2) for stage in FILES]
     return [(replace(whole, rows=2, micro_batches=4, shape=shape), whole) for whole in wholes for shape in shapes]
 
 
@@ -104,7 +105,6 @@ def training_of(case: Case) -> dict[str, Any]:
 
 
 def recipe_of(case: Case, folder: Path) -> dict[str, Any]:
-    rows = "train" if case.stage == "sft" else "preferences"
     recipe = {
         "name": case.name,
         "stage": case.stage,
@@ -115,7 +115,7 @@ def recipe_of(case: Case, folder: Path) -> dict[str, Any]:
             "train": "full",
             "balance_over": case.balance_over,
         },
-        "data": {"train": [{"path": str(REPOSITORY / f"data/skills/{rows}.jsonl"), "max_rows": 64}]},
+        "data": {"train": [{"path": str(REPOSITORY / f"data/skills/{FILES[case.stage]}.jsonl"), "max_rows": 64}]},
         "training": training_of(case) | ({"packing": True} if case.layout == "packed" else {}),
         "tracking": {"wandb": "off"},
     }

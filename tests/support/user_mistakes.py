@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-SFT, DPO = "recipes/tiny/sft.yaml", "recipes/tiny/dpo.yaml"
+SFT, DPO, KTO = (f"recipes/tiny/{stage}.yaml" for stage in ("sft", "dpo", "kto"))
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 START = ["model.config=configs/model/olmoe_tiny.json", "model.tokenizer=data/skills/tokenizer", "model.path=null"]
 HALF = {"config": "configs/model/olmoe_tiny.json", "tokenizer": "data/skills/tokenizer", "dtype": "bfloat16"}
@@ -41,7 +41,7 @@ def data(name: str, content: str | bytes | list, *overrides: str, to: str = SFT)
     if isinstance(content, list):
         content = "".join(json.dumps(row) + "\n" for row in content)
     Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    start = START if to == DPO else []
+    start = [] if to == SFT else START
     return ["train", to, *start, f"data.train=[{{path: {name}}}]", "data.answers=null", *overrides]
 
 
@@ -51,6 +51,10 @@ def messages(*turns: dict, **more) -> Arguments:
 
 def pairs(**row) -> Arguments:
     return data("pairs.jsonl", [row], to=DPO)
+
+
+def judged(*rows: dict) -> Arguments:
+    return data("judged.jsonl", [{"prompt": "q", "completion": "a"} | row for row in rows], to=KTO)
 
 
 def tokenizer(change: Callable[[Path], object]) -> Arguments:

@@ -46,7 +46,7 @@ def test_epochs_differ_and_processes_do_not():
 def test_trainers_sort_the_rows_of_a_step(make_trainer, stage):
     """Four micro-batches of two rows: the longest rows of the step come first, of pairs both answers and one prompt."""
     trainer = make_trainer(Case(stage), GROUPED)
-    lengths = row_lengths(trainer.train_dataset).tolist()
+    lengths = row_lengths(trainer.train_dataset, trainer.stage).tolist()
     names = ("input_ids",) if stage == "sft" else ("prompt_ids", "chosen_ids", "rejected_ids")
     assert lengths == [sum(len(row[name]) for name in names) for row in trainer.train_dataset]
     order = list(trainer.get_train_dataloader().batch_sampler)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from support import REPOSITORY
-from support.training_cases import Case
+from support.training_cases import FILES, Case
 
 from olmoe_ft.recipe import RecipeError, load_recipe
 from olmoe_ft.stages import STAGES
@@ -13,12 +13,11 @@ from olmoe_ft.training.arguments import training_arguments
 from olmoe_ft.training.evaluation_loss import EvaluationBatches, Sums
 from olmoe_ft.training.run_directory import RunDirectory
 
-ROWS = {"sft": "train", "dpo": "preferences"}
 TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "num_tokens", "epoch")
 
 
 def evaluation(stage: str, rows: int) -> str:
-    return f"data.eval=[{{path: {REPOSITORY / f'data/skills/{ROWS[stage]}.jsonl'}, max_rows: {rows}}}]"
+    return f"data.eval=[{{path: {REPOSITORY / f'data/skills/{FILES[stage]}.jsonl'}, max_rows: {rows}}}]"
 
 
 def metrics_of(trainer) -> dict[str, float]:
@@ -106,6 +105,23 @@ def test_dpo_is_the_mean_of_all_pairs(make_trainer, loss):
         assert found[1]["loss"] == pytest.approx(trainer.compute_loss(trainer.model, batch).item(), rel=2e-5)
 
 
+@pytest.mark.parametrize("option", ["loss_type=kto", "loss_type=apo_zero_unpaired", "precompute_ref_log_probs=true"])
+def test_kto_is_the_mean_of_all_rows(make_trainer, option):
+    """Of 23 rows in batches of 23, 1 and 5: some have no good row, or no bad one. The policy has moved away."""
+    found = {}
+    for size in (23, 1, 5):
+        options = f"training.per_device_eval_batch_size={size}", f"training.{option}", f"name=by-{size}"
+        trainer = make_trainer(Case("kto"), evaluation("kto", 23), *options)
+        with torch.no_grad():
+            trainer.model.lm_head.weight.mul_(0.7)
+        found[size] = metrics_of(trainer)
+    assert found[23].keys() == STAGES["kto"].metrics.keys() - ({"kl"} if "apo" in option else set())
+    assert found[23]["rewards/margins"] != 0 and found[23].get("kl", 1) > 0
+    for size in (1, 5):
+        for name, value in found[23].items():
+            assert found[size][name] == pytest.approx(value, rel=2e-5, abs=2e-6), (size, name)
+
+
 @pytest.mark.parametrize(("rows", "size", "processes"), [(5, 2, 2), (1, 8, 4), (24, 4, 1), (23, 24, 2), (7, 1, 3)])
 def test_every_row_is_counted_once(rows, size, processes):
     shares = [EvaluationBatches(rows, size, process, processes) for process in range(processes)]
@@ -139,6 +155,7 @@ def test_sums_by_hand():
         ("sft", "mean_token_accuracy", True),
         ("dpo", "eval_rewards/rejected", False),
         ("dpo", "rewards/margins", True),
+        ("kto", "rewards/chosen", True),
     ],
 )
 def test_the_best_is_the_best(tmp_path, monkeypatch, stage, metric, greater):

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.training_cases import Case
+from support.training_cases import FILES, Case
 
 from olmoe_ft.checkpoints.weights import load_whole
 from olmoe_ft.model.finite import not_finite
 from olmoe_ft.recipe import RecipeError
 from olmoe_ft.training.files import to_json
 from olmoe_ft.training.finite import NotFinite
+from olmoe_ft.training.reference import ReferenceCheck
 
 
 def weights_of(trainer) -> dict[str, torch.Tensor]:
@@ -21,7 +22,7 @@ def weights_of(trainer) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize("stage", FILES)
 def test_a_loss_that_is_not_finite(make_trainer, stage, dtype):
     """Step 1 moves every weight to about 1e20, which both types hold; the loss of step 2 is NaN."""
     overrides = ("training.learning_rate=1e20", "training.max_steps=4", "training.save_strategy=steps")
@@ -30,14 +31,16 @@ def test_a_loss_that_is_not_finite(make_trainer, stage, dtype):
     with pytest.raises(NotFinite, match="stopped in step 2 of 4, before it changed a weight: the loss is nan") as error:
         trainer.train()
     assert error.value.step == 2 and math.isnan(error.value.values["loss"])
-    assert f"{'train' if stage == 'sft' else 'preferences'}.jsonl:" in str(error.value)
+    assert f"{FILES[stage]}.jsonl:" in str(error.value)
     checkpoint = Path(trainer.args.output_dir) / "checkpoint-1"
     assert f"The last checkpoint is {checkpoint}." in str(error.value)
     assert all(tensor.isfinite().all() for tensor in load_file(checkpoint / "model.safetensors").values())
     assert not not_finite(trainer.model), "step 2 was not taken"
 
 
-@pytest.mark.parametrize(("stage", "layout"), [("sft", "padded"), ("sft", "packed"), ("dpo", "padded")])
+@pytest.mark.parametrize(
+    ("stage", "layout"), [("sft", "padded"), ("sft", "packed"), ("dpo", "padded"), ("kto", "padded")]
+)
 def test_the_rows_of_the_offending_micro_batch(make_trainer, stage, layout):
     """Of four micro-batches of two rows the third is wrong: its rows alone are named, by file and line."""
     trainer = make_trainer(Case(stage, layout=layout), "data.train.0.max_rows=40")
@@ -65,6 +68,15 @@ def test_the_rows_of_the_offending_micro_batch(make_trainer, stage, layout):
         assert (row.get("messages") or row["prompt"])[0]["content"] in text
     for name, weight in weights_of(trainer).items():
         assert torch.equal(weight, before[name]), name
+
+
+def test_an_estimate_that_is_not_finite(make_trainer):
+    """KTO asks for it in evaluation mode, before the step: its NaN is that of all losses of the step."""
+    trainer = make_trainer(Case("kto"))
+    trainer.backbone.norm.register_forward_hook(lambda module, _, output: output * (1 if module.training else math.nan))
+    trainer.remove_callback(ReferenceCheck)
+    with pytest.raises(NotFinite, match="stopped in step 1 of 2, before it changed a weight: the loss is nan"):
+        trainer.train()
 
 
 def test_gradients_that_are_not_finite(make_trainer):

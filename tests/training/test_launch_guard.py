@@ -73,6 +73,13 @@ def test_out_of_memory_says_what_to_lower(run):
         end_with(run, raising(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
 
 
+def test_out_of_memory_says_nothing_that_the_stage_refuses(recipe):
+    """Two rows are the fewest of KTO's estimate."""
+    run = RunDirectory(recipe("stage=kto", "training.per_device_train_batch_size=2"))
+    with pytest.raises(RunError, match=r"t allocate memory\); lower training.max_length"):
+        end_with(run, raising(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
+
+
 def test_folders_and_reports_of_others_stay(run):
     run.write_data_report({})
     (run.path.parent / "dpo").mkdir()

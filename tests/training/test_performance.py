@@ -6,7 +6,7 @@ from support.training_cases import Case
 from transformers import TrainerCallback
 
 from olmoe_ft.model import OlmoeConfig
-from olmoe_ft.model.size import training_flops_per_token
+from olmoe_ft.model.size import matrix_parameters_per_token, training_flops_per_token
 from olmoe_ft.training.performance import PerformanceCallback, Work, matrix_rate
 
 TINY = OlmoeConfig.from_json_file("configs/model/olmoe_tiny.json")
@@ -15,7 +15,8 @@ TINY = OlmoeConfig.from_json_file("configs/model/olmoe_tiny.json")
 def record(batches: list[dict], tokens: int, processes: int = 1) -> tuple[dict, PerformanceCallback]:
     """The second record of a run whose first ended at 100 tokens; two seconds lie between them."""
     work = Work()
-    callback = PerformanceCallback(TINY, torch.device("cpu"), torch.float32, processes, work)
+    flops = training_flops_per_token(TINY)
+    callback = PerformanceCallback(flops, torch.device("cpu"), torch.float32, processes, work)
     callback.tokens, callback.seconds = 100, 2.0
     for batch in batches:
         work.add(batch)
@@ -40,9 +41,11 @@ def test_a_shared_prompt_is_no_work_twice():
     assert logs["perf/mfu"] == pytest.approx(8 * 10 / 16 * training_flops_per_token(TINY) / callback.rate)
 
 
-@pytest.mark.parametrize(("stage", "overrides"), [("sft", []), ("sft", ["training.packing=true"]), ("dpo", [])])
+@pytest.mark.parametrize(
+    ("stage", "overrides"), [("sft", []), ("sft", ["training.packing=true"]), ("dpo", []), ("kto", [])]
+)
 def test_runs_record_their_padding(make_trainer, stage, overrides):
-    """Packs and shared prompts have none; rows of different lengths have some."""
+    """Packs, shared prompts and judged answers have none; rows of different lengths have some."""
     trainer = make_trainer(Case(stage), *overrides)
     found: list[float] = []
 
@@ -61,3 +64,21 @@ def test_measuring_the_device_draws_no_random_number_of_training():
     before = torch.get_rng_state()
     matrix_rate.__wrapped__(torch.device("cpu"), torch.float32)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("case", "overrides", "passes"),
+    [
+        (Case("sft"), [], 6),
+        (Case("dpo"), [], 6 + 2),  # and the reference
+        (Case("kto"), [], 6 + 2 + 2 * 2),  # and for the estimate the policy and the reference
+        (Case("kto"), ["training.precompute_ref_log_probs=true"], 6 + 2),
+        (Case("kto"), ["training.loss_type=apo_zero_unpaired"], 6 + 2),
+    ],
+)
+def test_passes_without_gradient_are_work_too(make_trainer, case, overrides, passes):
+    """A weight is used twice a pass and token, in the backward pass four times."""
+    trainer = make_trainer(case, *overrides)
+    [callback] = [one for one in trainer.callback_handler.callbacks if isinstance(one, PerformanceCallback)]
+    weights = matrix_parameters_per_token(trainer.model.config)
+    assert callback.flops_per_token == passes * weights

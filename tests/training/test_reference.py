@@ -1,4 +1,4 @@
-"""DPO starts at ln 2 from its reference, or does not start; kept reference log-probabilities belong to one model."""
+"""DPO starts at ln 2 and KTO at a half, or they do not start; kept reference log-probabilities belong to one model."""
 
 import math
 
@@ -11,6 +11,7 @@ from olmoe_ft.recipe import RecipeError
 from olmoe_ft.training.trainers import trainer_class
 
 FULL, LORA = Case("dpo"), Case("dpo", form="lora")
+KTO, KTO_LORA = Case("kto"), Case("kto", form="lora")
 USUAL = "lora.init_lora_weights=true"
 PRECOMPUTED = "training.precompute_ref_log_probs=true"
 
@@ -28,9 +29,13 @@ def own_cache(tmp_path, monkeypatch):
     (LORA, [USUAL, "router.train=lora", "training.loss_type=[sigmoid_norm]"]),
     (LORA, [USUAL, PRECOMPUTED]),
     (LORA, ["lora.init_lora_weights=orthogonal", "lora.experts=false"]),
+    (KTO, []),
+    (KTO, [PRECOMPUTED]),
+    (KTO_LORA, [USUAL]),
+    (KTO_LORA, [USUAL, PRECOMPUTED]),
 ])  # fmt: skip
-def test_a_right_reference_passes_and_every_pair_is_at_ln_2(make_trainer, case, overrides):
-    """-log sigmoid(beta (0 - 0)) = ln 2."""
+def test_a_right_reference_passes_and_every_reward_is_0(make_trainer, case, overrides):
+    """DPO's loss is then -log sigmoid(beta (0 - 0)) = ln 2, KTO's 1 - sigmoid(beta (0 - 0)) = 1/2."""
     trainer = make_trainer(case, *overrides)
     trainer.train()
     assert trainer.state.global_step == 2
@@ -40,7 +45,7 @@ def test_a_right_reference_passes_and_every_pair_is_at_ln_2(make_trainer, case, 
     for name in ("rewards/chosen", "rewards/rejected", "rewards/margins"):
         assert abs(first[name]) <= (1e-5 if near else 1e-6)
     assert first["logps/chosen"] < -1  # it is a loss of something
-    assert first["loss/task"] == pytest.approx(math.log(2), abs=1e-5)
+    assert first["loss/task"] == pytest.approx(math.log(2) if case.stage == "dpo" else 0.5, abs=1e-5)
 
 
 def test_a_compiled_reference_scores_as_the_policy_does(make_trainer):
@@ -50,8 +55,9 @@ def test_a_compiled_reference_scores_as_the_policy_does(make_trainer):
     assert trainer.state.global_step == 2
 
 
-def test_the_model_before_sft_as_reference_stops_the_run(make_trainer):
-    trainer = make_trainer(FULL)
+@pytest.mark.parametrize("case", [FULL, KTO], ids=["dpo", "kto"])
+def test_the_model_before_sft_as_reference_stops_the_run(make_trainer, case):
+    trainer = make_trainer(case)
     torch.manual_seed(1)
     other = OlmoeForCausalLM(trainer.model.config)
     trainer.ref_model.load_state_dict(other.state_dict())
@@ -69,9 +75,10 @@ def test_a_reference_that_is_off_by_little_stops_the_run(make_trainer):
         trainer.train()
 
 
-def test_an_adapter_that_is_not_merged_before_dpo_stops_the_run(make_trainer):
+@pytest.mark.parametrize("case", [LORA, KTO_LORA], ids=["dpo", "kto"])
+def test_an_adapter_that_is_not_merged_before_stops_the_run(make_trainer, case):
     """TRL #6043: the SFT adapter goes on as the policy, and with adapters off the reference is the model before SFT."""
-    trainer = make_trainer(LORA, USUAL)
+    trainer = make_trainer(case, USUAL)
     for name, weight in trainer.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
@@ -79,12 +86,15 @@ def test_an_adapter_that_is_not_merged_before_dpo_stops_the_run(make_trainer):
         trainer.train()
 
 
-def test_stale_log_probabilities_stop_the_run(make_trainer):
-    trainer = make_trainer(FULL, PRECOMPUTED)
+@pytest.mark.parametrize(("case", "column", "answer"), [
+    (FULL, "ref_chosen_logps", "chosen"), (KTO, "ref_logps", "(chosen|rejected)"),
+], ids=["dpo", "kto"])  # fmt: skip
+def test_stale_log_probabilities_stop_the_run(make_trainer, case, column, answer):
+    trainer = make_trainer(case, PRECOMPUTED)
     rows = trainer.train_dataset
-    shifted = [value + 0.5 for value in rows["ref_chosen_logps"]]
-    trainer.train_dataset = rows.remove_columns("ref_chosen_logps").add_column("ref_chosen_logps", shifted)
-    with pytest.raises(RecipeError, match="the chosen answer of row 0 is -0.05 instead of 0.*were kept from before"):
+    shifted = [value + 0.5 for value in rows[column]]
+    trainer.train_dataset = rows.remove_columns(column).add_column(column, shifted)
+    with pytest.raises(RecipeError, match=f"the {answer} answer of row 0 is -0.05 instead of 0.*were kept from before"):
         trainer.train()
 
 

@@ -30,6 +30,21 @@ CASES = {
     "dpo": (Case(stage="dpo"), ()),
     "a reference that moves": (Case(stage="dpo"), ("training.sync_ref_model=true", "training.ref_model_sync_steps=2")),
     "adapters": (Case(form="lora"), ()),
+    "kto, accumulated, with noise, evaluations and a reference that moves": (
+        Case(stage="kto"),
+        (
+            "training.neftune_noise_alpha=5",
+            "training.sync_ref_model=true",
+            "training.ref_model_sync_steps=2",
+            "training.eval_strategy=steps",
+            "training.eval_steps=1",
+            f"data.eval=[{{path: {ROWS.with_name('judgements.jsonl')}, max_rows: 6}}]",
+        ),
+    ),
+    "kto, adapters with dropout": (
+        Case(stage="kto", form="lora"),
+        ("training.disable_dropout=false", "lora.dropout=0.5", "lora.experts=false"),
+    ),
     "records and evaluation at the end of epochs": (
         Case(),
         (*TWO_STEPS_AN_EPOCH, "training.logging_strategy=epoch", "training.eval_strategy=epoch", EVALUATION),

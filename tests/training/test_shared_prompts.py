@@ -8,7 +8,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from olmoe_ft.model.attention_plan import BOUNDS
 from olmoe_ft.stages import STAGES
-from olmoe_ft.stages.shared_prompts import SharedPromptCollator, pack_pairs
+from olmoe_ft.stages.shared_prompts import SharedPromptCollator, lay_end_to_end
 from olmoe_ft.training.scoring import FIELDS, drop_trl_head
 
 PAIRS = [
@@ -48,7 +48,7 @@ def test_two_pairs_by_hand():
 def test_other_prompts_are_not_shared():
     """Truncation on the left may cut the two sides differently; then each keeps its own."""
     ids = torch.tensor([[5, 6, 7], [6, 5, 8]])
-    packed = pack_pairs(ids, torch.ones_like(ids), torch.tensor([[0, 0, 1], [0, 0, 1]]))
+    packed = lay_end_to_end(ids, torch.ones_like(ids), torch.tensor([[0, 0, 1], [0, 0, 1]]), answers=2)
     assert packed["input_ids"].tolist() == [[5, 6, 7, 6, 5, 8]]
     assert packed["cu_seq_lens_q"].tolist() == packed["cu_seq_lens_k"].tolist() == [0, 3, 6]
     assert packed["key_places"].tolist() == list(range(6))
@@ -120,7 +120,7 @@ def test_training_with_shared_prompts_is_training_without(make_trainer, tmp_path
 def test_where_keys_cannot_be_shared_the_reason_is_said(make_trainer):
     trainer = make_trainer(Case("dpo"), "model.attn_implementation=eager")
     reason = "attn_implementation eager does not let answers share keys, sdpa does"
-    assert STAGES["dpo"].why_not_shared("eager") == reason and not STAGES["dpo"].shares_prompts("eager")
+    assert STAGES["dpo"].why_padded("eager") == reason and not STAGES["dpo"].lays_end_to_end("eager")
     assert not isinstance(trainer.data_collator.collate, SharedPromptCollator)
     assert set(BOUNDS).isdisjoint(trainer.data_collator([trainer.train_dataset[0]]))
     trainer.train()

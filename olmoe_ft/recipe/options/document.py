@@ -13,10 +13,10 @@ START = """\
 
 Written by `make schema` from `olmoe_ft/recipe/options/`; a test checks that it is up to date.
 
-`training` takes the field names of TRL's {configs}. Each of the {count} fields is
-obeyed, set by the pipeline, refused, or without effect. Combinations are checked too: a schedule and its
-arguments, an optimizer and its package, a loss and the options it uses. `olmoe-ft validate` reports all mistakes at
-once, and says which options of a recipe have no effect."""
+`training` takes the field names of TRL's {configs}.
+Each of the {count} fields is obeyed, set by the pipeline, refused, or without effect. Combinations are checked too: a
+schedule and its arguments, an optimizer and its package, a loss and the options it uses. `olmoe-ft validate` reports
+all mistakes at once, and says which options of a recipe have no effect."""
 HEADS: dict[Kind, str] = {
     "obeyed": "Obeyed\n\nWhat each does. `tests/training/test_options_act.py` changes them one by one and checks the "
     "effect.",
@@ -34,7 +34,7 @@ recipe (at its top level, in `training`, or in the section that the table names)
 def options_document() -> str:
     """The text of docs/options.md."""
     count = len({name for stage in STAGES for name in training_fields(stage)})
-    configs = " and ".join(f"`{stage.config}` (stage {stage.name})" for stage in STAGES.values())
+    configs = ", ".join(f"`{stage.config}` (stage {stage.name})" for stage in STAGES.values())
     parts = [
         START.format(count=count, configs=configs),
         *(_options(kind) for kind in KINDS),

@@ -125,13 +125,15 @@ LORA = (
 )
 LOSSES = (
     Group("set `training.beta` instead", "pref_beta dpo_beta rl_beta kl_coef"),
+    Group("set `training.desirable_weight` instead", "kto_chosen_weight kto_desirable_weight"),
+    Group("set `training.undesirable_weight` instead", "kto_rejected_weight kto_undesirable_weight"),
     Group("set `training.loss_type` instead", "pref_loss dpo_loss_type dpo_loss preference_loss"),
     Group("set `training.label_smoothing` instead", "dpo_label_smoothing "),
     Group(
         "set `training.loss_type: [sigmoid, sft]` with `training.loss_weights: [1.0, …]` instead",
         "rpo_alpha pref_ftx dpo_ftx ",
     ),
-    Group("set `stage: dpo` instead", "rl "),
+    Group("set `stage: dpo` or `stage: kto` instead", "rl "),
     Group(
         "the reference is the model that training starts from, `model.path`; remove it",
         "ref_model reference_model ref_model_name ref_model_path reference_model_path ref_model_init_kwargs "

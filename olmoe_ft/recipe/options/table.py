@@ -17,13 +17,15 @@ class Option(NamedTuple):
 
 
 def _of_stages() -> dict[str, str]:
-    """What each stage says of its own fields; of one that several have, stage by stage."""
-    said: dict[str, dict[str, str]] = {}
+    """What each stage says of its own fields; of one that several have and do not say the same of, stage by stage."""
+    said: dict[str, dict[str, list[str]]] = {}
     for stage in STAGES.values():
         for name, text in stage.options.items():
-            said.setdefault(name, {})[stage.name] = text
+            said.setdefault(name, {}).setdefault(text, []).append(stage.name)
     return {
-        name: next(iter(texts.values())) if len(texts) == 1 else "; ".join(f"in {one}: {texts[one]}" for one in texts)
+        name: next(iter(texts))
+        if len(texts) == 1
+        else "; ".join(f"in {', '.join(stages)}: {text}" for text, stages in texts.items())
         for name, texts in said.items()
     }
 

@@ -42,6 +42,8 @@ ABOVE = {
     "save_steps": 0,
     "adam_epsilon": 0,
     "beta": 0,
+    "desirable_weight": 0,
+    "undesirable_weight": 0,
     "discopop_tau": 0,
 }
 MOST = {"ld_alpha": 1, "ref_model_mixup_alpha": 1, "seed": 2**32 - 1, "data_seed": 2**32 - 1}

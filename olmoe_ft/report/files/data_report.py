@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.page.blocks import Span
+from olmoe_ft.stages import Tally
 
 
 class Lengths(BaseModel):
@@ -51,6 +52,7 @@ class Source(BaseModel):
     truncated_rows: int = 0
     truncated_answer_tokens: int = 0
     overlaps: dict[str, Overlap] = Field(default_factory=dict)
+    tallies: dict[str, Tally] = Field(default_factory=dict)
 
     @property
     def lost(self) -> int:
@@ -67,6 +69,8 @@ class DataReport(BaseModel):
     groups: dict[str, int] = Field(default_factory=dict)
     """The number of questions that were looked for, by group."""
     positions: int | None = None
+    tallies: dict[str, Tally] = Field(default_factory=dict)
+    """Of the mixture."""
     findings: list[str] = Field(default_factory=list)
     examples: list[list[Span]] = Field(default_factory=list)
     evaluation: "DataReport | None" = None

@@ -143,7 +143,7 @@ class HeatMaps:
 
 
 Span = tuple[str, str]
-"""What the model does with a part of a row ("seen", "learned", "chosen", "rejected"), and the text of the part."""
+"""What the model does with a part of a row (a key of `STYLES` in `data/audit_report.py`), and the text of the part."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,12 @@ LEARNING = (
         ("rewards/accuracies",),
         "The share of pairs in which the chosen answer has the higher reward.",
     ),
+    Chart(
+        "Estimate of the KL divergence",
+        ("kl",),
+        "How much likelier answers to other prompts became than under the reference; each answer is compared with it.",
+        "nats",
+    ),
     Chart("Log-probability of answers", ("logps/chosen", "logps/rejected"), unit="nats"),
     Chart("Token accuracy", ("mean_token_accuracy",), "The share of learned tokens that are the model's first choice."),
     Chart("Uncertainty of tokens", ("entropy",), "Entropy of the model's next-token distribution.", "nats"),

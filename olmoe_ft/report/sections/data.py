@@ -7,7 +7,7 @@ from olmoe_ft.report.files.data_report import DataReport, Source, data_report, m
 from olmoe_ft.report.files.run_files import RunFiles
 from olmoe_ft.report.page.blocks import Block, Cell, Column, Fold, Histogram, Section, Table, Tone, TrainingRow
 from olmoe_ft.report.texts import Long
-from olmoe_ft.stages import STAGES
+from olmoe_ft.stages import STAGES, Tally
 
 KEYS = 10  # unread keys of a source that are named
 PART = 4000  # characters of one part of a row: most rows are shown whole, and no page is large for a book among them
@@ -40,6 +40,7 @@ def max_length(run: RunFiles) -> int | None:
 def _numbers(report: DataReport, longest: int | None) -> list[Block]:
     found: list[Block | None] = [
         _sources(report.sources),
+        _tallies(report),
         _lengths(report, longest),
         _dropped(report.sources),
         _unread(report.sources),
@@ -80,6 +81,26 @@ def _source(source: Source, total: int) -> list[Cell | str]:
 def _of_rows(count: int, rows: int) -> Cell:
     tone: Tone = "warn" if count else ""
     return Cell(f"{count:,}", f"{count / rows:.1%}" if count and rows else "", tone)
+
+
+def _tallies(report: DataReport) -> Table | None:
+    """What the stage alone counts; most stages count nothing."""
+    names = list(report.tallies)
+    rows: list[list[Cell | str]] = [
+        [source.path, *(_tally(source.tallies[name]) if name in source.tallies else "" for name in names)]
+        for source in report.sources
+    ]
+    rows.append(["all, in an epoch", *map(_tally, report.tallies.values())])
+    columns = [Column("source"), *(Column(name, number=True) for name in names)]
+    return (
+        Table("Counted for this stage", columns, rows, "With their share of the rows, prompts or answers.")
+        if names
+        else None
+    )
+
+
+def _tally(tally: Tally) -> Cell:
+    return Cell(f"{tally.number:,}", f"{tally.number / tally.of:.1%}" if tally.of else "")
 
 
 def _lengths(report: DataReport, longest: int | None) -> Histogram | None:

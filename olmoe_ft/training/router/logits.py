@@ -13,7 +13,7 @@ def counted_tokens(inputs: dict[str, Any], tokens: Tokens, pad_token_id: int | N
 
     Args:
         inputs: what TRL's collators make: `input_ids` (B, S) and `attention_mask` (B, S), or packed rows with
-            `position_ids` (1, S); `labels` (SFT) or `completion_mask` (DPO).
+            `position_ids` (1, S); `labels` (SFT) or `completion_mask` (DPO, KTO).
     Returns:
         (B·S,), true where a token counts; None where all do.
     """
