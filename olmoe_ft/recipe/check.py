@@ -70,10 +70,8 @@ def notes(recipe: Recipe) -> list[str]:
 def shape_problems(error: ValidationError) -> Iterable[Problem]:
     """What pydantic found, in our words."""
     for found in error.errors(include_url=False):
-        key, name = (
-            ".".join(str(part) for part in found["loc"] if part != "[key]"),
-            str(found["loc"][-1]) if found["loc"] else "",
-        )
+        key = ".".join(str(part) for part in found["loc"] if part != "[key]")
+        name = str(found["loc"][-1]) if found["loc"] else ""
         match found["type"]:
             case "rules":  # `check` names them one by one
                 continue

@@ -134,7 +134,7 @@ class KTO(PreferenceStage):
 
         names = "desirable_weight", "undesirable_weight"
         of_good, of_bad = (training.get(name, default_of(self.name, name)) for name in names)
-        return advice(tallies, of_good, of_bad)
+        return advice(tallies, of_good, of_bad, self.joins(training))
 
     def unmeasured(self, tallies: Mapping[str, Tally], training: Mapping[str, Any]) -> dict[str, str]:
         from olmoe_ft.stages.kto_balance import BAD, GOOD

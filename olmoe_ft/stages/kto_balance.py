@@ -28,12 +28,13 @@ def tallies(rows: Dataset) -> dict[str, Tally]:
     return dict(zip((GOOD, BAD, COMMON), of_rows, strict=True)) | {BOTH: both, TORN: torn}
 
 
-def advice(found: Mapping[str, Tally], of_good: float, of_bad: float) -> Iterator[str]:
+def advice(found: Mapping[str, Tally], of_good: float, of_bad: float, estimates: bool) -> Iterator[str]:
     """What a user should check.
 
     Args:
         found: the tallies of the rows of an epoch.
         of_good, of_bad: `training.desirable_weight` and `training.undesirable_weight`.
+        estimates: whether the loss has a KL term.
     """
     good, bad, torn = (found[name].number for name in (GOOD, BAD, TORN))
     if not (good and bad):
@@ -46,7 +47,7 @@ def advice(found: Mapping[str, Tally], of_good: float, of_bad: float) -> Iterato
             f"{_between(of_bad * lower, of_bad * upper)}, or training.undesirable_weight to "
             f"{_between(of_good / upper, of_good / lower)}"
         )
-    if (common := found[COMMON]).number > MANY * common.of:
+    if estimates and (common := found[COMMON]).number > MANY * common.of:
         yield (
             f"{COMMON}: {common}; the loss kto estimates its KL term from answers to other prompts, and there are few; "
             "give rows of more prompts, or set training.loss_type to apo_zero_unpaired"

@@ -332,6 +332,17 @@ CASES: list[tuple[str, Callable[[], Arguments], str]] = [
         lambda: ["train", KTO, "training.train_sampling_strategy=group_by_length"],
         "which stay together only if taken in order",
     ),
+    (
+        "a metric that is not measured",
+        lambda: [
+            *judged({"label": True}, {"label": True, "prompt": "r"}),
+            "data.eval=[{path: judged.jsonl}]",
+            "training.eval_strategy=steps",
+            "training.save_strategy=best",
+            "training.metric_for_best_model=rewards/margins",
+        ],
+        "found rewards/margins, but the evaluation has no bad answers; give other rows in data.eval, or another metric",
+    ),
     ("no weight", lambda: ["train", KTO, "training.desirable_weight=0"], "found 0; it must be above 0"),
     ("marks for DPO", lambda: ["train", DPO, "data.turn_marks=obey"], "learns only from `chosen` and `rejected`"),
     ("a benchmark", lambda: ["train", SFT, "data.decontaminate_against=[b.jsonl]"], "b.jsonl: there is no such file"),

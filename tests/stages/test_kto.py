@@ -2,12 +2,15 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 
+from olmoe_ft.data.audit import Audit
+from olmoe_ft.data.findings import findings_of_evaluation
 from olmoe_ft.data.length import Length
 from olmoe_ft.data.mixture import hash_of
 from olmoe_ft.data.tokens import Tokens
@@ -90,6 +93,7 @@ def test_tallies_and_weights_by_hand():
     balance, common, torn = KTO.advice(tallies, {})
     assert common.startswith("rows of the commonest prompt: 3 (60%); the loss kto estimates")
     assert len([*KTO.advice(tallies | {"rows of the commonest prompt": Tally(5, 10)}, {})]) == 2
+    assert [*KTO.advice(tallies, {"loss_type": "apo_zero_unpaired"})] == [balance, torn]  # it has no KL term
     assert "weigh 0.667 times as much" in balance
     assert "desirable_weight to 1.5 … 2.25, or training.undesirable_weight to 0.445 … 0.666" in balance
     assert torn.startswith("answers judged both good and bad: 1; ")
@@ -126,6 +130,10 @@ def test_metrics_that_an_evaluation_of_one_kind_lacks():
     both = dict(zip(TALLIES, (Tally(3, 4), Tally(1, 4), *NONE), strict=True))
     assert KTO.unmeasured(both, {}) == {}
     assert [*KTO.unmeasured(both, {"loss_type": "apo_zero_unpaired"})] == ["kl"]
+    [found] = findings_of_evaluation(Audit([], {}, tallies=tallies), SimpleNamespace(stage=KTO, training={}))
+    assert found == (
+        "the evaluation has no bad answers, so it does not measure " + ", ".join([*rejected, "rewards/margins"])
+    )
 
 
 @pytest.mark.parametrize(
